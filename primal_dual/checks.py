@@ -1,0 +1,57 @@
+"""Checks of input: a `ValueError` that names what was expected and what came."""
+
+import numbers
+
+import numpy as np
+from autograd.tracer import getval, isbox
+
+
+def array(name, x, shape):
+    """`x` as a finite float64 array; `shape` names its last axes, e.g. "N D".
+
+    Raises ValueError for another number of axes, an empty axis, a complex, object or text array, NaN or infinity.
+    """
+    axes = shape.split()
+    if not isbox(x):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name}: expected an array (..., {', '.join(axes)}); got a ragged list") from error
+    value = getval(x)
+    if value.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected real numbers; got dtype {value.dtype}")
+    if value.ndim < len(axes) or 0 in value.shape[value.ndim - len(axes):]:
+        raise ValueError(f"{name}: expected shape (..., {', '.join(axes)}), no axis empty; got {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name}: expected finite numbers; got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
+    return x if isbox(x) else x.astype(float, copy=False)
+
+
+def matrix(name, x, shape):
+    """`array` with no leading axes."""
+    x = array(name, x, shape)
+    if x.ndim != len(shape.split()):
+        raise ValueError(f"{name}: expected shape ({', '.join(shape.split())}); got {x.shape}")
+    return x
+
+
+def mask(name, x, length):
+    """`x` as an array of booleans (..., length); all True for None."""
+    x = np.ones(length, bool) if x is None else np.asarray(x)
+    if x.dtype != bool or x.ndim < 1 or x.shape[-1] != length:
+        raise ValueError(f"{name}: expected booleans (..., {length}); got {x.dtype} {x.shape}")
+    return x
+
+
+def number(name, x, *, above=None, least=None):
+    """A finite real number, > `above` or >= `least`."""
+    good = isinstance(x, numbers.Real) and not isinstance(x, bool) and np.isfinite(x)
+    if not good or (above is not None and x <= above) or (least is not None and x < least):
+        bound = f" > {above}" if above is not None else f" >= {least}" if least is not None else ""
+        raise ValueError(f"{name}: expected a finite number{bound}; got {x!r}")
+
+
+def integer(name, x, least):
+    """A whole number >= `least`."""
+    if not isinstance(x, numbers.Integral) or isinstance(x, bool) or x < least:
+        raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")

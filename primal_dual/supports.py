@@ -1,0 +1,81 @@
+"""Supports: which keys train the SVR of which query, by position.
+
+`support.sees(i, j)` is true where key j trains the SVR of query i, for integer arrays that broadcast. A support of
+your own is a frozen dataclass with `sees`. Queries and keys may differ in number.
+"""
+
+from dataclasses import dataclass
+
+import numpy
+
+from primal_dual import checks
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All keys: one SVR, shared by all queries."""
+
+    def sees(self, i, j):
+        return (i >= 0) & (j >= 0)
+
+
+@dataclass(frozen=True)
+class Window:
+    """|i - j| <= radius."""
+
+    radius: int
+
+    def __post_init__(self):
+        checks.integer("Window: radius", self.radius, 0)
+
+    def sees(self, i, j):
+        return abs(i - j) <= self.radius
+
+
+@dataclass(frozen=True)
+class Strided:
+    """(i - j) % stride == 0."""
+
+    stride: int
+
+    def __post_init__(self):
+        checks.integer("Strided: stride", self.stride, 1)
+
+    def sees(self, i, j):
+        return (i - j) % self.stride == 0
+
+
+@dataclass(frozen=True)
+class Causal:
+    """j <= i."""
+
+    def sees(self, i, j):
+        return j <= i
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """table[i, j], an (M, N) array of booleans, shared by batch and heads; compared by identity."""
+
+    table: numpy.ndarray
+
+    def __post_init__(self):
+        table = numpy.array(self.table)
+        if table.dtype != bool or table.ndim != 2 or 0 in table.shape:
+            raise ValueError(f"Mask: expected an (M, N) table of booleans; got {table.dtype} {table.shape}")
+        table.setflags(write=False)
+        object.__setattr__(self, "table", table)
+
+    def sees(self, i, j):
+        return self.table[i, j]
+
+
+def check_size(support, queries, keys):
+    """A mask's table must have a row a query and a column a key; the other supports fit any number of either."""
+    if isinstance(support, Mask) and support.table.shape != (queries, keys):
+        raise ValueError(f"Mask: expected a table ({queries}, {keys}), queries by keys; got {support.table.shape}")
+
+
+def positions(support, keys):
+    """How many queries there are where a head attends to itself: a mask's rows, else as many as keys."""
+    return len(support.table) if isinstance(support, Mask) else keys

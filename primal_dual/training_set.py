@@ -1,0 +1,102 @@
+"""The training set of a query: what its SVR is fitted on, once sequence, support and pools are worked out.
+
+What is left is an SVR on n points without any of them: a kernel, a normaliser h and a transform, whose
+z_j = Phi(T k_j)/h(k_j) have the Gram matrix G_ij = z_i.z_j.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from primal_dual import checks
+from primal_dual.attention import attention, kernel_rows, normalizer, pool
+from primal_dual.primal import Primal
+from primal_dual.supports import Causal, Everything, check_size, positions
+from primal_dual.transforms import Identity, fit, parts
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """n training points: keys (n, D), after convolution and pooling, and the primal that is left."""
+
+    declared: Primal
+    members: np.ndarray  # (N,) which keys the query sees
+    keys: np.ndarray
+
+    @property
+    def primal(self):
+        """The same kernel, normaliser and bias, on these points: no convolution, no support, no pools."""
+        pointwise = parts(self.declared.transform)[1] or Identity()
+        return replace(self.declared, transform=pointwise, support=Everything(), scale=1)
+
+    def convolve(self, x):
+        """Queries (M, D) as the SVR takes them: convolved as a sequence of their own."""
+        return _convolve(self.declared, checks.matrix("x", x, "M D"))
+
+    def pool(self, y):
+        """(N, Dv), one row a key, to (n, Dv), one a training point."""
+        pooled, real = pool(y, self.members, self.declared.scale)
+        return pooled[real]
+
+    def spread(self, y):
+        """(n, Dv) to (N, Dv): constant over a pool, zero outside the support."""
+        groups = np.arange(len(self.members)) // self.declared.scale
+        _, real = pool(self.members[:, None], self.members, self.declared.scale)
+        return np.where(self.members[:, None], y[(np.cumsum(real) - 1)[groups]], 0.0)
+
+    def transform(self, x):
+        """T x, fitted on the training points."""
+        apply, _ = fit(parts(self.declared.transform)[1], self.keys, np.ones(len(self.keys), bool))
+        return apply(x)
+
+    def rows(self, x):
+        """<Phi(T x), Phi(T k_j)> = w exp(top), and h(x) = sign exp(log_h) -> w (M, n), top, sign, log_h (M, 1)."""
+        w, top = kernel_rows(self.primal, self.transform(x), self.transform(self.keys), np.ones((1, 1), bool))
+        h = normalizer(self.primal, w)
+        if not np.isfinite(w).all():
+            raise ValueError(f"{self.primal.kernel} of these keys is too large for a float; scale them down")
+        return w, top, np.sign(h), top + np.log(abs(h))
+
+    def gram(self, x, C=1.0):
+        """C <Phi(T x)/h(x), z_j>, (M, n), without overflow on the way."""
+        w, top, sign, log_h = self.rows(x)
+        _, _, sign_k, log_h_k = (sign, top, sign, log_h) if x is self.keys else self.rows(self.keys)
+        return w * sign * sign_k.T * np.exp(np.log(C) + top - log_h - log_h_k.T)
+
+    def norms(self, x):
+        """log |Phi(T x)| - log |h(x)|, (M,): the length of the normalised features."""
+        tx = self.transform(x)[:, None, :]
+        kernel = self.primal.kernel
+        square = kernel.log_gram(tx, tx) if hasattr(kernel, "log_gram") else np.log(kernel.gram(tx, tx))
+        return square[:, 0, 0] / 2 - self.rows(x)[3][:, 0]
+
+    def attend(self, x, values):
+        """f(x) by `attention`, x (M, D) convolved already, values (n, Dv)."""
+        return attention(self.primal, x, self.keys, values)
+
+
+def training_set(primal, keys, query=None):
+    """The training set of a query, from keys (N, D).
+
+    Every query has the same under Everything; under any other support, `query` says which. Raises ValueError for
+    a missing query, one that is out of range or sees no key, and for keys that are no (N, D) array of finite numbers.
+    """
+    keys = checks.matrix("keys", keys, "N D")
+    check_size(primal.support, positions(primal.support, len(keys)), len(keys))
+    if query is not None:
+        checks.integer("query", query, 0)
+        if query >= positions(primal.support, len(keys)):
+            raise ValueError(f"query: expected one of {positions(primal.support, len(keys))} positions; got {query}")
+    elif not isinstance(primal.support, Everything):
+        raise ValueError(f"query: expected a position, since under {primal.support} each query has an SVR of its own; got None")
+    members = primal.support.sees(np.asarray(query or 0), np.arange(len(keys)))
+    if not members.any():
+        raise ValueError(f"query {query} sees no key: expected one at least under {primal.support}")
+    pooled, real = pool(_convolve(primal, keys), members, primal.scale)
+    return TrainingSet(primal, members, pooled[real])
+
+
+def _convolve(primal, x):
+    for convolution in parts(primal.transform)[0]:
+        x = convolution.convolve(x, np.ones(len(x), bool), isinstance(primal.support, Causal))
+    return x
