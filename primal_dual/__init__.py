@@ -1,7 +1,18 @@
 """Self-attention as the support vector expansion of a support vector regression (arXiv 2406.13781)."""
 
+from importlib import import_module
+
 from primal_dual.attention import attention, attention_weights
+from primal_dual.certificate import Certificate, certify
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Polynomial, RandomFeatures, Taylor
+from primal_dual.layers import encoder, encoder_params, self_attention
 from primal_dual.primal import Heads, Primal, catalog, heads
 from primal_dual.supports import Causal, Everything, Mask, Strided, Window
+from primal_dual.svr import DualSolution, PrimalSolution, solve_dual, solve_primal
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
+
+
+def __getattr__(name):
+    if name == "SVRAttention":  # scikit-learn loads with it alone
+        return import_module("primal_dual.estimator").SVRAttention
+    raise AttributeError(f"module 'primal_dual' has no attribute {name!r}")

@@ -123,8 +123,9 @@ def _by_shared_training_set(primal, transforms, q, k, v, real):
 
 def _by_own_training_sets(primal, transforms, q, k, v, real):
     """Blocks of queries of which each has pools and a T of its own: each is a batch of one query."""
+    queries = _blocks(q, k.shape[-2] * (k.shape[-1] + v.shape[-1]) * prod(_leading(q, k, v, real)))
     q, k, v = q[..., :, None, :], k[..., None, :, :], v[..., None, :, :]
-    for rows in _blocks(q[..., 0, :], k.shape[-2] * (k.shape[-1] + v.shape[-1]) * prod(_leading(q, k, v, real)[:-1])):
+    for rows in queries:
         columns, members = _seen(primal.support, rows, real, primal.scale)
         keys, pooled = pool(k[..., columns, :], members, primal.scale)
         values, _ = pool(v[..., columns, :], members, primal.scale)

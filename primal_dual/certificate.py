@@ -14,7 +14,8 @@ import numpy as np
 from primal_dual import checks
 from primal_dual.primal import Heads
 from primal_dual.supports import Everything, positions
-from primal_dual.svr import best_bias, pooled_rows, relative_gap
+from primal_dual.programs import best_bias, relative_gap
+from primal_dual.svr import pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
 
 ROUNDING = 1e-9  # a dual constraint that is missed by more than this share of C is violated
@@ -55,10 +56,10 @@ class Certificate:
         """
         train = self._training_set
         gap = max(self.primal_value - self.dual_value, 0.0)
-        log_length = train.norms(train.convolve(x)) + self.log_scale / 2
+        log_length = train.log_norms(train.convolve(x)) + self.log_scale / 2
         length = np.exp(log_length)
         if train.primal.bias:
-            length = length + np.exp(train.norms(train.keys).max() + self.log_scale / 2)
+            length = length + np.exp(train.log_norms(train.keys).max() + self.log_scale / 2)
         return length * np.sqrt(2 * gap)
 
 
@@ -95,7 +96,7 @@ def certify(primal, keys, values, *, targets=None, C=None, epsilon=0.0, query=No
 def _certificate(train, values, targets, C, epsilon, query):
     v = train.pool(values)
     f = train.attend(train.keys, v)
-    w, top, sign, log_h = train.rows(train.keys)
+    w, top, sign, log_h = train.own_rows
     log_scale = log_h.max()
     sums = w @ v
     square = (v * sums * np.exp(top - log_scale)).sum()

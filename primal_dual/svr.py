@@ -5,24 +5,20 @@
     dual     maximise  -1/2 delta_d' G delta_d - epsilon sum_j (alpha_jd + alpha~_jd) + sum_j y_jd delta_jd
              subject to  0 <= alpha, alpha~ <= C,  delta = alpha - alpha~,  and sum_j delta_jd = 0 if there is a bias
 
-with z_j = Phi(T k_j)/h(k_j) and G_ij = z_i.z_j. Both are solved in units in which C and the targets are 1, which
-interior-point solvers need to come to the last digits: for u = delta/C, with G, epsilon and y scaled to match.
+with z_j = Phi(T k_j)/h(k_j) and G_ij = z_i.z_j.
 """
 
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from primal_dual import checks
 from primal_dual.primal import Heads
+from primal_dual.programs import dual_program, feasible, primal_program, refine, relative_gap, values
 from primal_dual.training_set import TrainingSet, training_set
 
+LARGEST = 1e14  # C |z_j|^2 up to which the dual is solved as it is
 MOST_EXPLICIT = 2_000  # features up to which the primal is solved in Phi itself
-ACCURATE = {
-    "CLARABEL": {"tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13, "accept_unknown": True},
-    "PIQP": {"eps_abs": 1e-12, "eps_rel": 1e-12},
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,56 +98,55 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
     """
     if isinstance(primal, Heads):
         return _each_head(solve_primal, primal, keys, targets, C, epsilon, query, solver, solver_options)
-    train, y, unit = _posed(primal, keys, targets, C, epsilon, query)
+    train, y = _posed(primal, keys, targets, C, epsilon, query)
     features, Z = _features(train)
-    R = Z * np.sqrt(C / unit)
-    minimise = _primal_problem(R, epsilon / unit, primal.bias, solver, solver_options)
-    w, u = map(np.array, zip(*map(minimise, (y / unit).T), strict=True))
-    u = _feasible(u.T, primal.bias)
-    P, b = _primal_value(R @ w.T, (w**2).sum(), y / unit, epsilon / unit, primal.bias)
-    D = _dual_value(((R.T @ u) ** 2).sum(), u, y / unit, epsilon / unit)
-    return PrimalSolution(w * np.sqrt(C * unit), b * unit, C * unit * P, relative_gap(P, D, abs(y / unit).sum()), features, train)
+    R = Z * np.sqrt(C)
+    minimise = primal_program(R, epsilon, primal.bias, solver, solver_options)
+    w, u = (np.array(columns).T for columns in zip(*map(minimise, y.T), strict=True))
+    u = feasible(u, primal.bias)
+    P, _, b = values(R @ w, (w**2).sum(), u, y, epsilon, primal.bias)
+    _, D, _ = values(R @ (R.T @ u), ((R.T @ u) ** 2).sum(), u, y, epsilon, primal.bias)
+    return PrimalSolution(np.sqrt(C) * w.T, b, C * P, relative_gap(P, D, abs(y).sum()), features, train)
 
 
 def solve_dual(primal, keys, targets, *, C, epsilon, query=None, solver="CLARABEL", solver_options=None):
     """Solve the dual SVR -> DualSolution. Arguments, errors and source as for `solve_primal`."""
     if isinstance(primal, Heads):
         return _each_head(solve_dual, primal, keys, targets, C, epsilon, query, solver, solver_options)
-    train, y, unit = _posed(primal, keys, targets, C, epsilon, query)
-    Q = train.gram(train.keys, C / unit)
+    train, y = _posed(primal, keys, targets, C, epsilon, query)
+    u, v, b, D, gap = expand(train, y, np.log(C), epsilon, solver, solver_options)
+    return DualSolution(C * np.maximum(u, 0), C * np.maximum(-u, 0), train.spread(v), b, C * D, gap, train)
+
+
+def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
+    """Solve the dual of a training set with targets y (n, Dv) and a penalty of any size, given by its logarithm.
+
+    -> u = delta/C (n, Dv), values v = delta/h (n, Dv), bias (Dv,), dual value over C, relative gap.
+    """
+    bias = train.primal.bias
+    w, top, sign, log_h = train.own_rows
+    # Where C |z_j|^2 is beyond LARGEST, u_j is searched for in a smaller box, so that Q has no infinity.
+    excess = np.maximum(0, train.log_norms(train.keys) + log_C / 2 - np.log(LARGEST) / 2)[:, None]
+    Q = w * sign * sign.T * np.exp(log_C + top - log_h - excess - (log_h + excess).T)
     Q = (Q + Q.T) / 2
-    count = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1])
-    R = _features(train)[1] * np.sqrt(C / unit) if count <= len(Q) / 4 else None
-    maximise = _dual_problem(Q, R, epsilon / unit, primal.bias, solver, solver_options)
-    u = _feasible(np.array([maximise(column) for column in (y / unit).T]).T, primal.bias)
-    square = (u * (Q @ u)).sum()
-    P, b = _primal_value(Q @ u, square, y / unit, epsilon / unit, primal.bias)
-    D = _dual_value(square, u, y / unit, epsilon / unit)
-    _, _, sign, log_h = train.rows(train.keys)
-    values = train.spread(u * sign * np.exp(np.log(C) - log_h))
-    gap = relative_gap(P, D, abs(y / unit).sum())
-    return DualSolution(C * np.maximum(u, 0), C * np.maximum(-u, 0), values, b * unit, C * unit * D, gap, train)
-
-
-def relative_gap(P, D, size):
-    """(P - D) / max(|P|, |D|, 0.01 size), with size = C sum |y|; 0/0 = 0."""
-    scale = max(abs(P), abs(D), 0.01 * size)
-    return (P - D) / scale if scale else 0.0
-
-
-def best_bias(residual, epsilon):
-    """The b that minimises sum_j max(|residual_j - b| - epsilon, 0), (n, Dv) -> (Dv,): the middle of its interval."""
-    n = len(residual)
-    ends = np.sort(np.concatenate([residual - epsilon, residual + epsilon]), axis=0)
-    return (ends[n - 1] + ends[n]) / 2
+    few = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1]) <= len(Q) / 4
+    R = _features(train)[1] * np.exp(log_C / 2 - excess) if few else None
+    maximise = dual_program(Q, R, np.exp(-excess[:, 0]), epsilon, bias, solver, solver_options)
+    u = np.array([maximise(column) for column in y.T]).T
+    if solver_options is None and not excess.any():
+        u = np.array([refine(a, Q, b, epsilon, bias) for a, b in zip(u.T, y.T, strict=True)]).T
+    u = feasible(u, bias)
+    v = u * sign * np.exp(log_C - log_h)
+    f = w @ v * sign * np.exp(top - log_h)
+    P, D, b = values(f, (u * f).sum(), u, y, epsilon, bias)
+    return u, v, b, D, relative_gap(P, D, abs(y).sum())
 
 
 def _posed(primal, keys, targets, C, epsilon, query):
     checks.number("C", C, above=0)
     checks.number("epsilon", epsilon, least=0)
     train = training_set(primal, keys, query)
-    y = pooled_rows("targets", targets, train)
-    return train, y, abs(y).max() or 1.0
+    return train, pooled_rows("targets", targets, train)
 
 
 def pooled_rows(name, y, train):
@@ -180,78 +175,6 @@ def _features(train):
     kept = S > len(S) * np.finfo(float).eps * S[-1]
     basis = U[:, kept] / np.sqrt(S[kept])
     return lambda x: train.gram(x) / d @ basis, d[:, None] * U[:, kept] * np.sqrt(S[kept])
-
-
-def _primal_problem(R, epsilon, bias, solver, options):
-    """y (n,) -> the optimal w and the multipliers u = (alpha - alpha~)/C, for features R."""
-    import cvxpy as cp
-
-    n, count = R.shape
-    y, w, b = cp.Parameter(n), cp.Variable(count), cp.Variable() if bias else 0.0
-    xi, xi_tilde, residual = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True), cp.Variable(n)
-    below, above = residual <= epsilon + xi, -residual <= epsilon + xi_tilde
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(w) / 2 + cp.sum(xi + xi_tilde)), [residual == y - R @ w - b, below, above])
-
-    def minimise(target):
-        y.value = target
-        _solve(problem, solver, options)
-        return w.value, below.dual_value - above.dual_value
-
-    return minimise
-
-
-def _dual_problem(Q, R, epsilon, bias, solver, options):
-    """y (n,) -> the optimal u = (alpha - alpha~)/C, for Q = R R', with R given where its columns are few."""
-    import cvxpy as cp
-
-    n = len(Q)
-    y, u = cp.Parameter(n), cp.Variable(n)
-    alpha, alpha_tilde = cp.Variable(n, bounds=[0, 1]), cp.Variable(n, bounds=[0, 1])
-    square = cp.quad_form(u, cp.psd_wrap(Q)) if R is None else cp.sum_squares(R.T @ u)
-    objective = y @ u - square / 2 - epsilon * cp.sum(alpha + alpha_tilde)
-    problem = cp.Problem(cp.Maximize(objective), [u == alpha - alpha_tilde] + [cp.sum(u) == 0] * bias)
-
-    def maximise(target):
-        y.value = target
-        _solve(problem, solver, options)
-        return alpha.value - alpha_tilde.value
-
-    return maximise
-
-
-def _solve(problem, solver, options):
-    import cvxpy as cp
-
-    if solver not in cp.installed_solvers():
-        raise ValueError(f"solver: expected one that is installed, {', '.join(cp.installed_solvers())}; got {solver!r}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of inaccuracy: the gap tells it
-            problem.solve(solver=solver, **ACCURATE.get(solver, {}) | (options or {}))
-    except (cp.SolverError, TypeError) as error:
-        raise ValueError(f"{solver} ended without a solution: {error}") from error
-    if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
-        raise ValueError(f"{solver} ended without a solution: status {problem.status}")
-
-
-def _feasible(u, bias):
-    """Move u (n, Dv) into the box [-1, 1], and to sum_j u_j = 0 if there is a bias, by at most what it is off."""
-    u = np.clip(u, -1, 1)
-    if bias:
-        excess = u.sum(axis=0)
-        room = 1 + np.sign(excess) * u
-        u = u - excess * room / room.sum(axis=0)
-    return u
-
-
-def _primal_value(f, square, y, epsilon, bias):
-    """The primal objective of a w with f = W z and |W|^2 = square, and the bias that is best for it."""
-    b = best_bias(y - f, epsilon) if bias else np.zeros(y.shape[1])
-    return square / 2 + np.maximum(abs(y - f - b) - epsilon, 0).sum(), b
-
-
-def _dual_value(square, u, y, epsilon):
-    return -square / 2 - epsilon * abs(u).sum() + (y * u).sum()
 
 
 def _each_head(solve, heads, keys, targets, C, epsilon, query, solver, options):

@@ -5,6 +5,7 @@ z_j = Phi(T k_j)/h(k_j) have the Gram matrix G_ij = z_i.z_j.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -57,18 +58,31 @@ class TrainingSet:
             raise ValueError(f"{self.primal.kernel} of these keys is too large for a float; scale them down")
         return w, top, np.sign(h), top + np.log(abs(h))
 
-    def gram(self, x, C=1.0):
-        """C <Phi(T x)/h(x), z_j>, (M, n), without overflow on the way."""
-        w, top, sign, log_h = self.rows(x)
-        _, _, sign_k, log_h_k = (sign, top, sign, log_h) if x is self.keys else self.rows(self.keys)
-        return w * sign * sign_k.T * np.exp(np.log(C) + top - log_h - log_h_k.T)
+    @cached_property
+    def own_rows(self):
+        """`rows` at the training points themselves."""
+        return self.rows(self.keys)
 
-    def norms(self, x):
-        """log |Phi(T x)| - log |h(x)|, (M,): the length of the normalised features."""
+    @property
+    def log_h(self):
+        """log |h(k_j)|, (n,). Its median is the natural unit of log C."""
+        return self.own_rows[3][:, 0]
+
+    def gram(self, x, log_C=0.0):
+        """C <Phi(T x)/h(x), z_j>, (M, n), without overflow on the way."""
+        w, top, sign, log_h = self.own_rows if x is self.keys else self.rows(x)
+        G = w * sign * self.own_rows[2].T * np.exp(log_C + top - log_h - self.log_h)
+        if not np.isfinite(G).all():
+            raise ValueError(f"C: expected at most about |h|, whose logarithm spans {np.ptp(self.log_h):.3g}; got exp({log_C:.4g})")
+        return G
+
+    def log_norms(self, x):
+        """log |Phi(T x)/h(x)|, (M,)."""
         tx = self.transform(x)[:, None, :]
         kernel = self.primal.kernel
-        square = kernel.log_gram(tx, tx) if hasattr(kernel, "log_gram") else np.log(kernel.gram(tx, tx))
-        return square[:, 0, 0] / 2 - self.rows(x)[3][:, 0]
+        with np.errstate(divide="ignore"):
+            square = kernel.log_gram(tx, tx) if hasattr(kernel, "log_gram") else np.log(kernel.gram(tx, tx))
+        return square[:, 0, 0] / 2 - (self.log_h if x is self.keys else self.rows(x)[3][:, 0])
 
     def attend(self, x, values):
         """f(x) by `attention`, x (M, D) convolved already, values (n, Dv)."""
