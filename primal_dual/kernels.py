@@ -2,7 +2,8 @@
 
 A kernel that is positive everywhere gives `log_gram(x, y)`, so that nothing overflows at any size of x; one that may
 be zero or negative gives `gram(x, y)`. Both take x (..., M, D) and y (..., N, D) to (..., M, N). Where Phi is finite,
-`features(x)` gives it, (..., N, D) -> (..., N, F), and `feature_count(D)` its size F.
+`features(x)` gives it, (..., N, D) -> (..., N, F), and `feature_count(D)` its size F; where it is also positive,
+`log_features(x)` gives its logarithm.
 
 A kernel of your own is a frozen dataclass with `log_gram` or `gram`: it then works everywhere.
 """
@@ -67,9 +68,12 @@ class EluPlusOne:
         xp = namespace(x)
         return xp.where(x > 0, x, 0.0) + xp.exp(xp.where(x > 0, 0.0, x))
 
-    def log_gram(self, x, y):
+    def log_features(self, x):
         xp = namespace(x)
-        return _log_gram(*(xp.log1p(xp.where(z > 0, z, 0.0)) + xp.where(z > 0, 0.0, z) for z in (x, y)))
+        return xp.log1p(xp.where(x > 0, x, 0.0)) + xp.where(x > 0, 0.0, x)
+
+    def log_gram(self, x, y):
+        return _log_gram(self.log_features(x), self.log_features(y))
 
 
 @dataclass(frozen=True)
@@ -91,15 +95,15 @@ class RandomFeatures:
         return self.count
 
     def features(self, x):
-        return namespace(x).exp(self._log_features(x))
+        return namespace(x).exp(self.log_features(x))
 
-    def log_gram(self, x, y):
-        return _log_gram(self._log_features(x), self._log_features(y))
-
-    def _log_features(self, x):
+    def log_features(self, x):
         x = x * x.shape[-1] ** -0.25
         w = like(_normal_draws(self.count, x.shape[-1], self.seed), x)
         return x @ transpose(w) - (x**2).sum(-1)[..., None] / 2 - log(self.count) / 2
+
+    def log_gram(self, x, y):
+        return _log_gram(self.log_features(x), self.log_features(y))
 
 
 @dataclass(frozen=True)

@@ -72,13 +72,16 @@ def _solve(problem, solver, options):
         raise ValueError(f"{solver} ended without a solution: status {problem.status}")
 
 
-def feasible(u, bias):
-    """Move u (n, Dv) into the box [-1, 1], and to sum_j u_j = 0 if there is a bias, by at most what it is off."""
+def feasible(u, bias, q):
+    """Move u (n, Dv) into the box [-1, 1] and, with a bias, to sum_j u_j = 0 by as little as it is off.
+
+    The first to move are those of small q_j = Q_jj (n,), on whose fit it tells least.
+    """
     u = np.clip(u, -1, 1)
-    if bias:
+    for ease in (1 / np.maximum(q, 1e-300)[:, None], 1) if bias else ():
         excess = u.sum(axis=0)
-        room = 1 + np.sign(excess) * u
-        u = u - excess * room / room.sum(axis=0)
+        room = ease * (1 + np.sign(excess) * u)
+        u = np.clip(u - excess * room / room.sum(axis=0), -1, 1)
     return u
 
 
@@ -110,14 +113,14 @@ def refine(u, Q, y, epsilon, bias, steps=20):
     solves the linear equations |y - Q u - b| = epsilon; elsewhere it is 0 or +-1. The u of the smallest gap is kept.
     """
     def measured(u):
-        u = feasible(u[:, None], bias)
+        u = feasible(u[:, None], bias, q)
         f = Q @ u
         P, D, b = values(f, (u * f).sum(), u, y[:, None], epsilon, bias)
         return relative_gap(P, D, abs(y).sum()), u[:, 0], b[0]
 
+    q = np.diag(Q)
     best, u, b = measured(u)
     step = u
-    q = np.diag(Q)
     for _ in range(steps):
         if best <= 1e-13 or not q.all():
             break

@@ -99,14 +99,17 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
     if isinstance(primal, Heads):
         return _each_head(solve_primal, primal, keys, targets, C, epsilon, query, solver, solver_options)
     train, y = _posed(primal, keys, targets, C, epsilon, query)
+    unit = abs(y).max() or 1.0
+    y, epsilon = y / unit, epsilon / unit
     features, Z = _features(train)
-    R = Z * np.sqrt(C)
+    R = Z * np.sqrt(C / unit)
     minimise = primal_program(R, epsilon, primal.bias, solver, solver_options)
     w, u = (np.array(columns).T for columns in zip(*map(minimise, y.T), strict=True))
-    u = feasible(u, primal.bias)
+    u = feasible(u, primal.bias, (R**2).sum(axis=1))
     P, _, b = values(R @ w, (w**2).sum(), u, y, epsilon, primal.bias)
     _, D, _ = values(R @ (R.T @ u), ((R.T @ u) ** 2).sum(), u, y, epsilon, primal.bias)
-    return PrimalSolution(np.sqrt(C) * w.T, b, C * P, relative_gap(P, D, abs(y).sum()), features, train)
+    gap = relative_gap(P, D, abs(y).sum())
+    return PrimalSolution(np.sqrt(C * unit) * w.T, b * unit, C * unit * P, gap, features, train)
 
 
 def solve_dual(primal, keys, targets, *, C, epsilon, query=None, solver="CLARABEL", solver_options=None):
@@ -135,7 +138,7 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     u = np.array([maximise(column) for column in y.T]).T
     if solver_options is None and not excess.any():
         u = np.array([refine(a, Q, b, epsilon, bias) for a, b in zip(u.T, y.T, strict=True)]).T
-    u = feasible(u, bias)
+    u = feasible(u, bias, np.diag(Q))
     v = u * sign * np.exp(log_C - log_h)
     f = w @ v * sign * np.exp(top - log_h)
     P, D, b = values(f, (u * f).sum(), u, y, epsilon, bias)
@@ -167,7 +170,9 @@ def _features(train):
     if hasattr(kernel, "feature_count") and kernel.feature_count(keys.shape[1]) <= MOST_EXPLICIT:
         def explicit(x):
             _, _, sign, log_h = train.rows(x)
-            return kernel.features(train.transform(x)) * sign * np.exp(-log_h)
+            if hasattr(kernel, "log_features"):
+                return np.exp(kernel.log_features(train.transform(x)) - log_h) * sign
+            return kernel.features(train.transform(x)) * np.exp(-log_h) * sign
         return explicit, explicit(keys)
     G = train.gram(keys)
     d = np.sqrt(np.diag(G))
