@@ -56,11 +56,10 @@ class Certificate:
         """
         train = self._training_set
         gap = max(self.primal_value - self.dual_value, 0.0)
-        log_length = train.log_norms(train.convolve(x)) + self.log_scale / 2
-        length = np.exp(log_length)
-        if train.primal.bias:
-            length = length + np.exp(train.log_norms(train.keys).max() + self.log_scale / 2)
-        return length * np.sqrt(2 * gap)
+        with np.errstate(divide="ignore", over="ignore"):
+            log_root = (np.log(2 * gap) + self.log_scale) / 2
+            bound = np.exp(train.log_norms(train.convolve(x)) + log_root)
+            return bound + np.exp(train.log_norms(train.keys).max() + log_root) if train.primal.bias else bound
 
 
 def certify(primal, keys, values, *, targets=None, C=None, epsilon=0.0, query=None):
