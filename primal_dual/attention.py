@@ -134,7 +134,7 @@ def _by_own_training_sets(primal, transforms, q, k, v, real):
 
 
 def _blocks(q, numbers_a_query):
-    size = max(1, BLOCK // numbers_a_query)
+    size = max(1, BLOCK // numbers_a_query, min(64, 4 * BLOCK // numbers_a_query))
     return (slice(i, min(i + size, q.shape[-2])) for i in range(0, q.shape[-2], size))
 
 

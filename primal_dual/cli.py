@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -163,15 +164,17 @@ def _verify(names, keys, targets, C, epsilon, solver):
 
 
 def _table(rows):
-    table = Table(caption="f: the primal's, against attention with the dual's values. SV: share of support vectors. "
-                  "bound: the largest error at the keys that the certificate allows.", caption_justify="left")
-    for heading in ("attention", "SVRs", "worst at", "N", "D", "primal", "dual", "rel. gap", "|f - attn|", "SV", "bound", ""):
-        table.add_column(heading, justify="left" if heading in ("attention", "worst at") else "right", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left", caption=(
+        "SVR: which was the worst, of an entry with several. N x D: keys. gap: relative, primal to dual.\n"
+        "|f-attn|: the primal's f against attention with the dual's values, relative to the largest |f|.\n"
+        "SV: share of support vectors. bound: largest error at the keys, from the certificate."))
+    for heading in ("attention", "SVR", "N x D", "primal", "dual", "gap", "|f-attn|", "SV", "bound", ""):
+        table.add_column(heading, justify="left" if heading in ("attention", "SVR") else "right", no_wrap=True)
     for row in rows:
-        worst = f"query {row.query}" if row.query is not None else f"head {row.head}" if row.head is not None else ""
+        which = f"head {row.head}" if row.query is None and row.head is not None else f"{row.query} of {row.svrs}"
         table.add_row(
-            row.name, str(row.svrs), worst, str(row.keys), str(row.dimension), f"{row.primal_value:.6g}",
-            f"{row.dual_value:.6g}", f"{row.relative_gap:.0e}", f"{row.difference:.0e}", f"{row.support_vectors:.0%}",
+            row.name, which if row.svrs > 1 else "", f"{row.keys} x {row.dimension}", f"{row.primal_value:.5g}",
+            f"{row.dual_value:.5g}", f"{row.relative_gap:.0e}", f"{row.difference:.0e}", f"{row.support_vectors:.0%}",
             f"{row.error_bound:.0e}", "[green]pass[/]" if row.passed else "[red]fail[/]")
     return table
 

@@ -93,10 +93,10 @@ def best_bias(residual, epsilon):
 
 
 def values(f, square, u, y, epsilon, bias):
-    """Primal and dual value over C, and the best bias, for R w = f (n, Dv), |w|^2 = square and a feasible u."""
+    """Primal and dual value over C and the best bias, each (Dv,), for f = R w (n, Dv), |w|^2 (Dv,), a feasible u."""
     b = best_bias(y - f, epsilon) if bias else np.zeros(y.shape[1])
-    P = square / 2 + np.maximum(abs(y - f - b) - epsilon, 0).sum()
-    D = (y * u).sum() - square / 2 - epsilon * abs(u).sum()
+    P = square / 2 + np.maximum(abs(y - f - b) - epsilon, 0).sum(axis=0)
+    D = (y * u).sum(axis=0) - square / 2 - epsilon * abs(u).sum(axis=0)
     return P, D, b
 
 
@@ -115,8 +115,8 @@ def refine(u, Q, y, epsilon, bias, steps=20):
     def measured(u):
         u = feasible(u[:, None], bias, q)
         f = Q @ u
-        P, D, b = values(f, (u * f).sum(), u, y[:, None], epsilon, bias)
-        return relative_gap(P, D, abs(y).sum()), u[:, 0], b[0]
+        P, D, b = values(f, (u * f).sum(axis=0), u, y[:, None], epsilon, bias)
+        return relative_gap(P[0], D[0], abs(y).sum()), u[:, 0], b[0]
 
     q = np.diag(Q)
     best, u, b = measured(u)

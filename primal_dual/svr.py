@@ -105,11 +105,22 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
     R = Z * np.sqrt(C / unit)
     minimise = primal_program(R, epsilon, primal.bias, solver, solver_options)
     w, u = (np.array(columns).T for columns in zip(*map(minimise, y.T), strict=True))
-    u = feasible(u, primal.bias, (R**2).sum(axis=1))
-    P, _, b = values(R @ w, (w**2).sum(), u, y, epsilon, primal.bias)
-    _, D, _ = values(R @ (R.T @ u), ((R.T @ u) ** 2).sum(), u, y, epsilon, primal.bias)
-    gap = relative_gap(P, D, abs(y).sum())
-    return PrimalSolution(np.sqrt(C * unit) * w.T, b * unit, C * unit * P, gap, features, train)
+    w, u, P, D, b = _with_values(R, w, u, y, epsilon, primal.bias)
+    if solver_options is None:
+        u = np.array([refine(a, R @ R.T, t, epsilon, primal.bias) for a, t in zip(u.T, y.T, strict=True)]).T
+        refined = _with_values(R, R.T @ u, u, y, epsilon, primal.bias)
+        better = refined[2] - refined[3] < P - D
+        w, u, P, D, b = (np.where(better, new, old) for new, old in zip(refined, (w, u, P, D, b), strict=True))
+    gap = relative_gap(P.sum(), D.sum(), abs(y).sum())
+    return PrimalSolution(np.sqrt(C * unit) * w.T, b * unit, C * unit * P.sum(), gap, features, train)
+
+
+def _with_values(R, w, u, y, epsilon, bias):
+    """w, u made feasible, the primal value of w, the dual value of u, and the bias."""
+    u = feasible(u, bias, (R**2).sum(axis=1))
+    P, _, b = values(R @ w, (w**2).sum(axis=0), u, y, epsilon, bias)
+    _, D, _ = values(R @ w, ((R.T @ u) ** 2).sum(axis=0), u, y, epsilon, bias)
+    return w, u, P, D, b
 
 
 def solve_dual(primal, keys, targets, *, C, epsilon, query=None, solver="CLARABEL", solver_options=None):
@@ -141,8 +152,8 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     u = feasible(u, bias, np.diag(Q))
     v = u * sign * np.exp(log_C - log_h)
     f = w @ v * sign * np.exp(top - log_h)
-    P, D, b = values(f, (u * f).sum(), u, y, epsilon, bias)
-    return u, v, b, D, relative_gap(P, D, abs(y).sum())
+    P, D, b = values(f, (u * f).sum(axis=0), u, y, epsilon, bias)
+    return u, v, b, D.sum(), relative_gap(P.sum(), D.sum(), abs(y).sum())
 
 
 def _posed(primal, keys, targets, C, epsilon, query):

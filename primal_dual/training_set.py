@@ -54,7 +54,7 @@ class TrainingSet:
         """<Phi(T x), Phi(T k_j)> = w exp(top), and h(x) = sign exp(log_h) -> w (M, n), top, sign, log_h (M, 1)."""
         w, top = kernel_rows(self.primal, self.transform(x), self.transform(self.keys), np.ones((1, 1), bool))
         h = normalizer(self.primal, w)
-        if not np.isfinite(w).all():
+        if not np.isfinite(w @ np.ones(w.shape[-1])).all():
             raise ValueError(f"{self.primal.kernel} of these keys is too large for a float; scale them down")
         return w, top, np.sign(h), top + np.log(abs(h))
 

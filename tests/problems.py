@@ -1,0 +1,121 @@
+"""Random primals and problems, and a second, naive evaluation of attention, straight from its definition."""
+
+import math
+
+import numpy as np
+from hypothesis import strategies as st
+
+from primal_dual import (
+    BatchNorm,
+    Causal,
+    Convolution,
+    EluPlusOne,
+    Everything,
+    Exponential,
+    Gaussian,
+    Identity,
+    Mask,
+    Polynomial,
+    Primal,
+    RandomFeatures,
+    Strided,
+    Taylor,
+    UnitNorm,
+    Window,
+)
+
+KERNELS = (Exponential(), Exponential(scale=1.0), Taylor(2), Taylor(3), Taylor(4), EluPlusOne(), Gaussian(), Gaussian(2.0),
+           Polynomial(2, 1.0), Polynomial(3, 0.5), RandomFeatures(20, seed=1))
+GRID = Convolution(((0.0, 0.1, 0.2), (0.1, 0.5, 0.3), (0.2, -0.1, 0.1)), width=3)
+TRANSFORMS = (Identity(), BatchNorm(eps=1e-2), BatchNorm(beta=0.5, eps=1e-2), UnitNorm(), Convolution((0.25, 0.5, -0.2)), GRID,
+              (Convolution((0.2, 0.5, 0.3)), BatchNorm(eps=1e-2)), (BatchNorm(beta=0.3, eps=1e-2), UnitNorm()),
+              (UnitNorm(), BatchNorm(eps=1e-2), GRID))
+SUPPORTS = (Everything(), Window(2), Strided(2), Causal())
+
+kernels, transforms, supports = st.sampled_from(KERNELS), st.sampled_from(TRANSFORMS), st.sampled_from(SUPPORTS)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def primals(kernels=kernels, normalizers=st.sampled_from(("sum", "one")), transforms=transforms, supports=supports,
+            scales=st.sampled_from((1, 2, 3)), biases=st.booleans()):
+    return st.builds(Primal, kernels, normalizers, transforms, supports, scales, biases)
+
+
+def random_mask(rng, M, N):
+    table = rng.random((M, N)) < 0.6
+    table[np.arange(M), rng.integers(N, size=M)] = True
+    return Mask(table)
+
+
+def naive_attention(primal, q, k, v, real=None):
+    """One query after another, in loops: (M, D), (N, D), (N, Dv) -> (M, Dv)."""
+    N = len(k)
+    real = np.ones(N, bool) if real is None else real
+    transforms = primal.transform if isinstance(primal.transform, tuple) else (primal.transform,)
+    for part in transforms:
+        if isinstance(part, Convolution):
+            causal = isinstance(primal.support, Causal)
+            q, k = naive_convolution(part, q, causal), naive_convolution(part, np.where(real[:, None], k, 0), causal)
+    out = []
+    for i, x in enumerate(q):
+        seen = [j for j in range(N) if real[j] and naive_sees(primal.support, i, j)]
+        groups = {}
+        for j in seen:
+            groups.setdefault(j // primal.scale, []).append(j)
+        keys = np.array([np.mean([k[j] for j in group], axis=0) for group in groups.values()])
+        values = np.array([np.mean([v[j] for j in group], axis=0) for group in groups.values()])
+        for part in transforms:
+            if isinstance(part, BatchNorm):
+                mu, variance = keys.mean(0), keys.var(0)
+                x, keys = ((z - part.beta * mu) / np.sqrt(variance + part.eps) for z in (x, keys))
+            if isinstance(part, UnitNorm):
+                x, keys = x / np.linalg.norm(x), np.array([key / np.linalg.norm(key) for key in keys])
+        weights = np.array([naive_kernel(primal.kernel, x, key) for key in keys])
+        out.append(weights @ values / (weights.sum() if primal.normalizer == "sum" else 1))
+    return np.array(out)
+
+
+def naive_sees(support, i, j):
+    match support:
+        case Everything():
+            return True
+        case Window(radius):
+            return i - radius <= j <= i + radius
+        case Strided(stride):
+            return j in range(i % stride, 10**6, stride)
+        case Causal():
+            return j <= i
+        case Mask(table):
+            return table[i][j]
+
+
+def naive_kernel(kernel, x, y):
+    D, dot = len(x), math.fsum(x * y)
+    match kernel:
+        case Exponential(scale):
+            return math.exp(dot * (D**-0.5 if scale is None else scale))
+        case Gaussian(bandwidth):
+            return math.exp(-((x - y) ** 2).sum() / (2 * (D**0.25 if bandwidth is None else bandwidth) ** 2))
+        case Taylor(degree):
+            return sum((dot / math.sqrt(D)) ** t / math.factorial(t) for t in range(degree + 1))
+        case Polynomial(degree, offset):
+            return (dot / math.sqrt(D) + offset) ** degree
+        case EluPlusOne():
+            return sum((max(a, 0) + math.exp(min(a, 0))) * (max(b, 0) + math.exp(min(b, 0))) for a, b in zip(x, y, strict=True))
+        case RandomFeatures(count, seed):
+            w = np.random.default_rng(seed).standard_normal((count, D))
+            x, y = x / D**0.25, y / D**0.25
+            return np.mean(np.exp(w @ x - x @ x / 2) * np.exp(w @ y - y @ y / 2))
+
+
+def naive_convolution(part, x, causal):
+    taps = np.array(part.kernel).reshape(len(part.kernel), -1)
+    width = part.width or 1
+    height = -(-len(x) // width)
+    rows, columns = taps.shape
+    up, left = (rows - 1, columns - 1) if causal else (rows // 2, columns // 2)
+    grid = np.zeros((height + rows, width + columns, x.shape[1]))
+    for j, token in enumerate(x):
+        grid[up + j // width, left + j % width] = token
+    return np.array([np.tensordot(taps, grid[i // width:i // width + rows, i % width:i % width + columns], 2)
+                     for i in range(len(x))])

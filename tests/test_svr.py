@@ -1,0 +1,160 @@
+"""Primal, dual and attention are one function, for every combination of parts."""
+
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.svm import SVR
+
+from primal_dual import Everything, Exponential, Heads, Primal, attention, catalog, certify, heads, solve_dual, solve_primal
+from primal_dual.programs import relative_gap
+from primal_dual.svr import pooled_rows
+from primal_dual.training_set import training_set
+from tests.problems import primals, random_mask, seeds
+
+ENTRIES = [name for name, primal in catalog.items() if isinstance(primal, Primal)]
+
+
+def draw(primal, seed, N=9, D=3, Dv=2):
+    """A problem in the domain in which the solvers come to the last digits, or none."""
+    rng = np.random.default_rng(seed)
+    keys, targets = rng.choice([0.3, 1, 2]) * rng.standard_normal((N, D)), rng.standard_normal((N, Dv))
+    query = None if isinstance(primal.support, Everything) else int(rng.integers(N))
+    try:
+        train = training_set(primal, keys, query)
+        spread = np.ptp(train.log_h if primal.normalizer == "sum" else 2 * train.log_norms(train.keys))
+    except ValueError as error:
+        assert "near zero" in str(error)
+        return None
+    if spread > 15:
+        return None
+    C = 10 ** rng.uniform(-2, 3) * np.exp(np.median(train.log_h))
+    return keys, targets, dict(C=C, epsilon=rng.choice([0, 0.1, 0.5]), query=query)
+
+
+def agree(primal, keys, targets, problem, solver="CLARABEL"):
+    weights = solve_primal(primal, keys, targets, **problem, solver=solver)
+    dual = solve_dual(primal, keys, targets, **problem, solver=solver)
+    train = training_set(primal, keys, problem["query"])
+    y, C = pooled_rows("targets", targets, train), problem["C"]
+    assert relative_gap(weights.value, dual.value, C * abs(y).sum()) <= 1e-10
+    assert abs(weights.relative_gap) <= 1e-10 and abs(dual.relative_gap) <= 1e-10
+    # the objectives of the returned weight and values, from the formulas
+    f = dual.predict(keys)
+    rows = slice(None) if problem["query"] is None else [problem["query"]]
+    scale = max(abs(f).max(), abs(y).max())
+    np.testing.assert_allclose(weights.predict(keys), f, rtol=0, atol=1e-7 * scale)
+    np.testing.assert_allclose((attention(primal, keys, keys, dual.values) + dual.bias)[rows], f[rows], rtol=0, atol=1e-12 * scale)
+    delta = dual.alpha - dual.alpha_tilde
+    assert (dual.alpha * dual.alpha_tilde == 0).all() and dual.alpha.min() >= 0 and dual.alpha_tilde.min() >= 0
+    assert abs(delta).max() <= C * (1 + 1e-15)
+    assert not primal.bias or abs(delta.sum(axis=0)).max() <= 1e-12 * C
+    f_train = train.attend(train.keys, train.pool(dual.values))
+    square = (delta * f_train).sum()
+    xi = np.maximum(abs(y - f_train - dual.bias) - problem["epsilon"], 0)
+    value = (y * delta).sum() - square / 2 - problem["epsilon"] * abs(delta).sum()
+    size = max(abs(value), 0.01 * C * abs(y).sum())
+    assert abs(dual.value - value) <= 1e-9 * size
+    assert abs(square / 2 + C * xi.sum() - value) <= 1e-9 * size
+    assert abs((weights.weight**2).sum() / 2 + C * np.maximum(abs(y - f_train - dual.bias) - problem["epsilon"], 0).sum()
+               - weights.value) <= 1e-5 * size
+
+
+@given(primals(), seeds, st.booleans())
+@settings(max_examples=150)
+def test_primal_dual_and_attention_agree(primal, seed, masked):
+    primal = replace(primal, support=random_mask(np.random.default_rng(seed), 9, 9)) if masked else primal
+    problem = draw(primal, seed)
+    assume(problem is not None)
+    agree(primal, *problem)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_catalog_agrees(name, bias):
+    primal = replace(catalog[name], bias=bias)
+    done = 0
+    for seed in range(8):
+        problem = draw(primal, seed, N=17, D=5, Dv=3)
+        if problem is not None:
+            done += 1
+            agree(primal, *problem)
+    assert done >= 3
+
+
+@pytest.mark.parametrize("name", ["softmax", "linear", "bn", "causal-sh"])
+def test_other_solvers(name):
+    keys, targets, problem = draw(catalog[name], 1, N=17, D=5)
+    problem |= dict(C=10 * np.exp(np.median(training_set(catalog[name], keys, problem["query"]).log_h)), epsilon=0.1)
+    agree(catalog[name], keys, targets, problem, "PIQP")
+    loose = solve_dual(catalog[name], keys, targets, **problem, solver="OSQP", solver_options={"eps_abs": 1e-2, "eps_rel": 1e-2})
+    tight = solve_dual(catalog[name], keys, targets, **problem)
+    assert loose.relative_gap > 1e-6 > abs(tight.relative_gap)  # early stopping shows
+
+
+def test_heads_are_solved_side_by_side():
+    rng = np.random.default_rng(0)
+    declared = Heads(Primal(), Primal(scale=2, bias=True))
+    keys, targets = rng.standard_normal((2, 7, 3)), rng.standard_normal((2, 7, 2))
+    for solve in (solve_primal, solve_dual):
+        both = solve(declared, keys, targets, C=3.0, epsilon=0.1)
+        each = [solve(p, k, y, C=3.0, epsilon=0.1) for p, k, y in zip(declared, keys, targets, strict=True)]
+        assert both.value == sum(one.value for one in each)
+        np.testing.assert_array_equal(both.predict(keys), [one.predict(k) for one, k in zip(each, keys, strict=True)])
+    assert both.values.shape == (2, 7, 2) and [len(alpha) for alpha in both.alpha] == [7, 4]
+    f = attention(declared, keys, keys, both.values) + both.bias[:, None]
+    np.testing.assert_allclose(f, both.predict(keys), rtol=1e-12)
+
+
+def test_targets_may_be_pooled_already():
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
+    pooled = np.array([targets[g:g + 2].mean(axis=0) for g in range(0, 7, 2)])
+    a = solve_dual(Primal(scale=2), keys, targets, C=3.0, epsilon=0.1)
+    b = solve_dual(Primal(scale=2), keys, pooled, C=3.0, epsilon=0.1)
+    np.testing.assert_array_equal(a.values, b.values)
+
+
+@pytest.mark.parametrize("solve", [solve_primal, solve_dual])
+def test_outputs_share_one_compiled_problem(solve, monkeypatch):
+    problems, solves = [], []
+    for name, calls in (("__init__", problems), ("solve", solves)):
+        original = getattr(cp.Problem, name)
+        monkeypatch.setattr(cp.Problem, name, lambda self, *a, original=original, calls=calls, **k: (
+            calls.append(1), original(self, *a, **k))[1])
+    rng = np.random.default_rng(0)
+    solve(Primal(), rng.standard_normal((7, 3)), rng.standard_normal((7, 11)), C=3.0, epsilon=0.1)
+    assert len(solves) == 11 and len(problems) < 11
+
+
+@pytest.mark.parametrize("kernel", [Exponential(), Exponential(scale=0.2)])
+def test_agrees_with_scikit_learn(kernel):
+    """h = 1 and a bias make a plain kernel SVR; libsvm keeps its kernel in float32."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 1))
+    primal, C, epsilon = Primal(kernel, normalizer="one", bias=True), 2.0, 0.1
+    ours = solve_dual(primal, X, y, C=C, epsilon=epsilon)
+    G = training_set(primal, X).gram(X)
+    theirs = SVR(kernel="precomputed", C=C, epsilon=epsilon, tol=1e-9).fit(G, y[:, 0])
+    np.testing.assert_allclose(ours.predict(X)[:, 0], theirs.predict(G), atol=2e-4)
+    delta = np.zeros((40, 1))
+    delta[theirs.support_, 0] = theirs.dual_coef_[0]
+    their_gap = certify(primal, X, delta, targets=y, C=C * (1 + 1e-9), epsilon=epsilon).relative_gap
+    assert abs(ours.relative_gap) < 1e-12 < their_gap < 1e-3
+
+
+def test_residual_is_a_known_offset_of_the_target():
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((2, 9, 3))
+    solution = solve_dual(Primal(), keys, targets - keys, C=1e4, epsilon=0)
+    np.testing.assert_allclose(keys + solution.predict(keys), targets, atol=1e-6)
+
+
+def test_heads_of_the_catalog_have_each_a_solution():
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((2, 4, 9, 3))
+    solutions = solve_dual(heads("sh", 4), keys, targets, C=3.0, epsilon=0.1)
+    assert [len(alpha) for alpha in solutions.alpha] == [9, 5, 3, 2] and solutions.relative_gap < 1e-10
