@@ -11,6 +11,40 @@ from primal_dual.supports import Causal, Everything, Mask, Strided, Window
 from primal_dual.svr import DualSolution, PrimalSolution, solve_dual, solve_primal
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
 
+__all__ = [
+    "BatchNorm",
+    "Causal",
+    "Certificate",
+    "Convolution",
+    "DualSolution",
+    "EluPlusOne",
+    "Everything",
+    "Exponential",
+    "Gaussian",
+    "Heads",
+    "Identity",
+    "Mask",
+    "Polynomial",
+    "Primal",
+    "PrimalSolution",
+    "RandomFeatures",
+    "SVRAttention",
+    "Strided",
+    "Taylor",
+    "UnitNorm",
+    "Window",
+    "attention",
+    "attention_weights",
+    "catalog",
+    "certify",
+    "encoder",
+    "encoder_params",
+    "heads",
+    "self_attention",
+    "solve_dual",
+    "solve_primal",
+]
+
 
 def __getattr__(name):
     if name == "SVRAttention":  # scikit-learn loads with it alone

@@ -21,8 +21,8 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     """f(q_i) = sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i), without the bias b -> (..., M, Dv).
 
     q (..., M, D), k (..., N, D), v (..., N, Dv), key_mask (..., N) with True for a real key; leading axes broadcast.
-    For Heads, q, k and v have the head axis before their last two; key_mask has none. query_mask (..., M) says which
-    queries are real: to its neighbours under a Convolution, one that is not counts as zero.
+    For Heads, q, k and v have the head axis before their last two; the masks have none. query_mask (..., M) says which
+    queries are real: one that is not counts as zero to its neighbours under a Convolution, and its output is of no use.
 
     Raises ValueError for other shapes, numbers that are not finite, a query that sees no key, and an h near zero.
     Source: arXiv 2406.13781.
@@ -39,8 +39,9 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     q, k = _fill(q, real_query), _fill(k, real)
     pointwise = all(getattr(part, "pointwise", False) for part in transforms)
     shared = isinstance(primal.support, Everything) or (primal.scale == 1 and pointwise)
-    blocks = (_by_shared_training_set if shared else _by_own_training_sets)(primal, transforms, q, k, v, real)
-    f = np.concatenate(list(blocks), axis=-2)
+    blocks = (_by_shared_training_set if shared else _by_own_training_sets)(primal, transforms, q, k, v, real, real_query)
+    with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
+        f = np.concatenate(list(blocks), axis=-2)
     if not np.isfinite(constant(f)).all():
         raise ValueError(f"attention: {primal.kernel} of these queries and keys is too large for a float; scale them down")
     return f
@@ -89,8 +90,7 @@ def kernel_rows(primal, x, keys, visible):
         top = constant(a).max(axis=-1, keepdims=True)
         if primal.normalizer == "one":
             top = np.zeros_like(top)
-        with np.errstate(over="ignore"):
-            return np.exp(a - top), top
+        return np.exp(a - top), top
     w = primal.kernel.gram(x, keys) * visible
     return w, np.zeros((*w.shape[:-1], 1))
 
@@ -111,22 +111,22 @@ def _expansion(primal, x, keys, values, visible):
     return w @ values / normalizer(primal, w)
 
 
-def _by_shared_training_set(primal, transforms, q, k, v, real):
+def _by_shared_training_set(primal, transforms, q, k, v, real, real_query):
     """Blocks of queries whose SVRs have T and the pools in common."""
     (k, pooled), (v, _) = pool(k, real, primal.scale), pool(v, real, primal.scale)
     apply, k = fit(transforms, _fill(k, pooled), pooled)
     q = apply(q)
     for rows in _blocks(q, k.shape[-2] * prod(_leading(q, k, v, real))):
-        columns, visible = _seen(primal.support, rows, pooled, 1)
+        columns, visible = _seen(primal.support, rows, pooled, real_query, 1)
         yield _expansion(primal, q[..., rows, :], k[..., columns, :], v[..., columns, :], visible)
 
 
-def _by_own_training_sets(primal, transforms, q, k, v, real):
+def _by_own_training_sets(primal, transforms, q, k, v, real, real_query):
     """Blocks of queries of which each has pools and a T of its own: each is a batch of one query."""
     queries = _blocks(q, k.shape[-2] * (k.shape[-1] + v.shape[-1]) * prod(_leading(q, k, v, real)))
     q, k, v = q[..., :, None, :], k[..., None, :, :], v[..., None, :, :]
     for rows in queries:
-        columns, members = _seen(primal.support, rows, real, primal.scale)
+        columns, members = _seen(primal.support, rows, real, real_query, primal.scale)
         keys, pooled = pool(k[..., columns, :], members, primal.scale)
         values, _ = pool(v[..., columns, :], members, primal.scale)
         apply, keys = fit(transforms, _fill(keys, pooled), pooled)
@@ -138,14 +138,18 @@ def _blocks(q, numbers_a_query):
     return (slice(i, min(i + size, q.shape[-2])) for i in range(0, q.shape[-2], size))
 
 
-def _seen(support, rows, real, scale):
-    """The span of keys that a block of queries sees, from the start of a pool, and which query sees which of them."""
+def _seen(support, rows, real, real_query, scale):
+    """The span of keys that a block of queries sees, from the start of a pool, and which query sees which of them.
+
+    A query that is not real has no support of its own, and sees every key that is.
+    """
     sees = support.sees(np.arange(rows.start, rows.stop)[:, None], np.arange(real.shape[-1]))
-    visible = real[..., None, :] & sees
+    visible = real[..., None, :] & (sees | ~real_query[..., rows, None])
     blind = ~visible.any(axis=-1)
     if blind.any():
-        raise ValueError(f"query {rows.start + np.argwhere(blind)[0][-1]} sees no key: expected one at least for each query")
-    columns = np.flatnonzero(sees.any(axis=0))
+        query = rows.start + np.argwhere(blind)[0][-1]
+        raise ValueError(f"query {query} sees no key: expected one at least under {support} and the key mask")
+    columns = np.flatnonzero(visible.any(axis=tuple(range(visible.ndim - 1))))
     span = slice(columns[0] // scale * scale, columns[-1] + 1)
     return span, visible[..., span]
 

@@ -25,7 +25,7 @@ ROUNDING = 1e-9  # a dual constraint that is missed by more than this share of C
 class Certificate:
     """The SVR that values solve, and the proof.
 
-    targets (n, Dv); log_C and log_scale, natural logarithms; primal_value, dual_value and the residuals below in units
+    targets (n, Dv); log_C, the natural logarithm of C itself; log_scale; primal_value, dual_value and the residuals below in units
     of exp(log_scale); relative_gap = (P - D) / max(|P|, |D|, 0.01 C sum |y|); query: whose SVR, under a sparse support.
 
     stationarity: max_jd |f(k_j) - b - sum_i delta_i.z_i z_j|, relative to max |f|: how far the expansion is from W.
@@ -112,7 +112,7 @@ def _certificate(train, values, targets, C, epsilon, query):
     largest = max(abs(P), 0.01 * size) or 1.0
     return Certificate(
         targets=y,
-        log_C=float(np.log(C)) if C else -np.inf,
+        log_C=float(log_scale + np.log(C)) if C else -np.inf,
         log_scale=float(log_scale),
         primal_value=float(P),
         dual_value=float(D),

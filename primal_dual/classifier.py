@@ -21,7 +21,7 @@ def digits():
     return split[0], split[2], split[1], split[3]
 
 
-def train(primal, tokens, labels, *, count=2, width=32, layers=1, steps=600, batch=64, rate=3e-3, seed=0, callback=None):
+def train(primal, tokens, labels, *, count=4, width=32, layers=1, steps=1000, batch=64, rate=3e-3, seed=0, callback=None):
     """Train an encoder of `count` heads on tokens (n, N, F) and labels (n,) by Adam on the cross-entropy -> params.
 
     primal: a catalog name, a Primal or Heads. callback(step): called after every step.
@@ -42,6 +42,6 @@ def train(primal, tokens, labels, *, count=2, width=32, layers=1, steps=600, bat
     return adam(grad(loss), start, callback=after, num_iters=steps, step_size=rate)
 
 
-def accuracy(params, primal, tokens, labels, *, count=2):
+def accuracy(params, primal, tokens, labels, *, count=4):
     """The share of tokens (n, N, F) that the encoder gives their label (n,)."""
     return float(np.mean(encoder(params, tokens, heads(primal, count)).argmax(axis=-1) == labels))

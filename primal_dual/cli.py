@@ -60,6 +60,8 @@ def verify(
     frames, so each row is a one-step forecaster trained by convex optimisation. An entry whose queries have SVRs of
     their own is verified at every position, and the worst one is shown. Exit status 1 if one fails.
     """
+    if json:
+        data.check_writable(json)
     rows = _verify(names, *_input(dataset, keys, targets), C, epsilon, solver)
     if json:
         source = {"keys": str(keys), "targets": str(targets)} if keys else {"dataset": dataset}
@@ -103,8 +105,10 @@ def demo(
         from primal_dual.figures import draw
     except ImportError as error:
         raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'") from error
+    if output.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"{output}: expected a name that ends in .png, .pdf or .svg")
     keys, targets = data.japanese_vowels()
-    data.write_file(output, lambda temporary: None)
+    data.check_writable(output)
     rows = _verify(None, keys, targets, 10.0, 0.1, "CLARABEL")
     data.write_file(output, draw(keys, targets).savefig)
     Console().print(f"Figure: {output}")
@@ -120,6 +124,8 @@ def bench(
     """Measure speed and memory: solvers, certificate and attention, as ratios inside one run."""
     from primal_dual import bench as benchmark
 
+    if json:
+        data.check_writable(json)
     with _progress() as progress:
         results = benchmark.run(long, lambda text: progress.console.print(text))
     Console().print(benchmark.table(results))

@@ -62,6 +62,12 @@ def write_file(path, write):
         Path(temporary).unlink(missing_ok=True)
 
 
+def check_writable(path):
+    """ValueError, before long work, where a file could not be written after it."""
+    if not os.access(Path(path).parent, os.W_OK) or Path(path).is_dir():
+        raise ValueError(f"{path}: cannot be written: its folder is missing or not writable, or it is a folder itself")
+
+
 def write_json(path, content):
     """Write `content` as JSON."""
     write_file(path, lambda temporary: Path(temporary).write_text(json.dumps(content, indent=1) + "\n"))

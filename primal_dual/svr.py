@@ -141,7 +141,7 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     w, top, sign, log_h = train.own_rows
     # Where C |z_j|^2 is beyond LARGEST, u_j is searched for in a smaller box, so that Q has no infinity.
     excess = np.maximum(0, train.log_norms(train.keys) + log_C / 2 - np.log(LARGEST) / 2)[:, None]
-    Q = w * sign * sign.T * np.exp(log_C + top - log_h - excess - (log_h + excess).T)
+    Q = w * sign * sign.T * _exp(log_C + top - log_h - excess - (log_h + excess).T)
     Q = (Q + Q.T) / 2
     few = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1]) <= len(Q) / 4
     R = _features(train)[1] * np.exp(log_C / 2 - excess) if few else None
@@ -150,10 +150,15 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     if solver_options is None and not excess.any():
         u = np.array([refine(a, Q, b, epsilon, bias) for a, b in zip(u.T, y.T, strict=True)]).T
     u = feasible(u, bias, np.diag(Q))
-    v = u * sign * np.exp(log_C - log_h)
+    v = u * sign * _exp(log_C - log_h)
     f = w @ v * sign * np.exp(top - log_h)
     P, D, b = values(f, (u * f).sum(axis=0), u, y, epsilon, bias)
     return u, v, b, D.sum(), relative_gap(P.sum(), D.sum(), abs(y).sum())
+
+
+def _exp(x):
+    """exp(x), kept finite for a factor that is zero wherever this is not."""
+    return np.exp(np.minimum(x, 700))
 
 
 def _posed(primal, keys, targets, C, epsilon, query):

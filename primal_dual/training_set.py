@@ -52,10 +52,12 @@ class TrainingSet:
 
     def rows(self, x):
         """<Phi(T x), Phi(T k_j)> = w exp(top), and h(x) = sign exp(log_h) -> w (M, n), top, sign, log_h (M, 1)."""
-        w, top = kernel_rows(self.primal, self.transform(x), self.transform(self.keys), np.ones((1, 1), bool))
-        h = normalizer(self.primal, w)
-        if not np.isfinite(w @ np.ones(w.shape[-1])).all():
+        with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
+            w, top = kernel_rows(self.primal, self.transform(x), self.transform(self.keys), np.ones((1, 1), bool))
+            finite = np.isfinite(w @ np.ones(w.shape[-1])).all()
+        if not finite:
             raise ValueError(f"{self.primal.kernel} of these keys is too large for a float; scale them down")
+        h = normalizer(self.primal, w)
         return w, top, np.sign(h), top + np.log(abs(h))
 
     @cached_property
@@ -71,7 +73,8 @@ class TrainingSet:
     def gram(self, x, log_C=0.0):
         """C <Phi(T x)/h(x), z_j>, (M, n), without overflow on the way."""
         w, top, sign, log_h = self.own_rows if x is self.keys else self.rows(x)
-        G = w * sign * self.own_rows[2].T * np.exp(log_C + top - log_h - self.log_h)
+        with np.errstate(over="ignore", invalid="ignore"):
+            G = w * sign * self.own_rows[2].T * np.exp(log_C + top - log_h - self.log_h)
         if not np.isfinite(G).all():
             raise ValueError(f"C: expected at most about |h|, whose logarithm spans {np.ptp(self.log_h):.3g}; got exp({log_C:.4g})")
         return G

@@ -85,7 +85,7 @@ class Convolution:
         if taps.ndim not in (1, 2) or not all(size % 2 for size in taps.shape) or not numpy.isfinite(taps).all():
             raise ValueError(f"Convolution: expected odd numbers of finite taps; got {taps.tolist()}")
         if (self.width is None) != (taps.ndim == 1):
-            raise ValueError(f"Convolution: a width goes with rows of taps; got width {self.width}, {taps.ndim}-D taps")
+            raise ValueError(f"Convolution: expected a width with rows of taps alone; got {taps.ndim}-D taps, width {self.width}")
         if self.width is not None:
             checks.integer("Convolution: width", self.width, 1)
         rows = tuple(map(tuple, taps.tolist())) if taps.ndim == 2 else tuple(taps.tolist())
