@@ -30,7 +30,10 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     q, k, v = checks.array("q", q, "M D"), checks.array("k", k, "N D"), checks.array("v", v, "N Dv")
     if isinstance(primal, Heads):
         return _side_by_side(primal, q, k, v, key_mask, query_mask)
-    real, real_query = checks.mask("key_mask", key_mask, k.shape[-2]), checks.mask("query_mask", query_mask, q.shape[-2])
+    real, real_query = (
+        checks.mask("key_mask", key_mask, k.shape[-2]),
+        checks.mask("query_mask", query_mask, q.shape[-2]),
+    )
     _check_shapes(primal, q, k, v, real, real_query)
     convolutions, transforms = parts(primal.transform)
     for convolution in convolutions:
@@ -39,11 +42,15 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     q, k = _fill(q, real_query), _fill(k, real)
     pointwise = all(getattr(part, "pointwise", False) for part in transforms)
     shared = isinstance(primal.support, Everything) or (primal.scale == 1 and pointwise)
-    blocks = (_by_shared_training_set if shared else _by_own_training_sets)(primal, transforms, q, k, v, real, real_query)
+    blocks = (_by_shared_training_set if shared else _by_own_training_sets)(
+        primal, transforms, q, k, v, real, real_query
+    )
     with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
         f = np.concatenate(list(blocks), axis=-2)
     if not np.isfinite(constant(f)).all():
-        raise ValueError(f"attention: {primal.kernel} of these queries and keys is too large for a float; scale them down")
+        raise ValueError(
+            f"attention: {primal.kernel} of these queries and keys is too large for a float; scale them down"
+        )
     return f
 
 
@@ -184,6 +191,8 @@ def _side_by_side(heads, q, k, v, key_mask, query_mask):
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim < 3 or x.shape[-3] != len(heads):
             raise ValueError(f"{name}: expected (..., {len(heads)} heads, tokens, features); got {x.shape}")
-    each = [attention(primal, q[..., s, :, :], k[..., s, :, :], v[..., s, :, :], key_mask, query_mask=query_mask)
-            for s, primal in enumerate(heads)]
+    each = [
+        attention(primal, q[..., s, :, :], k[..., s, :, :], v[..., s, :, :], key_mask, query_mask=query_mask)
+        for s, primal in enumerate(heads)
+    ]
     return np.stack(each, axis=-3)

@@ -19,13 +19,17 @@ REPEATS = 7
 
 
 def run(long, say):
-    """All benchmarks -> a dictionary for JSON; `long`: the memory of attention at N = 16,384 too; say(text): progress."""
+    """All benchmarks -> a dictionary for JSON; long: the memory of attention at N = 16,384, too; say(text): progress."""
     rows = []
     for benchmark in (solvers, certificate, forward, *([memory] if long else [])):
         say(f"{benchmark.__name__} ...")
         rows += benchmark()
-    machine = {"python": sys.version.split()[0], "numpy": np.__version__, "processor": platform.processor() or
-               platform.machine(), "system": platform.system()}
+    machine = {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.system(),
+    }
     return {"machine": machine, "rows": rows}
 
 
@@ -46,9 +50,12 @@ def solvers():
             continue
         solve_dual(primal, keys[:9], targets[:9], C=C, epsilon=epsilon, solver=solver)  # loads what it needs
         seconds, solution = _timed(
-            lambda solver=solver: solve_dual(primal, keys, targets, C=C, epsilon=epsilon, solver=solver), 3)
-        rows += [_row(f"solve_dual, {solver}: seconds an output", seconds / outputs, 0.25),
-                 _row(f"solve_dual, {solver}: relative gap", solution.relative_gap, 1e-8)]
+            lambda solver=solver: solve_dual(primal, keys, targets, C=C, epsilon=epsilon, solver=solver), 3
+        )
+        rows += [
+            _row(f"solve_dual, {solver}: seconds an output", seconds / outputs, 0.25),
+            _row(f"solve_dual, {solver}: relative gap", solution.relative_gap, 1e-8),
+        ]
 
     def libsvm():
         """scikit-learn's SVR has a bias always: its gap is that of its own problem, from its dual variables."""
@@ -63,7 +70,11 @@ def solvers():
     biased = Primal(bias=True)
     values = delta / np.exp(train.log_h)[:, None]
     gap = certify(biased, keys, values, targets=targets, C=C * (1 + 1e-9), epsilon=epsilon).relative_gap
-    return [*rows, _row("sklearn.svm.SVR: seconds an output", seconds / outputs), _row("sklearn.svm.SVR: relative gap", gap)]
+    return [
+        *rows,
+        _row("sklearn.svm.SVR: seconds an output", seconds / outputs),
+        _row("sklearn.svm.SVR: relative gap", gap),
+    ]
 
 
 def certificate():

@@ -13,8 +13,8 @@ import numpy as np
 
 from primal_dual import checks
 from primal_dual.primal import Heads
-from primal_dual.supports import Everything, positions
 from primal_dual.programs import best_bias, relative_gap
+from primal_dual.supports import Everything, positions
 from primal_dual.svr import pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
 
@@ -25,8 +25,8 @@ ROUNDING = 1e-9  # a dual constraint that is missed by more than this share of C
 class Certificate:
     """The SVR that values solve, and the proof.
 
-    targets (n, Dv); log_C, the natural logarithm of C itself; log_scale; primal_value, dual_value and the residuals below in units
-    of exp(log_scale); relative_gap = (P - D) / max(|P|, |D|, 0.01 C sum |y|); query: whose SVR, under a sparse support.
+    targets (n, Dv); log_C, the natural logarithm of C itself; primal_value and dual_value in units of exp(log_scale);
+    relative_gap = (P - D) / max(|P|, |D|, 0.01 C sum |y|); query: whose SVR, under a sparse support; bias (Dv,).
 
     stationarity: max_jd |f(k_j) - b - sum_i delta_i.z_i z_j|, relative to max |f|: how far the expansion is from W.
     feasibility: by what share of C the dual constraints are violated, |delta| <= C and, with a bias, sum_j delta_j = 0.
@@ -104,7 +104,9 @@ def _certificate(train, values, targets, C, epsilon, query):
     y = f + epsilon * np.sign(delta) if targets is None else pooled_rows("targets", targets, train)
     b = best_bias(y - f, epsilon) if train.primal.bias else np.zeros(f.shape[1])
     xi = np.maximum(abs(y - f - b) - epsilon, 0)
-    feasibility = max(0.0, abs(delta).max() - C, abs(delta.sum(axis=0)).max() if train.primal.bias else 0.0) / (C or 1.0)
+    feasibility = max(0.0, abs(delta).max() - C, abs(delta.sum(axis=0)).max() if train.primal.bias else 0.0) / (
+        C or 1.0
+    )
     P = square / 2 + C * xi.sum()
     D = -square / 2 - epsilon * abs(delta).sum() + (y * delta).sum() if feasibility <= ROUNDING else -np.inf
     size = C * abs(y).sum()

@@ -20,10 +20,12 @@ def array(name, x, shape):
     value = getval(x)
     if value.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected real numbers; got dtype {value.dtype}")
-    if value.ndim < len(axes) or 0 in value.shape[value.ndim - len(axes):]:
+    if value.ndim < len(axes) or 0 in value.shape[value.ndim - len(axes) :]:
         raise ValueError(f"{name}: expected shape (..., {', '.join(axes)}), no axis empty; got {value.shape}")
     if not np.isfinite(value).all():
-        raise ValueError(f"{name}: expected finite numbers; got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
+        raise ValueError(
+            f"{name}: expected finite numbers; got {np.count_nonzero(~np.isfinite(value))} NaN or infinite"
+        )
     return x if isbox(x) else x.astype(float, copy=False)
 
 

@@ -21,15 +21,24 @@ def digits():
     return split[0], split[2], split[1], split[3]
 
 
-def train(primal, tokens, labels, *, count=4, width=32, layers=1, steps=1000, batch=64, rate=3e-3, seed=0, callback=None):
+def train(
+    primal, tokens, labels, *, count=4, width=32, layers=1, steps=1000, batch=64, rate=3e-3, seed=0, callback=None
+):
     """Train an encoder of `count` heads on tokens (n, N, F) and labels (n,) by Adam on the cross-entropy -> params.
 
     primal: a catalog name, a Primal or Heads. callback(step): called after every step.
     """
     rng = np.random.default_rng(seed)
     declared = heads(primal, count)
-    start = encoder_params(rng, features=tokens.shape[-1], tokens=tokens.shape[-2], classes=labels.max() + 1,
-                           heads=count, width=width, layers=layers)
+    start = encoder_params(
+        rng,
+        features=tokens.shape[-1],
+        tokens=tokens.shape[-2],
+        classes=labels.max() + 1,
+        heads=count,
+        width=width,
+        layers=layers,
+    )
     chosen = rng.integers(len(labels), size=(steps, batch))
 
     def loss(params, step):

@@ -20,7 +20,10 @@ from primal_dual.verify import svrs
 from primal_dual.verify import verify as verify_primal
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
     help="Self-attention as the support vector expansion of a support vector regression.",
 )
 Names = Annotated[list[str] | None, typer.Argument(help="Catalog entries; all of them without a name.")]
@@ -32,6 +35,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to 
 
 def command(function):
     """Make a function a command, of which bad input ends in one line and exit status 2."""
+
     @functools.wraps(function)
     def run(*args, **options):
         try:
@@ -86,14 +90,25 @@ def certify(
     table.add_column("in units of exp(log_scale)")
     for head in range(len(certificates)):
         table.add_column(f"head {head}" if len(certificates) > 1 else "", justify="right")
-    shown = ("log_C", "log_scale", "primal_value", "dual_value", "relative_gap", "stationarity", "feasibility",
-             "complementarity", "query")
+    shown = (
+        "log_C",
+        "log_scale",
+        "primal_value",
+        "dual_value",
+        "relative_gap",
+        "stationarity",
+        "feasibility",
+        "complementarity",
+        "query",
+    )
     numbers = [{name: getattr(certificate, name) for name in shown} for certificate in certificates]
     for name in shown:
         table.add_row(name, *(_number(each[name]) for each in numbers))
     Console().print(table)
     if json:
-        data.write_json(json, {"config": {"keys": str(keys), "values": str(values), "primal": primal}, "heads": numbers})
+        data.write_json(
+            json, {"config": {"keys": str(keys), "values": str(values), "primal": primal}, "heads": numbers}
+        )
 
 
 @command
@@ -160,8 +175,18 @@ def _verify(names, keys, targets, C, epsilon, solver):
         task = progress.add_task("", total=sum(len(svrs(primal, keys)) for primal in declared.values()))
         for name, primal in declared.items():
             progress.update(task, description=name)
-            rows.append(verify_primal(name, primal, keys, targets, C=C, epsilon=epsilon, solver=solver,
-                                      advance=lambda: progress.advance(task)))
+            rows.append(
+                verify_primal(
+                    name,
+                    primal,
+                    keys,
+                    targets,
+                    C=C,
+                    epsilon=epsilon,
+                    solver=solver,
+                    advance=lambda: progress.advance(task),
+                )
+            )
     Console().print(_table(rows))
     failed = [row.name for row in rows if not row.passed]
     verdict = f"[red]failed: {', '.join(failed)}[/]" if failed else "[green]all passed[/]: primal = dual = attention"
@@ -170,18 +195,33 @@ def _verify(names, keys, targets, C, epsilon, solver):
 
 
 def _table(rows):
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left", caption=(
-        "SVR: which was the worst, of an entry with several. N x D: keys. gap: relative, primal to dual.\n"
-        "|f-attn|: the primal's f against attention with the dual's values, relative to the largest |f|.\n"
-        "SV: share of support vectors. bound: largest error at the keys, from the certificate."))
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+        caption=(
+            "SVR: which was the worst, of an entry with several. N x D: keys. gap: relative, primal to dual.\n"
+            "|f-attn|: the primal's f against attention with the dual's values, relative to the largest |f|.\n"
+            "SV: share of support vectors. bound: largest error at the keys, from the certificate."
+        ),
+    )
     for heading in ("attention", "SVR", "N x D", "primal", "dual", "gap", "|f-attn|", "SV", "bound", ""):
         table.add_column(heading, justify="left" if heading in ("attention", "SVR") else "right", no_wrap=True)
     for row in rows:
         which = f"head {row.head}" if row.query is None and row.head is not None else f"{row.query} of {row.svrs}"
         table.add_row(
-            row.name, which if row.svrs > 1 else "", f"{row.keys} x {row.dimension}", f"{row.primal_value:.5g}",
-            f"{row.dual_value:.5g}", f"{row.relative_gap:.0e}", f"{row.difference:.0e}", f"{row.support_vectors:.0%}",
-            f"{row.error_bound:.0e}", "[green]pass[/]" if row.passed else "[red]fail[/]")
+            row.name,
+            which if row.svrs > 1 else "",
+            f"{row.keys} x {row.dimension}",
+            f"{row.primal_value:.5g}",
+            f"{row.dual_value:.5g}",
+            f"{row.relative_gap:.0e}",
+            f"{row.difference:.0e}",
+            f"{row.support_vectors:.0%}",
+            f"{row.error_bound:.0e}",
+            "[green]pass[/]" if row.passed else "[red]fail[/]",
+        )
     return table
 
 

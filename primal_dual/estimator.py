@@ -42,10 +42,13 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         train = training_set(primal, X)
         log_C = np.log(self.C) + np.median(train.log_h)
         _, v, self.bias_, _, self.relative_gap_ = expand(
-            train, train.pool(np.reshape(Y, (len(X), -1))), log_C, self.epsilon, self.solver)
+            train, train.pool(np.reshape(Y, (len(X), -1))), log_C, self.epsilon, self.solver
+        )
         if self.relative_gap_ > 1e-6:
-            warnings.warn(f"the relative duality gap is {self.relative_gap_:.2g}, with log h(k_j) over {np.ptp(train.log_h):.3g}: "
-                          "standardise X or choose a smaller C", ConvergenceWarning, stacklevel=2)
+            message = (
+                f"the relative duality gap is {self.relative_gap_:.2g}, and log h(k_j) spans {np.ptp(train.log_h):.3g}"
+            )
+            warnings.warn(f"{message}: standardise X or choose a smaller C", ConvergenceWarning, stacklevel=2)
         self.primal_, self.keys_, self.values_ = primal, X, train.spread(v)
         self.vector_ = np.ndim(Y) == 1
         return self

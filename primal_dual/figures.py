@@ -72,7 +72,11 @@ def _duality(axes, primal, keys, targets, problem):
     axes.plot(tolerances, P, "o-", color=ORANGE, label="primal value")
     axes.plot(tolerances, D, "s-", color=BLUE, label="dual value")
     axes.axhline(1, color=GREY, linewidth=0.8)
-    axes.set(xscale="log", xlabel="tolerance at which the solver stops", ylabel="value / optimum",
-             title="primal and dual value meet")
+    axes.set(
+        xscale="log",
+        xlabel="tolerance at which the solver stops",
+        ylabel="value / optimum",
+        title="primal and dual value meet",
+    )
     axes.invert_xaxis()
     axes.legend(fontsize="small")

@@ -26,7 +26,9 @@ def self_attention(params, x, primal, key_mask=None):
         width = shape[-1 if name != "W_O" else 0] if shape and len(shape) == 2 else 0
         expected = (x.shape[-1], width) if name != "W_O" else (width, x.shape[-1])
         if shape != expected or not width or width % H or (name == "W_K" and width != wide):
-            raise ValueError(f"{name}: expected (E, H Dh), W_O (H Dh, E), with E = {x.shape[-1]} and H = {H}; got {shape}")
+            raise ValueError(
+                f"{name}: expected (E, H Dh), W_O (H Dh, E), with E = {x.shape[-1]} and H = {H}; got {shape}"
+            )
     q, k, v = (_split(x @ params[name], H) for name in ("W_Q", "W_K", "W_V"))
     heads = primal if isinstance(primal, Heads) else Heads(primal)
     f = np.swapaxes(attention(heads, q, k, v, key_mask, query_mask=key_mask), -2, -3)
@@ -43,7 +45,7 @@ def encoder(params, tokens, primal, key_mask=None):
     """
     tokens = checks.array("tokens", tokens, "N F")
     N, positions = tokens.shape[-2], params["P"].shape[0]
-    if N > positions or tokens.shape[-1] != params["W_E"].shape[0]:
+    if positions < N or tokens.shape[-1] != params["W_E"].shape[0]:
         expected = f"(..., N <= {positions}, {params['W_E'].shape[0]})"
         raise ValueError(f"tokens: expected {expected}; got {tokens.shape}")
     x = tokens @ params["W_E"] + params["b_E"] + params["P"][:N]
@@ -65,14 +67,19 @@ def encoder_params(rng, *, features, tokens, classes, heads=1, width=32, layers=
 
     def layer():
         return {name: normal(width, width) for name in ("W_Q", "W_K", "W_V", "W_O")} | {
-            "W_1": normal(width, 2 * width), "b_1": np.zeros(2 * width),
-            "W_2": normal(2 * width, width), "b_2": np.zeros(width),
+            "W_1": normal(width, 2 * width),
+            "b_1": np.zeros(2 * width),
+            "W_2": normal(2 * width, width),
+            "b_2": np.zeros(width),
         }
 
     return {
-        "W_E": normal(features, width), "b_E": np.zeros(width), "P": 0.1 * rng.standard_normal((tokens, width)),
+        "W_E": normal(features, width),
+        "b_E": np.zeros(width),
+        "P": 0.1 * rng.standard_normal((tokens, width)),
         "layers": [layer() for _ in range(layers)],
-        "W": normal(width, classes), "b": np.zeros(classes),
+        "W": normal(width, classes),
+        "b": np.zeros(classes),
     }
 
 

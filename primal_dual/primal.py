@@ -74,29 +74,31 @@ class Catalog(dict):
 
 _TAPS = (0.25, 0.5, 0.25)
 
-catalog = Catalog({
-    "softmax": Primal(),
-    "taylor": Primal(Taylor(4)),
-    "linear": Primal(EluPlusOne()),
-    "rbf": Primal(Gaussian()),
-    "qk-norm": Primal(Exponential(scale=10), transform=UnitNorm()),
-    "multi-head": Heads(Primal(), Primal()),
-    "window": Primal(support=Window(3)),
-    "strided": Primal(support=Strided(3)),
-    "causal": Primal(support=Causal()),
-    "conv1d": Primal(transform=Convolution(_TAPS)),
-    "conv2d": Primal(transform=Convolution(tuple(tuple(a * b for b in _TAPS) for a in _TAPS), width=4)),
-    "bn": Primal(transform=BatchNorm()),
-    "sh": Primal(scale=2),
-    "bn+sh": Primal(transform=BatchNorm(), scale=2),
-    "linear-bn": Primal(EluPlusOne(), transform=BatchNorm()),
-    "linear-sh": Primal(EluPlusOne(), scale=2),
-    "linear-bn+sh": Primal(EluPlusOne(), transform=BatchNorm(), scale=2),
-    "window-bn": Primal(transform=BatchNorm(), support=Window(3)),
-    "window-sh": Primal(support=Window(3), scale=2),
-    "causal-bn": Primal(transform=BatchNorm(), support=Causal()),
-    "causal-sh": Primal(support=Causal(), scale=2),
-})
+catalog = Catalog(
+    {
+        "softmax": Primal(),
+        "taylor": Primal(Taylor(4)),
+        "linear": Primal(EluPlusOne()),
+        "rbf": Primal(Gaussian()),
+        "qk-norm": Primal(Exponential(scale=10), transform=UnitNorm()),
+        "multi-head": Heads(Primal(), Primal()),
+        "window": Primal(support=Window(3)),
+        "strided": Primal(support=Strided(3)),
+        "causal": Primal(support=Causal()),
+        "conv1d": Primal(transform=Convolution(_TAPS)),
+        "conv2d": Primal(transform=Convolution(tuple(tuple(a * b for b in _TAPS) for a in _TAPS), width=4)),
+        "bn": Primal(transform=BatchNorm()),
+        "sh": Primal(scale=2),
+        "bn+sh": Primal(transform=BatchNorm(), scale=2),
+        "linear-bn": Primal(EluPlusOne(), transform=BatchNorm()),
+        "linear-sh": Primal(EluPlusOne(), scale=2),
+        "linear-bn+sh": Primal(EluPlusOne(), transform=BatchNorm(), scale=2),
+        "window-bn": Primal(transform=BatchNorm(), support=Window(3)),
+        "window-sh": Primal(support=Window(3), scale=2),
+        "causal-bn": Primal(transform=BatchNorm(), support=Causal()),
+        "causal-sh": Primal(support=Causal(), scale=2),
+    }
+)
 
 
 def heads(primal, count):

@@ -112,6 +112,7 @@ def refine(u, Q, y, epsilon, bias, steps=20):
     Semismooth Newton steps: where u_j + (y - Q u - b)_j / Q_jj, less the tube, lies inside the box, u_j is free and
     solves the linear equations |y - Q u - b| = epsilon; elsewhere it is 0 or +-1. The u of the smallest gap is kept.
     """
+
     def measured(u):
         u = feasible(u[:, None], bias, q)
         f = Q @ u

@@ -92,7 +92,7 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
 
     keys (N, D); targets (N, Dv), one a key and pooled with them, or (n, Dv), one a training point; for Heads a head
     axis comes first. C > 0 and epsilon >= 0 as in the module's equations; `query` says whose SVR under a support
-    other than Everything. `solver_options` go to the cvxpy solver; without them Clarabel and PIQP run to the last digits.
+    other than Everything. `solver_options` go to the cvxpy solver; without them its result is refined to the last digits.
     Raises ValueError for bad input, a solver that is not installed, and a solve that ends without a solution.
     Source: arXiv 2406.13781.
     """
@@ -172,7 +172,10 @@ def pooled_rows(name, y, train):
     """One row a training point, (n, Dv), from that or from one row a key, (N, Dv)."""
     y = checks.matrix(name, y, "N Dv")
     if len(y) not in (len(train.members), len(train.keys)):
-        raise ValueError(f"{name}: expected {len(train.members)} rows, one a key, or {len(train.keys)}, one a training point; got {y.shape}")
+        raise ValueError(
+            f"{name}: expected {len(train.members)} rows, one a key, or {len(train.keys)}, one a training point; "
+            f"got {y.shape}"
+        )
     return train.pool(y) if len(y) == len(train.members) else y
 
 
@@ -184,16 +187,18 @@ def _features(train):
     """
     kernel, keys = train.primal.kernel, train.keys
     if hasattr(kernel, "feature_count") and kernel.feature_count(keys.shape[1]) <= MOST_EXPLICIT:
+
         def explicit(x):
             _, _, sign, log_h = train.rows(x)
             if hasattr(kernel, "log_features"):
                 return np.exp(kernel.log_features(train.transform(x)) - log_h) * sign
             return kernel.features(train.transform(x)) * np.exp(-log_h) * sign
+
         return explicit, explicit(keys)
     G = train.gram(keys)
     d = np.sqrt(np.diag(G))
     S, U = np.linalg.eigh(G / d[:, None] / d)
-    kept = S > len(S) * np.finfo(float).eps * S[-1]
+    kept = len(S) * np.finfo(float).eps * S[-1] < S
     basis = U[:, kept] / np.sqrt(S[kept])
     return lambda x: train.gram(x) / d @ basis, d[:, None] * U[:, kept] * np.sqrt(S[kept])
 

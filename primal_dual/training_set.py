@@ -76,7 +76,9 @@ class TrainingSet:
         with np.errstate(over="ignore", invalid="ignore"):
             G = w * sign * self.own_rows[2].T * np.exp(log_C + top - log_h - self.log_h)
         if not np.isfinite(G).all():
-            raise ValueError(f"C: expected at most about |h|, whose logarithm spans {np.ptp(self.log_h):.3g}; got exp({log_C:.4g})")
+            raise ValueError(
+                f"C: expected at most about |h|, whose logarithm spans {np.ptp(self.log_h):.3g}; got exp({log_C:.4g})"
+            )
         return G
 
     def log_norms(self, x):
@@ -105,7 +107,9 @@ def training_set(primal, keys, query=None):
         if query >= positions(primal.support, len(keys)):
             raise ValueError(f"query: expected one of {positions(primal.support, len(keys))} positions; got {query}")
     elif not isinstance(primal.support, Everything):
-        raise ValueError(f"query: expected a position, since under {primal.support} each query has an SVR of its own; got None")
+        raise ValueError(
+            f"query: expected a position, since under {primal.support} each query has an SVR of its own; got None"
+        )
     members = primal.support.sees(np.asarray(query or 0), np.arange(len(keys)))
     if not members.any():
         raise ValueError(f"query {query} sees no key: expected one at least under {primal.support}")

@@ -67,7 +67,7 @@ class UnitNorm:
 
 @dataclass(frozen=True)
 class Convolution:
-    """(T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r: a zero-padded correlation along the tokens, shared by all features.
+    """(T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r: a zero-padded correlation along the tokens, for each feature.
 
     kernel: an odd number of taps; or odd rows of odd taps, on the row-major token grid `width` tokens wide, of which
     the last row may be short. Tokens that are not real count as zero. A causal one looks back only: its last tap is
@@ -85,7 +85,9 @@ class Convolution:
         if taps.ndim not in (1, 2) or not all(size % 2 for size in taps.shape) or not numpy.isfinite(taps).all():
             raise ValueError(f"Convolution: expected odd numbers of finite taps; got {taps.tolist()}")
         if (self.width is None) != (taps.ndim == 1):
-            raise ValueError(f"Convolution: expected a width with rows of taps alone; got {taps.ndim}-D taps, width {self.width}")
+            raise ValueError(
+                f"Convolution: expected a width with rows of taps alone; got {taps.ndim}-D taps, width {self.width}"
+            )
         if self.width is not None:
             checks.integer("Convolution: width", self.width, 1)
         rows = tuple(map(tuple, taps.tolist())) if taps.ndim == 2 else tuple(taps.tolist())

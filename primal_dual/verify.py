@@ -1,4 +1,4 @@
-"""Verify on given keys and targets that the primal, the dual and the attention of a declared primal are one function."""
+"""Verify on given keys and targets that primal, dual and attention of a declared primal are one function."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,10 @@ GAP, DIFFERENCE = 1e-10, 1e-7  # what passes
 class Verified:
     """One SVR of a catalog entry, or the worst of several.
 
-    relative_gap: between the primal value of `solve_primal` and the dual one of `solve_dual`. difference: largest
-    |f_primal - attention| at the keys, relative to the largest |f|. support_vectors: the share of all delta_jd with |delta_jd| > 1e-6 C.
-    error_bound: the certificate's largest at the keys, in units of
-    the targets; where queries have SVRs of their own, all this is at the key in the query's place. query, head: whose SVR, if there are
-    several. svrs: how many were solved.
+    relative_gap: the largest of those of `solve_primal`, of `solve_dual`, and between the two. difference: the largest
+    |f_primal - attention| at the keys, relative to the largest |f| or target. support_vectors: the share of all
+    delta_jd with |delta_jd| > 1e-6 C. error_bound: the certificate's largest at the keys, in units of the targets.
+    query, head: whose SVR, if there are several; a query's is judged at the key in its own place. svrs: how many.
     """
 
     name: str

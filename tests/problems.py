@@ -24,20 +24,41 @@ from primal_dual import (
     Window,
 )
 
-KERNELS = (Exponential(), Exponential(scale=1.0), Taylor(2), Taylor(3), Taylor(4), EluPlusOne(), Gaussian(), Gaussian(2.0),
-           Polynomial(2, 1.0), Polynomial(3, 0.5), RandomFeatures(20, seed=1))
+KERNELS = (
+    Exponential(),
+    Exponential(scale=1.0),
+    Taylor(2),
+    Taylor(3),
+    Taylor(4),
+    EluPlusOne(),
+    Gaussian(),
+    Gaussian(2.0),
+    Polynomial(2, 1.0),
+    Polynomial(3, 0.5),
+    RandomFeatures(20, seed=1),
+)
 GRID = Convolution(((0.0, 0.1, 0.2), (0.1, 0.5, 0.3), (0.2, -0.1, 0.1)), width=3)
-TRANSFORMS = (Identity(), BatchNorm(eps=1e-2), BatchNorm(beta=0.5, eps=1e-2), UnitNorm(), Convolution((0.25, 0.5, -0.2)), GRID,
-              (Convolution((0.2, 0.5, 0.3)), BatchNorm(eps=1e-2)), (BatchNorm(beta=0.3, eps=1e-2), UnitNorm()),
-              (UnitNorm(), BatchNorm(eps=1e-2), GRID))
+TRANSFORMS = (
+    Identity(),
+    BatchNorm(eps=1e-2),
+    BatchNorm(beta=0.5, eps=1e-2),
+    UnitNorm(),
+    Convolution((0.25, 0.5, -0.2)),
+    GRID,
+    (Convolution((0.2, 0.5, 0.3)), BatchNorm(eps=1e-2)),
+    (BatchNorm(beta=0.3, eps=1e-2), UnitNorm()),
+    (UnitNorm(), BatchNorm(eps=1e-2), GRID),
+)
 SUPPORTS = (Everything(), Window(2), Strided(2), Causal())
 
+normalizers, scales, biases = st.sampled_from(("sum", "one")), st.sampled_from((1, 2, 3)), st.booleans()
 kernels, transforms, supports = st.sampled_from(KERNELS), st.sampled_from(TRANSFORMS), st.sampled_from(SUPPORTS)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def primals(kernels=kernels, normalizers=st.sampled_from(("sum", "one")), transforms=transforms, supports=supports,
-            scales=st.sampled_from((1, 2, 3)), biases=st.booleans()):
+def primals(
+    kernels=kernels, normalizers=normalizers, transforms=transforms, supports=supports, scales=scales, biases=biases
+):
     return st.builds(Primal, kernels, normalizers, transforms, supports, scales, biases)
 
 
@@ -101,7 +122,9 @@ def naive_kernel(kernel, x, y):
         case Polynomial(degree, offset):
             return (dot / math.sqrt(D) + offset) ** degree
         case EluPlusOne():
-            return sum((max(a, 0) + math.exp(min(a, 0))) * (max(b, 0) + math.exp(min(b, 0))) for a, b in zip(x, y, strict=True))
+            return sum(
+                (max(a, 0) + math.exp(min(a, 0))) * (max(b, 0) + math.exp(min(b, 0))) for a, b in zip(x, y, strict=True)
+            )
         case RandomFeatures(count, seed):
             w = np.random.default_rng(seed).standard_normal((count, D))
             x, y = x / D**0.25, y / D**0.25
@@ -117,5 +140,9 @@ def naive_convolution(part, x, causal):
     grid = np.zeros((height + rows, width + columns, x.shape[1]))
     for j, token in enumerate(x):
         grid[up + j // width, left + j % width] = token
-    return np.array([np.tensordot(taps, grid[i // width:i // width + rows, i % width:i % width + columns], 2)
-                     for i in range(len(x))])
+    return np.array(
+        [
+            np.tensordot(taps, grid[i // width : i // width + rows, i % width : i % width + columns], 2)
+            for i in range(len(x))
+        ]
+    )

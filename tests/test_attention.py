@@ -31,7 +31,12 @@ EXACT = dict(rtol=1e-10, atol=1e-12)
 
 def draw(seed, *lead):
     rng = np.random.default_rng(seed)
-    return rng, rng.standard_normal((*lead, M, D)), rng.standard_normal((*lead, N, D)), rng.standard_normal((*lead, N, DV))
+    return (
+        rng,
+        rng.standard_normal((*lead, M, D)),
+        rng.standard_normal((*lead, N, D)),
+        rng.standard_normal((*lead, N, DV)),
+    )
 
 
 def close(actual, expected):
@@ -98,8 +103,14 @@ def test_heads_are_side_by_side(parts, seed):
         close(f[:, s], attention(part, q[:, s], k[:, s], v[:, s], real))
 
 
-@given(primals(transforms=st.sampled_from((BatchNorm(), BatchNorm(0.5), UnitNorm(), Identity())), supports=st.just(Everything()),
-               scales=st.just(1)), seeds)
+@given(
+    primals(
+        transforms=st.sampled_from((BatchNorm(), BatchNorm(0.5), UnitNorm(), Identity())),
+        supports=st.just(Everything()),
+        scales=st.just(1),
+    ),
+    seeds,
+)
 def test_order_of_keys_does_not_matter(primal, seed):
     rng, q, k, v = draw(seed)
     order = rng.permutation(N)
@@ -108,8 +119,16 @@ def test_order_of_keys_does_not_matter(primal, seed):
         close(attention(primal, q, k[order], v[order]), f)
 
 
-@given(primals(supports=st.just(Everything()), scales=st.just(1), transforms=transforms.filter(
-    lambda t: not any(type(part).__name__ == "Convolution" for part in (t if isinstance(t, tuple) else (t,))))), seeds)
+@given(
+    primals(
+        supports=st.just(Everything()),
+        scales=st.just(1),
+        transforms=transforms.filter(
+            lambda t: not any(type(part).__name__ == "Convolution" for part in (t if isinstance(t, tuple) else (t,)))
+        ),
+    ),
+    seeds,
+)
 def test_padding_anywhere_changes_nothing_at_scale_1(primal, seed):
     rng, q, k, v = draw(seed)
     f = usable(lambda: attention(primal, q, k, v))
@@ -149,7 +168,7 @@ def test_causal_outputs_do_not_know_later_keys(primal, seed, last):
     if f is None:
         return
     k2, v2 = k.copy(), v.copy()
-    k2[last + 1:], v2[last + 1:] = rng.standard_normal((N - last - 1, D)), rng.standard_normal((N - last - 1, DV))
+    k2[last + 1 :], v2[last + 1 :] = rng.standard_normal((N - last - 1, D)), rng.standard_normal((N - last - 1, DV))
     changed = usable(lambda: attention(primal, k2, k2, v2))
     if changed is not None:
         close(changed[: last + 1], f[: last + 1])
@@ -172,8 +191,8 @@ def test_sh_at_scale_1_is_softmax_and_pooling_commutes_with_projections(kernel, 
     rng, q, k, v = draw(seed)
     close(attention(Primal(scale=1), q, k, v), attention(Primal(), q, k, v))
     W = rng.standard_normal((D, D))
-    pooled = np.array([k[g:g + 3].mean(axis=0) for g in range(0, N, 3)])
-    pooled_v = np.array([v[g:g + 3].mean(axis=0) for g in range(0, N, 3)])
+    pooled = np.array([k[g : g + 3].mean(axis=0) for g in range(0, N, 3)])
+    pooled_v = np.array([v[g : g + 3].mean(axis=0) for g in range(0, N, 3)])
     f = usable(lambda: attention(Primal(kernel, scale=3), q, k @ W, v))
     if f is not None:
         close(f, attention(Primal(kernel), q, pooled @ W, pooled_v))

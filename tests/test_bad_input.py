@@ -33,16 +33,50 @@ NAN = np.where(np.arange(21).reshape(7, 3) == 4, np.nan, K)
 SVR = dict(C=1.0, epsilon=0.1)
 
 
-@pytest.mark.parametrize("declare", [
-    lambda: Primal(kernel="softmax"), lambda: Primal(kernel=Exponential), lambda: Primal(normalizer="mean"), lambda: Primal(scale=0),
-    lambda: Primal(scale=1.5), lambda: Primal(scale=True), lambda: Primal(bias=1), lambda: Primal(transform="bn"),
-    lambda: Primal(transform=BatchNorm), lambda: Primal(transform=(BatchNorm(), None)), lambda: Primal(support="causal"),
-    lambda: Primal(support=Causal), lambda: Heads(), lambda: Heads("bn"), lambda: heads("bn", 0), lambda: Window(-1), lambda: Window(1.5),
-    lambda: Strided(0), lambda: Mask([[1, 0]]), lambda: Mask([True]), lambda: Mask([]), lambda: Convolution(()), lambda: Convolution((1, 2)),
-    lambda: Convolution(((1, 2, 3), (1, 2, 3)), 4), lambda: Convolution(((1,), (1, 2, 3), (1,)), 4), lambda: Convolution(((1,),)),
-    lambda: Convolution((1,), width=4), lambda: Convolution(((1,),), width=0), lambda: Convolution((np.nan,)), lambda: Convolution("abc"),
-    lambda: BatchNorm(eps=0), lambda: BatchNorm(beta=np.inf), lambda: Exponential(scale=0), lambda: Gaussian(-1), lambda: Taylor(-1),
-    lambda: Polynomial(0, 1), lambda: Polynomial(2, -1), lambda: RandomFeatures(0, 1), lambda: RandomFeatures(3, -1)])
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: Primal(kernel="softmax"),
+        lambda: Primal(kernel=Exponential),
+        lambda: Primal(normalizer="mean"),
+        lambda: Primal(scale=0),
+        lambda: Primal(scale=1.5),
+        lambda: Primal(scale=True),
+        lambda: Primal(bias=1),
+        lambda: Primal(transform="bn"),
+        lambda: Primal(transform=BatchNorm),
+        lambda: Primal(transform=(BatchNorm(), None)),
+        lambda: Primal(support="causal"),
+        lambda: Primal(support=Causal),
+        lambda: Heads(),
+        lambda: Heads("bn"),
+        lambda: heads("bn", 0),
+        lambda: Window(-1),
+        lambda: Window(1.5),
+        lambda: Strided(0),
+        lambda: Mask([[1, 0]]),
+        lambda: Mask([True]),
+        lambda: Mask([]),
+        lambda: Convolution(()),
+        lambda: Convolution((1, 2)),
+        lambda: Convolution(((1, 2, 3), (1, 2, 3)), 4),
+        lambda: Convolution(((1,), (1, 2, 3), (1,)), 4),
+        lambda: Convolution(((1,),)),
+        lambda: Convolution((1,), width=4),
+        lambda: Convolution(((1,),), width=0),
+        lambda: Convolution((np.nan,)),
+        lambda: Convolution("abc"),
+        lambda: BatchNorm(eps=0),
+        lambda: BatchNorm(beta=np.inf),
+        lambda: Exponential(scale=0),
+        lambda: Gaussian(-1),
+        lambda: Taylor(-1),
+        lambda: Polynomial(0, 1),
+        lambda: Polynomial(2, -1),
+        lambda: RandomFeatures(0, 1),
+        lambda: RandomFeatures(3, -1),
+    ],
+)
 def test_declarations(declare):
     with pytest.raises(ValueError, match=r"expected .*(got|of)"):
         declare()
@@ -50,17 +84,36 @@ def test_declarations(declare):
 
 def test_unknown_names_list_the_near_ones():
     for unknown in (lambda: catalog["batchnorm-bn"], lambda: heads("linear_bn", 2)):
-        with pytest.raises(ValueError, match="did you mean .*bn"):
+        with pytest.raises(ValueError, match=r"did you mean .*bn"):
             unknown()
     with pytest.raises(ValueError, match="there are softmax"):
         catalog["zzzz"]
 
 
-@pytest.mark.parametrize("q, k, v, mask", [
-    (Q[:, :2], K, V, None), (Q, K, V[:6], None), (Q, NAN, V, None), (Q * np.inf, K, V, None), (Q * 1j, K, V, None), (Q, K.astype(object), V, None),
-    (Q, np.array([["a"] * 3] * 7), V, None), (Q, K[:0], V[:0], None), (Q[:, :0], K[:, :0], V, None), (Q[0], K, V, None), (Q, K[0], V, None),
-    (Q, [[1.0, 2.0], [1.0]], V, None), (Q, K, V, np.ones(6, bool)), (Q, K, V, np.ones(7)), (Q, K, V, np.zeros(7, bool)), (Q, K, V, True),
-    (Q, K, V, np.array([[True] * 7, [False] * 7])), (np.ones((2, 5, 3)), np.ones((3, 7, 3)), V, None), (Q, K, V, "mask")])
+@pytest.mark.parametrize(
+    "q, k, v, mask",
+    [
+        (Q[:, :2], K, V, None),
+        (Q, K, V[:6], None),
+        (Q, NAN, V, None),
+        (Q * np.inf, K, V, None),
+        (Q * 1j, K, V, None),
+        (Q, K.astype(object), V, None),
+        (Q, np.array([["a"] * 3] * 7), V, None),
+        (Q, K[:0], V[:0], None),
+        (Q[:, :0], K[:, :0], V, None),
+        (Q[0], K, V, None),
+        (Q, K[0], V, None),
+        (Q, [[1.0, 2.0], [1.0]], V, None),
+        (Q, K, V, np.ones(6, bool)),
+        (Q, K, V, np.ones(7)),
+        (Q, K, V, np.zeros(7, bool)),
+        (Q, K, V, True),
+        (Q, K, V, np.array([[True] * 7, [False] * 7])),
+        (np.ones((2, 5, 3)), np.ones((3, 7, 3)), V, None),
+        (Q, K, V, "mask"),
+    ],
+)
 def test_arrays_of_attention(q, k, v, mask):
     with pytest.raises(ValueError, match=r"expected .*got"):
         attention(Primal(), q, k, v, mask)
@@ -69,17 +122,20 @@ def test_arrays_of_attention(q, k, v, mask):
 OPPOSITE = np.array([[1.0, 0, 0], [-1, 0, 0]])
 
 
-@pytest.mark.parametrize("primal, q, k, mask, message", [
-    (Primal(support=Window(1)), np.ones((20, 3)), K, None, "query 8 sees no key"),
-    (Primal(support=Window(0)), Q, K, np.arange(7) != 1, "query 1 sees no key"),
-    (Primal(support=Mask(np.zeros((5, 7), bool))), Q, K, None, "query 0 sees no key"),
-    (Primal(support=Mask(np.ones((7, 5), bool))), Q, K, None, r"expected a table \(5, 7\).*got \(7, 5\)"),
-    (Primal(transform=UnitNorm()), 0 * Q, K + 1, None, "zero vector"),
-    (Primal(transform=UnitNorm()), Q, 0 * K, None, "zero vector"),
-    (Primal(Polynomial(1, 0)), Q, OPPOSITE, None, "near zero"),
-    (Primal(normalizer="one"), 1e3 * Q, K, None, "too large for a float"),
-    (Heads(Primal(), Primal()), Q, K, None, r"expected \(..., 2 heads, tokens, features\); got \(5, 3\)"),
-])
+@pytest.mark.parametrize(
+    "primal, q, k, mask, message",
+    [
+        (Primal(support=Window(1)), np.ones((20, 3)), K, None, "query 8 sees no key"),
+        (Primal(support=Window(0)), Q, K, np.arange(7) != 1, "query 1 sees no key"),
+        (Primal(support=Mask(np.zeros((5, 7), bool))), Q, K, None, "query 0 sees no key"),
+        (Primal(support=Mask(np.ones((7, 5), bool))), Q, K, None, r"expected a table \(5, 7\).*got \(7, 5\)"),
+        (Primal(transform=UnitNorm()), 0 * Q, K + 1, None, "zero vector"),
+        (Primal(transform=UnitNorm()), Q, 0 * K, None, "zero vector"),
+        (Primal(Polynomial(1, 0)), Q, OPPOSITE, None, "near zero"),
+        (Primal(normalizer="one"), 1e3 * Q, K, None, "too large for a float"),
+        (Heads(Primal(), Primal()), Q, K, None, r"expected \(..., 2 heads, tokens, features\); got \(5, 3\)"),
+    ],
+)
 def test_primals_of_attention(primal, q, k, mask, message):
     with pytest.raises(ValueError, match=message):
         attention(primal, q, k, V[: len(k)], mask)
@@ -95,19 +151,50 @@ def test_other_entries():
 
 
 @pytest.mark.parametrize("solve", [solve_primal, solve_dual])
-@pytest.mark.parametrize("change", [
-    dict(C=0), dict(C=-1.0), dict(C=np.inf), dict(C="1"), dict(epsilon=-0.1), dict(epsilon=np.nan), dict(solver="NONE"), dict(query=-1), dict(query=7),
-    dict(query=0.5), dict(keys=NAN), dict(keys=K[None]), dict(targets=V[:, 0]), dict(targets=V[:5]), dict(targets=V * np.nan),
-    dict(primal=Primal(support=Causal())), dict(solver_options={"no_such_option": 1}), dict(solver_options={"max_iter": 1}),
-    dict(primal=Heads(Primal(), Primal())), dict(primal=Primal(support=Mask(np.zeros((7, 7), bool))), query=3)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(C=0),
+        dict(C=-1.0),
+        dict(C=np.inf),
+        dict(C="1"),
+        dict(epsilon=-0.1),
+        dict(epsilon=np.nan),
+        dict(solver="NONE"),
+        dict(query=-1),
+        dict(query=7),
+        dict(query=0.5),
+        dict(keys=NAN),
+        dict(keys=K[None]),
+        dict(targets=V[:, 0]),
+        dict(targets=V[:5]),
+        dict(targets=V * np.nan),
+        dict(primal=Primal(support=Causal())),
+        dict(solver_options={"no_such_option": 1}),
+        dict(solver_options={"max_iter": 1}),
+        dict(primal=Heads(Primal(), Primal())),
+        dict(primal=Primal(support=Mask(np.zeros((7, 7), bool))), query=3),
+    ],
+)
 def test_solvers(solve, change):
     problem = dict(primal=Primal(), keys=K / 20, targets=V, **SVR) | change
     with pytest.raises(ValueError, match=r"expected .*|ended without a solution"):
         solve(problem.pop("primal"), problem.pop("keys"), problem.pop("targets"), **problem)
 
 
-@pytest.mark.parametrize("change", [
-    dict(values=V[:6]), dict(values=NAN), dict(keys=K[None]), dict(C=0), dict(epsilon=-1), dict(targets=V[:5]), dict(query=-1), dict(query=9)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(values=V[:6]),
+        dict(values=NAN),
+        dict(keys=K[None]),
+        dict(C=0),
+        dict(epsilon=-1),
+        dict(targets=V[:5]),
+        dict(query=-1),
+        dict(query=9),
+    ],
+)
 def test_certify(change):
     problem = dict(keys=K, values=V) | change
     with pytest.raises(ValueError, match=r"expected .*got"):

@@ -78,8 +78,15 @@ def test_its_numbers_are_those_of_the_svr():
     unit = np.exp(certificate.log_scale)
     np.testing.assert_allclose(certificate.targets, y, rtol=1e-12)
     np.testing.assert_allclose(
-        [np.exp(certificate.log_scale), np.exp(certificate.log_C), unit * certificate.primal_value, unit * certificate.dual_value],
-        [h.max(), C, P, D], rtol=1e-12)
+        [
+            np.exp(certificate.log_scale),
+            np.exp(certificate.log_C),
+            unit * certificate.primal_value,
+            unit * certificate.dual_value,
+        ],
+        [h.max(), C, P, D],
+        rtol=1e-12,
+    )
     assert certificate.complementarity <= 1e-12
 
 
@@ -118,7 +125,9 @@ def test_the_error_bound_holds_for_a_solver_stopped_early(bias, primal, seed):
     problem = dict(C=C, epsilon=0.1, query=query)
     best = solve_dual(primal, k, y, **problem)
     for tolerance in (1e-2, 1e-4):
-        early = solve_dual(primal, k, y, **problem, solver="OSQP", solver_options={"eps_abs": tolerance, "eps_rel": tolerance})
+        early = solve_dual(
+            primal, k, y, **problem, solver="OSQP", solver_options={"eps_abs": tolerance, "eps_rel": tolerance}
+        )
         bound = certify(primal, k, early.values, targets=y, **problem).error_bound(x)
         error = np.linalg.norm(early.predict(x) - best.predict(x), axis=1)
         slack = 1e-7 * abs(best.predict(x)).max()  # the optimum is itself known to so many digits

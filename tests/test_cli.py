@@ -10,7 +10,9 @@ from primal_dual.verify import verify
 
 
 def run(*arguments, columns="200"):
-    return CliRunner(env={"COLUMNS": columns, "NO_COLOR": "1"}).invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": columns, "NO_COLOR": "1"}).invoke(
+        cli.app, [str(argument) for argument in arguments]
+    )
 
 
 @pytest.fixture
@@ -30,7 +32,12 @@ def test_verify_the_whole_catalog_on_real_data(tmp_path):
     assert content["config"] == {"dataset": "japanese-vowels", "C": 10.0, "epsilon": 0.1, "solver": "CLARABEL"}
     assert [row["name"] for row in content["rows"]] == list(catalog)
     for row in content["rows"]:
-        assert row["passed"] and row["relative_gap"] <= 1e-10 and row["difference"] <= 1e-7 and row["name"] in result.output
+        assert (
+            row["passed"]
+            and row["relative_gap"] <= 1e-10
+            and row["difference"] <= 1e-7
+            and row["name"] in result.output
+        )
         assert row["keys"] == 25 and row["dimension"] == (6 if row["name"] == "multi-head" else 12)
         assert 0.3 < row["support_vectors"] <= 1 and row["error_bound"] < 1e-3
     assert "21 of the catalog, 190 SVRs: all passed" in result.output
@@ -39,8 +46,20 @@ def test_verify_the_whole_catalog_on_real_data(tmp_path):
 def test_verify_other_input(arrays):
     result = run("verify", "bn", "sh", "--dataset", "digits", "--C", 3, columns="80")
     assert result.exit_code == 0 and "7 x 8" in result.output and "…" not in result.output
-    result = run("verify", "window", "multi-head", "--keys", arrays / "keys.npy", "--targets", arrays / "values.npy", "--solver", "PIQP")
-    assert result.exit_code == 0 and "9 x 3" in result.output and "9 x 2" in result.output  # three features, dealt to two heads
+    result = run(
+        "verify",
+        "window",
+        "multi-head",
+        "--keys",
+        arrays / "keys.npy",
+        "--targets",
+        arrays / "values.npy",
+        "--solver",
+        "PIQP",
+    )
+    assert (
+        result.exit_code == 0 and "9 x 3" in result.output and "9 x 2" in result.output
+    )  # three features, dealt to two heads
 
 
 def test_verify_fails_with_exit_status_1(monkeypatch):
@@ -52,7 +71,17 @@ def test_verify_fails_with_exit_status_1(monkeypatch):
 
 
 def test_certify(arrays):
-    result = run("certify", "--keys", arrays / "keys.npy", "--values", arrays / "values.npy", "--primal", "bn", "--json", arrays / "c.json")
+    result = run(
+        "certify",
+        "--keys",
+        arrays / "keys.npy",
+        "--values",
+        arrays / "values.npy",
+        "--primal",
+        "bn",
+        "--json",
+        arrays / "c.json",
+    )
     assert result.exit_code == 0 and "relative_gap" in result.output
     (head,) = json.loads((arrays / "c.json").read_text())["heads"]
     assert abs(head["relative_gap"]) < 1e-12
@@ -60,22 +89,25 @@ def test_certify(arrays):
     assert result.exit_code == 0 and "head 1" in result.output
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["verify", "sofmax"], "did you mean softmax"),
-    (["verify", "--C", "0", "--dataset", "digits"], "C: expected a finite number > 0"),
-    (["verify", "--epsilon", "-1", "--dataset", "digits"], "epsilon: expected"),
-    (["verify", "--dataset", "mnist"], "expected japanese-vowels or digits; got 'mnist'"),
-    (["verify", "--solver", "NONE", "--dataset", "digits"], "solver: expected one that is installed"),
-    (["verify", "--keys", "keys.npy"], "expected both or none"),
-    (["verify", "bn", "--dataset", "digits", "--json", "missing/rows.json"], "cannot be written"),
-    (["verify", "--keys", "nan.npy", "--targets", "values.npy"], "keys: expected finite numbers"),
-    (["certify", "--keys", "missing.npy", "--values", "values.npy"], "missing.npy: expected a .npy file"),
-    (["certify", "--keys", "pickled.npy", "--values", "values.npy"], "pickled.npy: expected a .npy file"),
-    (["certify", "--keys", "text.npy", "--values", "values.npy"], "text.npy: expected a .npy file"),
-    (["certify", "--keys", "keys.npy", "--values", "heads.npy"], "expected shape"),
-    (["demo", "--output", "missing/figure.png"], "cannot be written"),
-    (["demo", "--output", "figure.nothing"], "figure.nothing: expected"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["verify", "sofmax"], "did you mean softmax"),
+        (["verify", "--C", "0", "--dataset", "digits"], "C: expected a finite number > 0"),
+        (["verify", "--epsilon", "-1", "--dataset", "digits"], "epsilon: expected"),
+        (["verify", "--dataset", "mnist"], "expected japanese-vowels or digits; got 'mnist'"),
+        (["verify", "--solver", "NONE", "--dataset", "digits"], "solver: expected one that is installed"),
+        (["verify", "--keys", "keys.npy"], "expected both or none"),
+        (["verify", "bn", "--dataset", "digits", "--json", "missing/rows.json"], "cannot be written"),
+        (["verify", "--keys", "nan.npy", "--targets", "values.npy"], "keys: expected finite numbers"),
+        (["certify", "--keys", "missing.npy", "--values", "values.npy"], "missing.npy: expected a .npy file"),
+        (["certify", "--keys", "pickled.npy", "--values", "values.npy"], "pickled.npy: expected a .npy file"),
+        (["certify", "--keys", "text.npy", "--values", "values.npy"], "text.npy: expected a .npy file"),
+        (["certify", "--keys", "keys.npy", "--values", "heads.npy"], "expected shape"),
+        (["demo", "--output", "missing/figure.png"], "cannot be written"),
+        (["demo", "--output", "figure.nothing"], "figure.nothing: expected"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, arrays, monkeypatch):
     monkeypatch.chdir(arrays)
     before = sorted(arrays.iterdir())

@@ -46,7 +46,9 @@ def test_in_pipelines_and_searches():
     X, y = X[:100], y[:100] / 100
     pipeline = make_pipeline(StandardScaler(), SVRAttention(Primal(Gaussian(3.0), normalizer="one", bias=True), C=1.0))
     assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.1
-    search = GridSearchCV(pipeline, {"svrattention__C": [0.1, 10], "svrattention__primal": ["rbf", "softmax"]}, cv=2).fit(X, y)
+    search = GridSearchCV(
+        pipeline, {"svrattention__C": [0.1, 10], "svrattention__primal": ["rbf", "softmax"]}, cv=2
+    ).fit(X, y)
     assert search.best_params_["svrattention__C"] in (0.1, 10)
 
 
@@ -59,8 +61,19 @@ def test_agrees_with_scikit_learn():
     np.testing.assert_allclose(ours.predict(X), theirs.predict(training_set(primal, X).gram(X)), atol=2e-4)
 
 
-@pytest.mark.parametrize("primal", [
-    Heads(Primal()), "multi-head", "window", Primal(support=Causal()), Primal(transform=Convolution((1,))), "sofmax", 3, Exponential()])
+@pytest.mark.parametrize(
+    "primal",
+    [
+        Heads(Primal()),
+        "multi-head",
+        "window",
+        Primal(support=Causal()),
+        Primal(transform=Convolution((1,))),
+        "sofmax",
+        3,
+        Exponential(),
+    ],
+)
 def test_refuses_what_depends_on_order(primal):
     with pytest.raises(ValueError, match=r"expected|did you mean"):
         SVRAttention(primal).fit(np.eye(3), np.ones(3))

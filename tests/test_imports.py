@@ -8,8 +8,12 @@ import primal_dual
 
 def loaded_after(code):
     heavy = ("cvxpy", "sklearn", "torch", "aeon", "matplotlib", "scipy", "typer", "rich")
-    printed = subprocess.run([sys.executable, "-c", f"{code}; import sys; print([m for m in {heavy} if m in sys.modules])"],
-                             capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print([m for m in {heavy} if m in sys.modules])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return printed.stdout.strip()
 
 

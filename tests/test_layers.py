@@ -37,7 +37,8 @@ def test_padding_at_the_end_changes_nothing(name):
     np.testing.assert_allclose(f[:, :N], self_attention(params, x, declared), rtol=1e-10, atol=1e-11)
     weights = encoder_params(rng, features=E, tokens=N + 5, classes=3, heads=H, width=4, layers=2)
     np.testing.assert_allclose(
-        encoder(weights, padded, declared, real), encoder(weights, x, declared), rtol=1e-10, atol=1e-11)
+        encoder(weights, padded, declared, real), encoder(weights, x, declared), rtol=1e-10, atol=1e-11
+    )
 
 
 def test_convolution_with_unit_norm_and_padding():

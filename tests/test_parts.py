@@ -36,13 +36,26 @@ def test_kernel_formulas(kernel, seed):
     np.testing.assert_allclose(gram(kernel, x, y), expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", [Taylor(0), Taylor(1), Taylor(4), Polynomial(3, 0.5), Polynomial(3, 0), Polynomial(1, 2),
-                                    EluPlusOne(), RandomFeatures(11, seed=3)])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        Taylor(0),
+        Taylor(1),
+        Taylor(4),
+        Polynomial(3, 0.5),
+        Polynomial(3, 0),
+        Polynomial(1, 2),
+        EluPlusOne(),
+        RandomFeatures(11, seed=3),
+    ],
+)
 def test_features_have_the_kernel_as_inner_product(kernel):
     x, y = np.random.default_rng(0).standard_normal((2, 2, 5, 3))
     features = kernel.features(x)
     assert features.shape == (2, 5, kernel.feature_count(3))
-    np.testing.assert_allclose(features @ kernel.features(y).swapaxes(-1, -2), gram(kernel, x, y), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        features @ kernel.features(y).swapaxes(-1, -2), gram(kernel, x, y), rtol=1e-12, atol=1e-13
+    )
     if hasattr(kernel, "log_features"):
         np.testing.assert_allclose(np.exp(kernel.log_features(x)), features, rtol=1e-13)
 
@@ -66,8 +79,14 @@ def test_taylor_becomes_the_exponential_kernel():
 def test_error_of_random_features_falls_as_one_over_root_count():
     x, y = np.random.default_rng(0).standard_normal((2, 20, 4)) / 2
     counts = np.array([64, 1024, 16384])
-    errors = [np.sqrt(np.mean([(gram(RandomFeatures(int(count), seed), x, y) - gram(Exponential(), x, y)) ** 2
-                               for seed in range(10)])) for count in counts]
+    errors = [
+        np.sqrt(
+            np.mean(
+                [(gram(RandomFeatures(int(count), seed), x, y) - gram(Exponential(), x, y)) ** 2 for seed in range(10)]
+            )
+        )
+        for count in counts
+    ]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert -0.6 < slope < -0.4
 
@@ -92,9 +111,13 @@ def test_convolution_formulas(seed):
     taps = (0.2, 0.5, -0.1, 0.3, 0.4)
     expected = np.stack([np.correlate(column, taps, "same") for column in x.T], axis=1)
     np.testing.assert_allclose(Convolution(taps).convolve(x, real), expected, atol=1e-14)
-    np.testing.assert_allclose(Convolution(taps).convolve(x, real, causal=True), naive_convolution(Convolution(taps), x, True), atol=1e-14)
+    np.testing.assert_allclose(
+        Convolution(taps).convolve(x, real, causal=True), naive_convolution(Convolution(taps), x, True), atol=1e-14
+    )
     nine = np.concatenate([x, np.zeros((2, 2))])  # the last row of the grid, filled up
-    expected = np.stack([correlate2d(column.reshape(3, 3), GRID.kernel, "same").ravel()[:7] for column in nine.T], axis=1)
+    expected = np.stack(
+        [correlate2d(column.reshape(3, 3), GRID.kernel, "same").ravel()[:7] for column in nine.T], axis=1
+    )
     np.testing.assert_allclose(GRID.convolve(x, real), expected, atol=1e-14)
     real[4] = False
     np.testing.assert_allclose(GRID.convolve(x, real), GRID.convolve(x * real[:, None], np.ones(7, bool)), atol=1e-14)
@@ -104,8 +127,11 @@ def test_supports():
     i, j = np.arange(4)[:, None], np.arange(5)
     table = np.random.default_rng(0).random((4, 5)) < 0.5
     for support, sees in (
-        (Everything(), lambda i, j: True), (Window(1), lambda i, j: abs(i - j) <= 1), (Strided(3), lambda i, j: (i - j) % 3 == 0),
-        (Causal(), lambda i, j: j <= i), (Mask(table), lambda i, j: table[i, j]),
+        (Everything(), lambda i, j: True),
+        (Window(1), lambda i, j: abs(i - j) <= 1),
+        (Strided(3), lambda i, j: (i - j) % 3 == 0),
+        (Causal(), lambda i, j: j <= i),
+        (Mask(table), lambda i, j: table[i, j]),
     ):
         assert (support.sees(i, j) == [[sees(a, b) for b in range(5)] for a in range(4)]).all()
     mask = Mask(table)

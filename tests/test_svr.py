@@ -9,7 +9,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.svm import SVR
 
-from primal_dual import Everything, Exponential, Heads, Primal, attention, catalog, certify, heads, solve_dual, solve_primal
+from primal_dual import (
+    Everything,
+    Exponential,
+    Heads,
+    Primal,
+    attention,
+    catalog,
+    certify,
+    heads,
+    solve_dual,
+    solve_primal,
+)
 from primal_dual.programs import relative_gap
 from primal_dual.svr import pooled_rows
 from primal_dual.training_set import training_set
@@ -47,7 +58,9 @@ def agree(primal, keys, targets, problem, solver="CLARABEL"):
     rows = slice(None) if problem["query"] is None else [problem["query"]]
     scale = max(abs(f).max(), abs(y).max())
     np.testing.assert_allclose(weights.predict(keys), f, rtol=0, atol=1e-7 * scale)
-    np.testing.assert_allclose((attention(primal, keys, keys, dual.values) + dual.bias)[rows], f[rows], rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(
+        (attention(primal, keys, keys, dual.values) + dual.bias)[rows], f[rows], rtol=0, atol=1e-12 * scale
+    )
     delta = dual.alpha - dual.alpha_tilde
     assert (dual.alpha * dual.alpha_tilde == 0).all() and dual.alpha.min() >= 0 and dual.alpha_tilde.min() >= 0
     assert abs(delta).max() <= C * (1 + 1e-15)
@@ -59,8 +72,14 @@ def agree(primal, keys, targets, problem, solver="CLARABEL"):
     size = max(abs(value), 0.01 * C * abs(y).sum())
     assert abs(dual.value - value) <= 1e-9 * size
     assert abs(square / 2 + C * xi.sum() - value) <= 1e-9 * size
-    assert abs((weights.weight**2).sum() / 2 + C * np.maximum(abs(y - f_train - dual.bias) - problem["epsilon"], 0).sum()
-               - weights.value) <= 1e-5 * size
+    assert (
+        abs(
+            (weights.weight**2).sum() / 2
+            + C * np.maximum(abs(y - f_train - dual.bias) - problem["epsilon"], 0).sum()
+            - weights.value
+        )
+        <= 1e-5 * size
+    )
 
 
 @given(primals(), seeds, st.booleans())
@@ -90,7 +109,9 @@ def test_other_solvers(name):
     keys, targets, problem = draw(catalog[name], 1, N=17, D=5)
     problem |= dict(C=10 * np.exp(np.median(training_set(catalog[name], keys, problem["query"]).log_h)), epsilon=0.1)
     agree(catalog[name], keys, targets, problem, "PIQP")
-    loose = solve_dual(catalog[name], keys, targets, **problem, solver="OSQP", solver_options={"eps_abs": 1e-2, "eps_rel": 1e-2})
+    loose = solve_dual(
+        catalog[name], keys, targets, **problem, solver="OSQP", solver_options={"eps_abs": 1e-2, "eps_rel": 1e-2}
+    )
     tight = solve_dual(catalog[name], keys, targets, **problem)
     assert loose.relative_gap > 1e-6 > abs(tight.relative_gap)  # early stopping shows
 
@@ -112,7 +133,7 @@ def test_heads_are_solved_side_by_side():
 def test_targets_may_be_pooled_already():
     rng = np.random.default_rng(0)
     keys, targets = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
-    pooled = np.array([targets[g:g + 2].mean(axis=0) for g in range(0, 7, 2)])
+    pooled = np.array([targets[g : g + 2].mean(axis=0) for g in range(0, 7, 2)])
     a = solve_dual(Primal(scale=2), keys, targets, C=3.0, epsilon=0.1)
     b = solve_dual(Primal(scale=2), keys, pooled, C=3.0, epsilon=0.1)
     np.testing.assert_array_equal(a.values, b.values)
@@ -123,8 +144,11 @@ def test_outputs_share_one_compiled_problem(solve, monkeypatch):
     problems, solves = [], []
     for name, calls in (("__init__", problems), ("solve", solves)):
         original = getattr(cp.Problem, name)
-        monkeypatch.setattr(cp.Problem, name, lambda self, *a, original=original, calls=calls, **k: (
-            calls.append(1), original(self, *a, **k))[1])
+        monkeypatch.setattr(
+            cp.Problem,
+            name,
+            lambda self, *a, original=original, calls=calls, **k: (calls.append(1), original(self, *a, **k))[1],
+        )
     rng = np.random.default_rng(0)
     solve(Primal(), rng.standard_normal((7, 3)), rng.standard_normal((7, 11)), C=3.0, epsilon=0.1)
     assert len(solves) == 11 and len(problems) < 11

@@ -1,0 +1,37 @@
+"""The README's Python runs, from top to bottom, and what it says about the catalog and the packaging is so."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from primal_dual import catalog
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_blocks_run(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
+    namespace = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert capsys.readouterr().out
+
+
+def test_every_name_of_the_catalog_is_in_the_table():
+    table = README.split("| choice in the primal")[1].split("And the converse")[0]
+    assert [name for name in catalog if f"`{name}`" not in table] == []
+
+
+def test_links_and_picture_exist():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("extra", ["torch", "data", "plot", "tutorials", "demo", "test", "piqp"])
+def test_extras(extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extra in project["optional-dependencies"] and project["name"] == "primal-dual-attention"
