@@ -19,7 +19,7 @@ REPEATS = 7
 
 
 def run(long, say):
-    """All benchmarks -> a dictionary for JSON; long: the memory of attention at N = 16,384, too; say(text): progress."""
+    """All benchmarks -> a dictionary for JSON; long: the memory at N = 16,384, too; say(text): progress."""
     rows = []
     for benchmark in (solvers, certificate, forward, *([memory] if long else [])):
         say(f"{benchmark.__name__} ...")

@@ -18,7 +18,7 @@ from primal_dual.supports import Everything, positions
 from primal_dual.svr import pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
 
-ROUNDING = 1e-9  # a dual constraint that is missed by more than this share of C is violated
+ROUNDING = 1e-10  # a dual constraint that is missed by more than this share of C is violated
 
 
 @dataclass(frozen=True, eq=False)

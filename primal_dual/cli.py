@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from primal_dual import data
+from primal_dual import checks, data
 from primal_dual.certificate import certify as certify_values
 from primal_dual.primal import Heads, catalog
+from primal_dual.supports import Everything, positions
 from primal_dual.verify import svrs
 from primal_dual.verify import verify as verify_primal
 
@@ -84,8 +85,9 @@ def certify(
 ):
     """Print the certificate of a head: the SVR that its keys and values solve, and the gap that proves it."""
     declared = catalog[primal]
-    found = certify_values(declared, data.load_array(keys), data.load_array(values))
-    certificates = found if isinstance(declared, Heads) else (found,)
+    if json:
+        data.check_writable(json)
+    certificates = _certify(declared, data.load_array(keys), data.load_array(values))
     table = Table(title=f"The SVR that these values solve: {primal}", title_justify="left")
     table.add_column("in units of exp(log_scale)")
     for head in range(len(certificates)):
@@ -163,10 +165,21 @@ def _input(dataset, keys, targets):
     return data.DATASETS[dataset]()
 
 
+def _certify(declared, keys, values):
+    """The certificate of each head; the worst of all positions under a support, with a progress bar."""
+    if isinstance(declared, Heads):
+        return certify_values(declared, keys, values)
+    if isinstance(declared.support, Everything):
+        return (certify_values(declared, keys, values),)
+    keys = checks.matrix("keys", keys, "N D")
+    with _progress() as progress:
+        queries = progress.track(range(positions(declared.support, len(keys))), description="positions")
+        each = (certify_values(declared, keys, values, query=query) for query in queries)
+        return (max(each, key=lambda certificate: certificate.relative_gap),)
+
+
 def _verify(names, keys, targets, C, epsilon, solver):
     """Verify catalog entries with a progress bar, and print the table."""
-    from primal_dual import checks
-
     declared = {name: catalog[name] for name in names or catalog}
     keys, targets = checks.matrix("keys", keys, "N D"), checks.matrix("targets", targets, "N Dv")
     checks.number("C", C, above=0)

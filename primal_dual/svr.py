@@ -92,7 +92,7 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
 
     keys (N, D); targets (N, Dv), one a key and pooled with them, or (n, Dv), one a training point; for Heads a head
     axis comes first. C > 0 and epsilon >= 0 as in the module's equations; `query` says whose SVR under a support
-    other than Everything. `solver_options` go to the cvxpy solver; without them its result is refined to the last digits.
+    other than Everything. `solver_options` go to the cvxpy solver; without, its result is refined to the last digits.
     Raises ValueError for bad input, a solver that is not installed, and a solve that ends without a solution.
     Source: arXiv 2406.13781.
     """
