@@ -18,6 +18,7 @@ from primal_dual.supports import Everything, positions
 from primal_dual.svr import pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
 
+BLOCK = 256  # training points at a time
 ROUNDING = 1e-10  # a dual constraint that is missed by more than this share of C is violated
 
 
@@ -95,9 +96,10 @@ def certify(primal, keys, values, *, targets=None, C=None, epsilon=0.0, query=No
 def _certificate(train, values, targets, C, epsilon, query):
     v = train.pool(values)
     f = train.attend(train.keys, v)
-    w, top, sign, log_h = train.own_rows
+    blocks = (train.rows(train.keys[i : i + BLOCK]) for i in range(0, len(train.keys), BLOCK))
+    each = [(w @ v, top, sign, log_h) for w, top, sign, log_h in blocks]
+    sums, top, sign, log_h = (np.concatenate(part) for part in zip(*each, strict=True))
     log_scale = log_h.max()
-    sums = w @ v
     square = (v * sums * np.exp(top - log_scale)).sum()
     delta = sign * np.exp(log_h - log_scale) * v
     C = abs(delta).max() if C is None else np.exp(np.log(C) - log_scale)
