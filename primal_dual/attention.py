@@ -11,7 +11,7 @@ import autograd.numpy as np
 from primal_dual import checks
 from primal_dual.arrays import constant
 from primal_dual.primal import Heads
-from primal_dual.supports import Causal, Everything, check_size
+from primal_dual.supports import Causal, Everything, check_size, sees
 from primal_dual.transforms import fit, parts
 
 BLOCK = 2**18  # numbers in the largest array of a block of queries: 2 MiB
@@ -30,10 +30,9 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     q, k, v = checks.array("q", q, "M D"), checks.array("k", k, "N D"), checks.array("v", v, "N Dv")
     if isinstance(primal, Heads):
         return _side_by_side(primal, q, k, v, key_mask, query_mask)
-    real, real_query = (
-        checks.mask("key_mask", key_mask, k.shape[-2]),
-        checks.mask("query_mask", query_mask, q.shape[-2]),
-    )
+    checks.primal(primal)
+    real = checks.mask("key_mask", key_mask, k.shape[-2])
+    real_query = checks.mask("query_mask", query_mask, q.shape[-2])
     _check_shapes(primal, q, k, v, real, real_query)
     convolutions, transforms = parts(primal.transform)
     for convolution in convolutions:
@@ -49,7 +48,7 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
         f = np.concatenate(list(blocks), axis=-2)
     if not np.isfinite(constant(f)).all():
         raise ValueError(
-            f"attention: {primal.kernel} of these queries and keys is too large for a float; scale them down"
+            f"attention: {primal.kernel} of these queries and keys is NaN or too large for a float; scale them down"
         )
     return f
 
@@ -90,15 +89,19 @@ def kernel_rows(primal, x, keys, visible):
 
     x and the keys are transformed already. `top` keeps w from overflow where h divides it out again.
     """
-    if hasattr(primal.kernel, "log_gram"):
-        a = primal.kernel.log_gram(x, keys)
+    positive = hasattr(primal.kernel, "log_gram")
+    a = primal.kernel.log_gram(x, keys) if positive else primal.kernel.gram(x, keys)
+    expected = (*np.broadcast_shapes(x.shape[:-2], keys.shape[:-2]), x.shape[-2], keys.shape[-2])
+    if getattr(a, "shape", None) != expected:
+        raise ValueError(f"{primal.kernel}: expected a kernel matrix {expected}; got {getattr(a, 'shape', a)}")
+    if positive:
         if not visible.all():
             a = a + np.where(visible, 0.0, -np.inf)
         top = constant(a).max(axis=-1, keepdims=True)
         if primal.normalizer == "one":
             top = np.zeros_like(top)
         return np.exp(a - top), top
-    w = primal.kernel.gram(x, keys) * visible
+    w = a * visible
     return w, np.zeros((*w.shape[:-1], 1))
 
 
@@ -150,8 +153,8 @@ def _seen(support, rows, real, real_query, scale):
 
     A query that is not real has no support of its own, and sees every key that is.
     """
-    sees = support.sees(np.arange(rows.start, rows.stop)[:, None], np.arange(real.shape[-1]))
-    visible = real[..., None, :] & (sees | ~real_query[..., rows, None])
+    seen = sees(support, np.arange(rows.start, rows.stop), real.shape[-1])
+    visible = real[..., None, :] & (seen | ~real_query[..., rows, None])
     blind = ~visible.any(axis=-1)
     if blind.any():
         query = rows.start + np.argwhere(blind)[0][-1]
@@ -175,8 +178,10 @@ def _leading(q, k, v, real):
 
 def _check_shapes(primal, q, k, v, real, real_query):
     shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, key_mask {real.shape}, query_mask {real_query.shape}"
-    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise ValueError(f"expected q (..., M, D), k (..., N, D), v (..., N, Dv); got {shapes}")
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"q, k: expected the same last axis, D; got {q.shape[-1]} and {k.shape[-1]}")
+    if k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"k, v: expected as many values as keys, N; got {k.shape[-2]} and {v.shape[-2]}")
     try:
         _leading(q, k, v, real)
         np.broadcast_shapes(q.shape[:-2], real_query.shape[:-1])

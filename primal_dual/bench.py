@@ -1,5 +1,6 @@
 """Benchmarks of speed and memory: each a ratio of medians inside one run, beside its bar."""
 
+import os
 import platform
 import statistics
 import sys
@@ -7,7 +8,6 @@ import time
 import tracemalloc
 
 import numpy as np
-from rich.table import Table
 
 from primal_dual.attention import attention
 from primal_dual.certificate import certify
@@ -18,16 +18,15 @@ from primal_dual.training_set import training_set
 REPEATS = 7
 
 
-def run(long, say):
-    """All benchmarks -> a dictionary for JSON; long: the memory at N = 16,384, too; say(text): progress."""
-    rows = []
-    for benchmark in (solvers, certificate, forward, *([memory] if long else [])):
-        say(f"{benchmark.__name__} ...")
-        rows += benchmark()
+def run(with_memory, track):
+    """All benchmarks -> a dictionary for JSON; track(list, description=...) goes through a list and shows progress."""
+    chosen = [solvers, certificate, forward, *([memory] if with_memory else [])]
+    rows = [row for benchmark in track(chosen, description="benchmarks") for row in benchmark()]
     machine = {
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
         "system": platform.system(),
     }
     return {"machine": machine, "rows": rows}
@@ -43,7 +42,7 @@ def solvers():
     keys, targets = rng.standard_normal((N, D)), rng.standard_normal((N, outputs))
     primal = Primal()
     train = training_set(primal, keys)
-    C, epsilon = 10 * np.exp(np.median(train.log_h)), 0.1
+    C, epsilon = train.penalty(10), 0.1
     rows = []
     for solver in ("CLARABEL", "PIQP"):
         if solver not in cvxpy.installed_solvers():
@@ -110,18 +109,6 @@ def memory():
         tracemalloc.stop()
         rows.append(_row(f"attention, {name}, N = 16,384: peak MiB", peak, 300))
     return rows
-
-
-def table(results):
-    """The results as a table."""
-    printed = Table(title="Each row with its bar", title_justify="left")
-    for heading in ("what", "measured", "at most", ""):
-        printed.add_column(heading, justify="left" if heading == "what" else "right")
-    for row in results["rows"]:
-        bar, measured = row["at_most"], row["measured"]
-        verdict = "" if bar is None else "[green]met[/]" if measured <= bar else "[red]missed[/]"
-        printed.add_row(row["what"], f"{measured:.3g}", "" if bar is None else f"{bar:g}", verdict)
-    return printed
 
 
 def _row(what, measured, at_most=None):

@@ -15,7 +15,7 @@ from primal_dual import checks
 from primal_dual.primal import Heads
 from primal_dual.programs import best_bias, relative_gap
 from primal_dual.supports import Everything, positions
-from primal_dual.svr import pooled_rows
+from primal_dual.svr import headed, pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
 
 BLOCK = 256  # training points at a time
@@ -75,15 +75,14 @@ def certify(primal, keys, values, *, targets=None, C=None, epsilon=0.0, query=No
     """
     options = dict(C=C, epsilon=epsilon)
     if isinstance(primal, Heads):
+        headed(primal, keys=keys, values=values, targets=targets)
         targets = [None] * len(primal) if targets is None else targets
-        if not len(keys) == len(values) == len(targets) == len(primal):
-            counts = f"{len(keys)}, {len(values)} and {len(targets)}"
-            raise ValueError(f"expected keys, values and targets of {len(primal)} heads; got {counts}")
         each = zip(primal, keys, values, targets, strict=True)
         return tuple(certify(p, k, v, targets=y, query=query, **options) for p, k, v, y in each)
     if C is not None:
         checks.number("C", C, above=0)
     checks.number("epsilon", epsilon, least=0)
+    checks.primal(primal)
     keys, values = checks.matrix("keys", keys, "N D"), checks.matrix("values", values, "N Dv")
     if len(keys) != len(values):
         raise ValueError(f"expected as many values as keys; got {values.shape} and {keys.shape}")
@@ -100,10 +99,15 @@ def _certificate(train, values, targets, C, epsilon, query):
     each = [(w @ v, top, sign, log_h) for w, top, sign, log_h in blocks]
     sums, top, sign, log_h = (np.concatenate(part) for part in zip(*each, strict=True))
     log_scale = log_h.max()
-    square = (v * sums * np.exp(top - log_scale)).sum()
+    with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
+        square = (v * sums * np.exp(top - log_scale)).sum()
+    if not np.isfinite(square):
+        raise ValueError("values: expected numbers whose squares a float can hold; scale them down")
     delta = sign * np.exp(log_h - log_scale) * v
     C = abs(delta).max() if C is None else np.exp(np.log(C) - log_scale)
     y = f + epsilon * np.sign(delta) if targets is None else pooled_rows("targets", targets, train)
+    if y.shape != f.shape:
+        raise ValueError(f"targets: expected as many outputs as the values, {f.shape[1]}; got {y.shape}")
     b = best_bias(y - f, epsilon) if train.primal.bias else np.zeros(f.shape[1])
     xi = np.maximum(abs(y - f - b) - epsilon, 0)
     feasibility = max(0.0, abs(delta).max() - C, abs(delta.sum(axis=0)).max() if train.primal.bias else 0.0) / (

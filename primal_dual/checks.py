@@ -37,6 +37,12 @@ def matrix(name, x, shape):
     return x
 
 
+def primal(x):
+    """A Primal: not a name, a class, or Heads where one SVR is meant."""
+    if not hasattr(x, "kernel") or isinstance(x, type):
+        raise ValueError(f"primal: expected a Primal, such as catalog['bn']; got {x!r}")
+
+
 def mask(name, x, length):
     """`x` as an array of booleans (..., length); all True for None."""
     x = np.ones(length, bool) if x is None else np.asarray(x)

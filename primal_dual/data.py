@@ -40,13 +40,16 @@ def load_array(path):
     try:
         with open(path, "rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected a .npy file of numbers: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path}: expected a .npy file of numbers; {error.strerror}") from error
+    except (ValueError, EOFError) as error:
+        kind = "a pickle" if "pickle" in str(error) else "another format"
+        raise ValueError(f"{path}: expected a .npy file of numbers; got {kind}") from error
 
 
 def write_file(path, write):
     """Have `write(temporary path)` write a file, then give it its name: never half of it. ValueError where it can't."""
-    path = Path(path)
+    path = check_writable(path)
     try:
         handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
     except OSError as error:
@@ -63,9 +66,13 @@ def write_file(path, write):
 
 
 def check_writable(path):
-    """ValueError, before long work, where a file could not be written after it."""
-    if not os.access(Path(path).parent, os.W_OK) or Path(path).is_dir():
-        raise ValueError(f"{path}: cannot be written: its folder is missing or not writable, or it is a folder itself")
+    """The file that a path names. ValueError, before long work, where it could not be written after it."""
+    file = Path(path).resolve()  # the file behind a link, not the link, is replaced
+    if not os.access(file.parent, os.W_OK):
+        raise ValueError(f"{path}: cannot be written: its folder is missing or not writable")
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{path}: cannot be written: it is not a regular file")
+    return file
 
 
 def write_json(path, content):

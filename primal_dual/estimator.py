@@ -20,8 +20,9 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """f(x) = sum_j v_j <Phi(T x), Phi(T k_j)> / h(x) + b, with keys k_j = X and values v_j from the dual of the SVR.
 
     primal: a catalog name or a Primal, without Heads, a positional support or a Convolution, since samples have no
-    order. C: the penalty in multiples of the median of |h(k_j)|. epsilon: half the width of the tube, in units of Y.
-    solver: any cvxpy solver that is installed. `fit` raises ValueError for anything else. Source: arXiv 2406.13781.
+    order (with scale > 1 they are averaged as they come). C: the penalty in multiples of the median of |h(k_j)|.
+    epsilon: half the width of the tube, in units of Y. solver: any cvxpy solver that is installed. `fit` raises
+    ValueError for anything else. Source: arXiv 2406.13781.
 
     Attributes after fit: keys_ (N, D), values_ (N, Dv), bias_ (Dv,), relative_gap_ the duality gap, primal_ the
     Primal, n_features_in_.
@@ -34,7 +35,10 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.solver = solver
 
     def fit(self, X, Y):
-        """Solve the SVR of keys X (N, D) and targets Y (N,) or (N, Dv)."""
+        """Solve the SVR of keys X (N, D) and targets Y (N,) or (N, Dv).
+
+        Without a bias f is an average of values of bounded size: centre Y, or declare a Primal with bias=True.
+        """
         X, Y = validate_data(self, X, Y, dtype=float, multi_output=True, y_numeric=True)
         primal = self._declared()
         checks.number("C", self.C, above=0)
@@ -42,7 +46,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         train = training_set(primal, X)
         log_C = np.log(self.C) + np.median(train.log_h)
         _, v, self.bias_, _, self.relative_gap_ = expand(
-            train, train.pool(np.reshape(Y, (len(X), -1))), log_C, self.epsilon, self.solver
+            train, train.pool(checks.matrix("Y", np.reshape(Y, (len(X), -1)), "N Dv")), log_C, self.epsilon, self.solver
         )
         if self.relative_gap_ > 1e-6:
             message = (

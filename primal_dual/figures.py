@@ -22,7 +22,7 @@ def draw(keys, targets, C=10.0, epsilon=0.1):
     output = int(np.argmax(targets.var(axis=0)))
     for (name, title), axes in zip(NAMES.items(), figure.subplots(len(NAMES), 3), strict=True):
         primal = catalog[name]
-        problem = dict(C=C * np.exp(np.median(training_set(primal, keys).log_h)), epsilon=epsilon)
+        problem = dict(C=training_set(primal, keys).penalty(C), epsilon=epsilon)
         solution = solve_dual(primal, keys, targets, **problem)
         _forecast(axes[0], primal, keys, targets, solution, epsilon, output)
         _map(axes[1], figure, primal, keys, solution, problem["C"], output)
@@ -49,11 +49,11 @@ def _map(axes, figure, primal, keys, solution, C, output):
     pooled = np.arange(len(keys)) // primal.scale
     for marker, name, colour, chosen in (
         ("v", "free support vector", GREEN, (size[pooled] > 1e-6) & (size[pooled] < 1 - 1e-6)),
-        ("s", "|delta| = C", ORANGE, size[pooled] >= 1 - 1e-6),
+        ("s", "support vector at the bound C", ORANGE, size[pooled] >= 1 - 1e-6),
     ):
         marked = used[chosen[used]]
         axes.plot(marked, np.full(len(marked), -1.2), marker, color=colour, markersize=5, clip_on=False, label=name)
-    axes.set(xlabel="key", ylabel="query", ylim=(len(keys) - 0.5, -0.5))
+    axes.set(xlabel="key (frame)", ylabel="query (frame)", ylim=(len(keys) - 0.5, -0.5))
     axes.set_title("attention map, support vectors above", pad=14)
     axes.legend(fontsize="small", loc="lower left")
 

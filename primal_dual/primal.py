@@ -52,8 +52,9 @@ class Heads:
     primals: tuple
 
     def __init__(self, *primals):
-        if not primals or not all(isinstance(primal, Primal) for primal in primals):
-            raise ValueError(f"Heads: expected one Primal or more; got {primals!r}")
+        wrong = [primal for primal in primals if not isinstance(primal, Primal)]
+        if wrong or not primals:
+            raise ValueError(f"Heads: expected one Primal or more; got {wrong[0] if wrong else 'none'!r}")
         object.__setattr__(self, "primals", primals)
 
     def __len__(self):
@@ -67,9 +68,9 @@ class Catalog(dict):
     """Names of primals. An unknown name is a ValueError that lists the near ones."""
 
     def __missing__(self, name):
-        near = difflib.get_close_matches(str(name), self, n=4, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self)}"
-        raise ValueError(f"unknown attention {name!r}: {hint}")
+        near = difflib.get_close_matches(str(name), self, n=4, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown attention {name!r}: {hint}expected one of {', '.join(self)}")
 
 
 _TAPS = (0.25, 0.5, 0.25)

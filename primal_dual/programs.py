@@ -60,14 +60,15 @@ def dual_program(Q, R, share, epsilon, bias, solver, options):
 def _solve(problem, solver, options):
     import cvxpy as cp
 
+    solver = str(solver).upper()
     if solver not in cp.installed_solvers():
         raise ValueError(f"solver: expected one that is installed, {', '.join(cp.installed_solvers())}; got {solver!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of inaccuracy: the gap tells it
             problem.solve(solver=solver, **ACCURATE.get(solver, {}) | (options or {}))
-    except (cp.SolverError, TypeError) as error:
-        raise ValueError(f"{solver} ended without a solution: {error}") from error
+    except (cp.SolverError, TypeError, ValueError) as error:
+        raise ValueError(f"{solver} ended without a solution: {str(error).split('. ')[0]}") from error
     if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise ValueError(f"{solver} ended without a solution: status {problem.status}")
 

@@ -76,6 +76,15 @@ def check_size(support, queries, keys):
         raise ValueError(f"Mask: expected a table ({queries}, {keys}), queries by keys; got {support.table.shape}")
 
 
+def sees(support, queries, keys):
+    """support.sees of positions `queries` (M,) and all of `keys` keys, (M, keys) booleans."""
+    seen = support.sees(queries[:, None], numpy.arange(keys))
+    if not isinstance(seen, numpy.ndarray) or seen.dtype != bool or seen.shape != (len(queries), keys):
+        got = f"{getattr(seen, 'dtype', type(seen).__name__)} {getattr(seen, 'shape', '')}"
+        raise ValueError(f"{support}: sees: expected booleans ({len(queries)}, {keys}); got {got}")
+    return seen
+
+
 def positions(support, keys):
     """How many queries there are where a head attends to itself: a mask's rows, else as many as keys."""
     return len(support.table) if isinstance(support, Mask) else keys

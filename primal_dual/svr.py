@@ -101,8 +101,10 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
     train, y = _posed(primal, keys, targets, C, epsilon, query)
     unit = abs(y).max() or 1.0
     y, epsilon = y / unit, epsilon / unit
-    features, Z = _features(train)
-    R = Z * np.sqrt(C / unit)
+    with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
+        features, R = _features(train, np.log(C / unit))
+    if not np.isfinite(R).all():
+        raise ValueError(f"keys: expected less spread than that of log h, {np.ptp(train.log_h):.3g}: scale them down")
     minimise = primal_program(R, epsilon, primal.bias, solver, solver_options)
     w, u = (np.array(columns).T for columns in zip(*map(minimise, y.T), strict=True))
     w, u, P, D, b = _with_values(R, w, u, y, epsilon, primal.bias)
@@ -140,25 +142,21 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     bias = train.primal.bias
     w, top, sign, log_h = train.own_rows
     # Where C |z_j|^2 is beyond LARGEST, u_j is searched for in a smaller box, so that Q has no infinity.
-    excess = np.maximum(0, train.log_norms(train.keys) + log_C / 2 - np.log(LARGEST) / 2)[:, None]
-    Q = w * sign * sign.T * _exp(log_C + top - log_h - excess - (log_h + excess).T)
-    Q = (Q + Q.T) / 2
+    log_d = train.log_norms(train.keys)[:, None] + log_C / 2
+    excess = np.maximum(0, log_d - np.log(LARGEST) / 2)
+    d = np.exp(log_d - excess)
+    Q = d * train.cosines * d.T
     few = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1]) <= len(Q) / 4
-    R = _features(train)[1] * np.exp(log_C / 2 - excess) if few else None
+    R = _features(train, log_C)[1] * np.exp(-excess) if few else None
     maximise = dual_program(Q, R, np.exp(-excess[:, 0]), epsilon, bias, solver, solver_options)
     u = np.array([maximise(column) for column in y.T]).T
     if solver_options is None and not excess.any():
         u = np.array([refine(a, Q, b, epsilon, bias) for a, b in zip(u.T, y.T, strict=True)]).T
     u = feasible(u, bias, np.diag(Q))
-    v = u * sign * _exp(log_C - log_h)
+    v = u * sign * np.exp(np.minimum(log_C - log_h, 700))
     f = w @ v * sign * np.exp(top - log_h)
     P, D, b = values(f, (u * f).sum(axis=0), u, y, epsilon, bias)
     return u, v, b, D.sum(), relative_gap(P.sum(), D.sum(), abs(y).sum())
-
-
-def _exp(x):
-    """exp(x), kept finite for a factor that is zero wherever this is not."""
-    return np.exp(np.minimum(x, 700))
 
 
 def _posed(primal, keys, targets, C, epsilon, query):
@@ -172,39 +170,43 @@ def pooled_rows(name, y, train):
     """One row a training point, (n, Dv), from that or from one row a key, (N, Dv)."""
     y = checks.matrix(name, y, "N Dv")
     if len(y) not in (len(train.members), len(train.keys)):
-        raise ValueError(
-            f"{name}: expected {len(train.members)} rows, one a key, or {len(train.keys)}, one a training point; "
-            f"got {y.shape}"
-        )
+        pooled = f", or {len(train.keys)}, one a training point" if len(train.keys) != len(train.members) else ""
+        raise ValueError(f"{name}: expected {len(train.members)} rows, one a key{pooled}; got {y.shape}")
     return train.pool(y) if len(y) == len(train.members) else y
 
 
-def _features(train):
-    """The function x -> z(x), (M, D) -> (M, F), and its value at the training points.
+def _features(train, log_C):
+    """The function x -> z(x), (M, D) -> (M, F), and sqrt(C) times its value at the training points.
 
-    Phi(T x)/h(x) where Phi is finite and small. Else the coordinates of z(x) in the span of the z_j, from
-    G = d K d with K = U S U' of unit diagonal: d U S^(1/2) at the training points, <z(x), z_j>/d_j U S^(-1/2) at x.
+    Phi(T x)/h(x) where Phi is finite and small. Else the coordinates of z(x) in the span of the z_j: with d_j = |z_j|
+    and cosines U S U', they are d_j U S^(1/2) at the training points, and <z(x), z_j>/d_j U S^(-1/2) at x.
     """
     kernel, keys = train.primal.kernel, train.keys
     if hasattr(kernel, "feature_count") and kernel.feature_count(keys.shape[1]) <= MOST_EXPLICIT:
 
-        def explicit(x):
+        def explicit(x, log_C=0.0):
             _, _, sign, log_h = train.rows(x)
             if hasattr(kernel, "log_features"):
-                return np.exp(kernel.log_features(train.transform(x)) - log_h) * sign
-            return kernel.features(train.transform(x)) * np.exp(-log_h) * sign
+                return np.exp(kernel.log_features(train.transform(x)) - log_h + log_C / 2) * sign
+            return kernel.features(train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
 
-        return explicit, explicit(keys)
-    G = train.gram(keys)
-    d = np.sqrt(np.diag(G))
-    S, U = np.linalg.eigh(G / d[:, None] / d)
+        return explicit, explicit(keys, log_C)
+    S, U = np.linalg.eigh(train.cosines)
     kept = len(S) * np.finfo(float).eps * S[-1] < S
     basis = U[:, kept] / np.sqrt(S[kept])
-    return lambda x: train.gram(x) / d @ basis, d[:, None] * U[:, kept] * np.sqrt(S[kept])
+    norms = train.log_norms(keys)
+    at_keys = np.exp(norms + log_C / 2)[:, None] * U[:, kept] * np.sqrt(S[kept])
+    return lambda x: train.gram(x, -norms) @ basis, at_keys
 
 
 def _each_head(solve, heads, keys, targets, C, epsilon, query, solver, options):
-    if len(keys) != len(heads) or len(targets) != len(heads):
-        raise ValueError(f"expected keys and targets of {len(heads)} heads; got {len(keys)} and {len(targets)}")
+    headed(heads, keys=keys, targets=targets)
     common = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=options)
     return HeadSolutions(tuple(solve(*each, **common) for each in zip(heads, keys, targets, strict=True)))
+
+
+def headed(heads, **arrays):
+    """ValueError for arrays without a first axis of one entry a head."""
+    for name, x in arrays.items():
+        if x is not None and (np.ndim(x[0]) < 2 or len(x) != len(heads)):
+            raise ValueError(f"{name}: expected ({len(heads)}, N, ...), one of each head of Heads; got {np.shape(x)}")

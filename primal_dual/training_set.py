@@ -12,7 +12,7 @@ import numpy as np
 from primal_dual import checks
 from primal_dual.attention import attention, kernel_rows, normalizer, pool
 from primal_dual.primal import Primal
-from primal_dual.supports import Causal, Everything, check_size, positions
+from primal_dual.supports import Causal, Everything, check_size, positions, sees
 from primal_dual.transforms import Identity, fit, parts
 
 
@@ -32,7 +32,10 @@ class TrainingSet:
 
     def convolve(self, x):
         """Queries (M, D) as the SVR takes them: convolved as a sequence of their own."""
-        return _convolve(self.declared, checks.matrix("x", x, "M D"))
+        x = checks.matrix("x", x, "M D")
+        if x.shape[1] != self.keys.shape[1]:
+            raise ValueError(f"x: expected shape (M, {self.keys.shape[1]}), as the keys have; got {x.shape}")
+        return _convolve(self.declared, x)
 
     def pool(self, y):
         """(N, Dv), one row a key, to (n, Dv), one a training point."""
@@ -56,7 +59,7 @@ class TrainingSet:
             w, top = kernel_rows(self.primal, self.transform(x), self.transform(self.keys), np.ones((1, 1), bool))
             finite = np.isfinite(w @ np.ones(w.shape[-1])).all()
         if not finite:
-            raise ValueError(f"{self.primal.kernel} of these keys is too large for a float; scale them down")
+            raise ValueError(f"{self.primal.kernel} of these keys is NaN or too large; scale them down")
         h = normalizer(self.primal, w)
         return w, top, np.sign(h), top + np.log(abs(h))
 
@@ -70,22 +73,45 @@ class TrainingSet:
         """log |h(k_j)|, (n,). Its median is the natural unit of log C."""
         return self.own_rows[3][:, 0]
 
-    def gram(self, x, log_C=0.0):
-        """C <Phi(T x)/h(x), z_j>, (M, n), without overflow on the way."""
+    def penalty(self, multiple):
+        """C = multiple times the median of |h(k_j)|, its natural unit."""
+        with np.errstate(over="ignore"):
+            C = float(multiple * np.exp(np.median(self.log_h)))
+        if not 0 < C < np.inf:
+            raise ValueError(f"keys: expected h that a float can hold; log h is {np.median(self.log_h):.4g}")
+        return C
+
+    def gram(self, x, log_factor=0.0):
+        """<Phi(T x_i)/h(x_i), z_j> exp(log_factor_ij), (M, n), without overflow on the way."""
         w, top, sign, log_h = self.own_rows if x is self.keys else self.rows(x)
-        with np.errstate(over="ignore", invalid="ignore"):
-            G = w * sign * self.own_rows[2].T * np.exp(log_C + top - log_h - self.log_h)
-        if not np.isfinite(G).all():
+        # The minimum keeps the exponential finite where w is zero.
+        return w * sign * self.own_rows[2].T * np.exp(np.minimum(top + log_factor - log_h - self.log_h, 700))
+
+    @cached_property
+    def cosines(self):
+        """The Gram matrix of the z_j at unit length, (n, n). ValueError where it is none: the kernel is no kernel."""
+        kernel, x = self.primal.kernel, self.transform(self.keys)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # told by the check below
+            if hasattr(kernel, "log_gram"):
+                a = kernel.log_gram(x, x)
+                cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
+            else:
+                K, sign = kernel.gram(x, x), self.own_rows[2]
+                cosines = sign * sign.T * K / np.sqrt(np.diag(K)[:, None] * np.diag(K))
+        skew = abs(cosines - cosines.T).max()
+        smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
+        if not (skew <= 1e-8 and smallest >= -1e-8 * len(cosines)):
             raise ValueError(
-                f"C: expected at most about |h|, whose logarithm spans {np.ptp(self.log_h):.3g}; got exp({log_C:.4g})"
+                f"{self.primal.kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got "
+                f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
             )
-        return G
+        return (cosines + cosines.T) / 2
 
     def log_norms(self, x):
         """log |Phi(T x)/h(x)|, (M,)."""
         tx = self.transform(x)[:, None, :]
         kernel = self.primal.kernel
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             square = kernel.log_gram(tx, tx) if hasattr(kernel, "log_gram") else np.log(kernel.gram(tx, tx))
         return square[:, 0, 0] / 2 - (self.log_h if x is self.keys else self.rows(x)[3][:, 0])
 
@@ -100,6 +126,7 @@ def training_set(primal, keys, query=None):
     Every query has the same under Everything; under any other support, `query` says which. Raises ValueError for
     a missing query, one that is out of range or sees no key, and for keys that are no (N, D) array of finite numbers.
     """
+    checks.primal(primal)
     keys = checks.matrix("keys", keys, "N D")
     check_size(primal.support, positions(primal.support, len(keys)), len(keys))
     if query is not None:
@@ -110,7 +137,7 @@ def training_set(primal, keys, query=None):
         raise ValueError(
             f"query: expected a position, since under {primal.support} each query has an SVR of its own; got None"
         )
-    members = primal.support.sees(np.asarray(query or 0), np.arange(len(keys)))
+    members = sees(primal.support, np.array([query or 0]), len(keys))[0]
     if not members.any():
         raise ValueError(f"query {query} sees no key: expected one at least under {primal.support}")
     pooled, real = pool(_convolve(primal, keys), members, primal.scale)

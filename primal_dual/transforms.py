@@ -83,7 +83,7 @@ class Convolution:
         except (TypeError, ValueError) as error:
             raise ValueError(f"Convolution: expected numbers, in rows of one length; got {self.kernel!r}") from error
         if taps.ndim not in (1, 2) or not all(size % 2 for size in taps.shape) or not numpy.isfinite(taps).all():
-            raise ValueError(f"Convolution: expected odd numbers of finite taps; got {taps.tolist()}")
+            raise ValueError(f"Convolution: expected an odd number of finite taps each way; got {taps.tolist()}")
         if (self.width is None) != (taps.ndim == 1):
             raise ValueError(
                 f"Convolution: expected a width with rows of taps alone; got {taps.ndim}-D taps, width {self.width}"
@@ -121,5 +121,7 @@ def fit(transforms, keys, real):
     fitted = []
     for part in transforms:
         fitted.append(part.fit(keys, real))
-        keys = fitted[-1](keys)
+        shape, keys = keys.shape, fitted[-1](keys)
+        if getattr(keys, "shape", None) != shape:
+            raise ValueError(f"{part}: expected T x of the shape of x, {shape}; got {getattr(keys, 'shape', keys)}")
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys

@@ -65,14 +65,14 @@ def verify(name, primal, keys, targets, *, C=10.0, epsilon=0.1, solver="CLARABEL
     for head, part, part_keys, query in svrs(primal, keys):
         every.append(_verified(name, part, part_keys, targets, head, query, C, epsilon, solver))
         advance()
-    worst = max(every, key=lambda row: max(row["relative_gap"] / GAP, row["difference"] / DIFFERENCE))
-    passed = all(row["relative_gap"] <= GAP and row["difference"] <= DIFFERENCE for row in every)
+    worst = max(every, key=lambda row: max(abs(row["relative_gap"]) / GAP, row["difference"] / DIFFERENCE))
+    passed = all(abs(row["relative_gap"]) <= GAP and row["difference"] <= DIFFERENCE for row in every)
     return Verified(**worst, svrs=len(every), passed=passed)
 
 
 def _verified(name, primal, keys, targets, head, query, C, epsilon, solver):
     train = training_set(primal, keys, query)
-    C = C * np.exp(np.median(train.log_h))
+    C = train.penalty(C)
     problem = dict(C=C, epsilon=epsilon, query=query)
     weights = solve_primal(primal, keys, targets, **problem, solver=solver)
     dual = solve_dual(primal, keys, targets, **problem, solver=solver)
@@ -88,7 +88,7 @@ def _verified(name, primal, keys, targets, head, query, C, epsilon, solver):
         primal_value=weights.value,
         dual_value=dual.value,
         relative_gap=max(gaps, key=abs),
-        difference=float(abs(weights.predict(keys)[rows] - f).max() / max(abs(f).max(), abs(targets).max())),
+        difference=float(abs(weights.predict(keys)[rows] - f).max() / (max(abs(f).max(), abs(targets).max()) or 1.0)),
         support_vectors=float((dual.alpha + dual.alpha_tilde > 1e-6 * C).mean()),
         error_bound=float(certificate.error_bound(keys)[rows].max()),
         query=query,

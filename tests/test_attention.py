@@ -227,6 +227,14 @@ def test_very_negative_features_keep_their_digits():
     close(attention(catalog["linear"], k[:1], k, v), [[expected]])
 
 
+def test_features_far_apart_keep_their_digits():
+    """Where the one is large the other is tiny: every product of features underflows."""
+    q, k, v = np.array([[-1.0, -900.0]]), np.array([[-900.0, -1.0], [-901.0, -2.0]]), np.array([[0.0], [1.0]])
+    weights = [math.log(math.exp(-1) + math.exp(-1)), math.log(math.exp(-2) + math.exp(-2))]  # both times exp(-900)
+    expected = 1 / (1 + math.exp(weights[0] - weights[1]))
+    close(attention(catalog["linear"], q, k, v), [[expected]])
+
+
 def test_catalog_and_heads():
     assert heads("bn", 3) == Heads(*[Primal(transform=BatchNorm())] * 3)
     assert [primal.scale for primal in heads("sh", 8)] == [1, 1, 2, 2, 4, 4, 8, 8]

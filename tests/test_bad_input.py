@@ -83,10 +83,10 @@ def test_declarations(declare):
 
 
 def test_unknown_names_list_the_near_ones():
-    for unknown in (lambda: catalog["batchnorm-bn"], lambda: heads("linear_bn", 2)):
+    for unknown in (lambda: catalog["bn+hs"], lambda: heads("linear_bn", 2)):
         with pytest.raises(ValueError, match=r"did you mean .*bn"):
             unknown()
-    with pytest.raises(ValueError, match="there are softmax"):
+    with pytest.raises(ValueError, match="expected one of softmax"):
         catalog["zzzz"]
 
 
@@ -146,7 +146,7 @@ def test_other_entries():
         attention_weights(Primal(), Q, K[0])
     with pytest.raises(ValueError, match="expected shape"):
         self_attention({}, K[0], Primal())
-    with pytest.raises(ValueError, match="too large for a float"):
+    with pytest.raises(ValueError, match="is NaN or too large"):
         solve_dual(Primal(normalizer="one"), 100 * K, V, **SVR)
 
 
@@ -199,3 +199,49 @@ def test_certify(change):
     problem = dict(keys=K, values=V) | change
     with pytest.raises(ValueError, match=r"expected .*got"):
         certify(Primal(), problem.pop("keys"), problem.pop("values"), **problem)
+
+
+class Broken:
+    """A part that gives what it should not."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def log_gram(self, x, y):
+        return self.result
+
+    def sees(self, i, j):
+        return self.result
+
+    def fit(self, keys, real):
+        return lambda x: self.result
+
+
+@pytest.mark.parametrize("result", [None, 1.0, np.ones(3)])
+def test_parts_of_ones_own(result):
+    for part in ("kernel", "support", "transform"):
+        primal = Primal(**{part: Broken(result)})
+        with pytest.raises(ValueError, match=r"expected .*got"):
+            attention(primal, Q, K, V)
+    with pytest.raises(ValueError, match="is NaN or too large"):
+        attention(Primal(Broken(np.full((5, 7), np.nan))), Q, K, V)
+
+
+@pytest.mark.parametrize("primal", ["bn", Primal, None])
+def test_no_primal(primal):
+    for f in (
+        lambda: attention(primal, Q, K, V),
+        lambda: solve_dual(primal, K, V, **SVR),
+        lambda: certify(primal, K, V),
+    ):
+        with pytest.raises(ValueError, match="expected a Primal"):
+            f()
+
+
+def test_shapes_that_clash_in_a_certificate():
+    with pytest.raises(ValueError, match="as many outputs as the values, 2; got"):
+        certify(Primal(), K / 20, V, targets=K, C=1.0)
+    with pytest.raises(ValueError, match=r"expected shape \(M, 3\)"):
+        certify(Primal(), K / 20, V).error_bound(K[:, :2])
+    with pytest.raises(ValueError, match="squares a float can hold"):
+        certify(Primal(), K / 20, 1e300 * V)

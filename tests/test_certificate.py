@@ -88,6 +88,12 @@ def test_its_numbers_are_those_of_the_svr():
         rtol=1e-12,
     )
     assert certificate.complementarity <= 1e-12
+    y, x = rng.standard_normal((7, 2)), rng.standard_normal((5, 3))
+    judged = certify(Primal(), k, v, targets=y, C=2 * C, epsilon=epsilon)
+    P = square / 2 + 2 * C * np.maximum(abs(y - f) - epsilon, 0).sum()
+    D = -square / 2 - epsilon * abs(delta).sum() + (y * delta).sum()
+    length = np.exp((x**2).sum(axis=1) / np.sqrt(3) / 2) / np.exp(x @ k.T / np.sqrt(3)).sum(axis=1)
+    np.testing.assert_allclose(judged.error_bound(x), length * np.sqrt(2 * (P - D)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["softmax", "bn", "sh", "linear", "causal"])
@@ -171,5 +177,5 @@ def test_zero_values():
 
 
 def test_heads_need_as_many_keys():
-    with pytest.raises(ValueError, match="of 2 heads; got 3, 2 and 2"):
+    with pytest.raises(ValueError, match=r"keys: expected \(2, N, ...\), one of each head of Heads; got \(3, 4, 2\)"):
         certify(Heads(Primal(), Primal()), np.ones((3, 4, 2)), np.ones((2, 4, 2)))

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -40,12 +41,12 @@ def test_verify_the_whole_catalog_on_real_data(tmp_path):
         )
         assert row["keys"] == 25 and row["dimension"] == (6 if row["name"] == "multi-head" else 12)
         assert 0.3 < row["support_vectors"] <= 1 and row["error_bound"] < 1e-3
-    assert "21 of the catalog, 190 SVRs: all passed" in result.output
+    assert "21 catalog entries, 190 SVRs: all passed" in result.output
 
 
 def test_verify_other_input(arrays):
     result = run("verify", "bn", "sh", "--dataset", "digits", "--C", 3, columns="80")
-    assert result.exit_code == 0 and "7 x 8" in result.output and "…" not in result.output
+    assert result.exit_code == 0 and "7x8" in result.output and "…" not in result.output
     result = run(
         "verify",
         "window",
@@ -58,7 +59,7 @@ def test_verify_other_input(arrays):
         "PIQP",
     )
     assert (
-        result.exit_code == 0 and "9 x 3" in result.output and "9 x 2" in result.output
+        result.exit_code == 0 and "9x3" in result.output and "9x2" in result.output
     )  # three features, dealt to two heads
 
 
@@ -93,8 +94,8 @@ def test_certify(arrays):
     "arguments, message",
     [
         (["verify", "sofmax"], "did you mean softmax"),
-        (["verify", "--C", "0", "--dataset", "digits"], "C: expected a finite number > 0"),
-        (["verify", "--epsilon", "-1", "--dataset", "digits"], "epsilon: expected"),
+        (["verify", "--C", "0", "--dataset", "digits"], "--C: expected a finite number > 0"),
+        (["verify", "--epsilon", "-1", "--dataset", "digits"], "--epsilon: expected"),
         (["verify", "--dataset", "mnist"], "expected japanese-vowels or digits; got 'mnist'"),
         (["verify", "--solver", "NONE", "--dataset", "digits"], "solver: expected one that is installed"),
         (["verify", "--keys", "keys.npy"], "expected both or none"),
@@ -105,6 +106,8 @@ def test_certify(arrays):
         (["certify", "--keys", "text.npy", "--values", "values.npy"], "text.npy: expected a .npy file"),
         (["certify", "--keys", "keys.npy", "--values", "heads.npy"], "expected shape"),
         (["demo", "--output", "missing/figure.png"], "cannot be written"),
+        (["verify", "--dataset", "digits", "--keys", "keys.npy", "--targets", "values.npy"], "expected none beside"),
+        (["verify", "bn", "--dataset", "digits", "--json", "."], "not a regular file"),
         (["demo", "--output", "figure.nothing"], "figure.nothing: expected"),
     ],
 )
@@ -141,7 +144,7 @@ def test_bench(monkeypatch, tmp_path):
     from primal_dual import bench
 
     monkeypatch.setattr(bench, "REPEATS", 1)
-    result = run("bench", "--no-long", "--json", tmp_path / "bench.json")
+    result = run("bench", "--no-memory", "--json", tmp_path / "bench.json")
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert {"certify / attention, N = 1024", "attention / torch, N = 1024, float64"} <= {row["what"] for row in rows}
@@ -152,3 +155,20 @@ def test_help_says_what_there_is():
     result = run("--help")
     assert all(command in result.output for command in ("verify", "certify", "demo", "bench"))
     assert "multiples of the median" in run("verify", "--help").output
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["verify", "--C", "abc"], ["certify"], ["verify", "--nothing"]])
+def test_usage_errors_are_one_line_and_exit_status_2(arguments):
+    command = [sys.executable, "-m", "primal_dual.cli", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and result.stderr.startswith("error: ")
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "file.json")
+    data.write_json(tmp_path / "link.json", [1])
+    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "file.json").read_text()) == [1]
+
+
+def test_zero_targets_pass(tmp_path):
+    assert verify("softmax", Primal(), np.eye(4), np.zeros((4, 2))).passed

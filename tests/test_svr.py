@@ -182,3 +182,45 @@ def test_heads_of_the_catalog_have_each_a_solution():
     keys, targets = rng.standard_normal((2, 4, 9, 3))
     solutions = solve_dual(heads("sh", 4), keys, targets, C=3.0, epsilon=0.1)
     assert [len(alpha) for alpha in solutions.alpha] == [9, 5, 3, 2] and solutions.relative_gap < 1e-10
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3])
+def test_a_solver_stopped_early_gives_a_feasible_dual(tolerance):
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((2, 15, 3))
+    options = {"eps_abs": tolerance, "eps_rel": tolerance}
+    rough = solve_dual(Primal(bias=True), keys, targets, C=9.0, epsilon=0.1, solver="OSQP", solver_options=options)
+    delta = rough.alpha - rough.alpha_tilde
+    assert abs(delta).max() <= 9.0 and abs(delta.sum(axis=0)).max() <= 1e-13
+
+
+def test_values_are_constant_over_a_pool_and_zero_outside_the_support():
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((2, 9, 3))
+    values = solve_dual(catalog["causal-sh"], keys, targets, C=9.0, epsilon=0.1, query=4).values
+    assert (values[5:] == 0).all() and (values[0] == values[1]).all() and (values[2] == values[3]).all()
+    assert (values[4] != 0).any() and (values[4] != values[3]).any()
+
+
+@pytest.mark.parametrize("size", [10, 20, 100])
+def test_both_solve_or_refuse_keys_of_any_size(size):
+    """Beyond the domain of accuracy there may be a gap, or a refusal, but no NaN and no crash."""
+    rng = np.random.default_rng(0)
+    keys, targets = size * rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
+    for solve in (solve_primal, solve_dual):
+        try:
+            solution = solve(Primal(), keys, targets, C=1.0, epsilon=0.1)
+            assert np.isfinite(solution.relative_gap) and np.isfinite(solution.predict(keys)).all()
+        except ValueError as error:
+            assert "scale" in str(error)
+
+
+def test_what_is_no_kernel_is_refused():
+    class Backwards:
+        def gram(self, x, y):
+            return 20 - x @ y.swapaxes(-1, -2)
+
+    keys = np.random.default_rng(0).standard_normal((20, 4))
+    for solve in (solve_primal, solve_dual):
+        with pytest.raises(ValueError, match="positive semidefinite"):
+            solve(Primal(Backwards()), keys, keys, C=1.0, epsilon=0.1)

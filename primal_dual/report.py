@@ -1,0 +1,94 @@
+"""What the command line prints: tables that fit 80 columns."""
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+CERTIFICATE = {
+    "log_C": "log of the penalty C",
+    "log_scale": "log of the unit of the next two",
+    "primal_value": "1/2 |W|^2 + C times the slack",
+    "dual_value": "the same at the optimum",
+    "relative_gap": "between the two: zero if optimal",
+    "stationarity": "expansion against W",
+    "feasibility": "share of C by which a bound is missed",
+    "complementarity": "largest share of the gap of one target",
+    "query": "whose SVR: the worst of all positions",
+}
+
+
+LEGEND = """\
+SVR: the worst of an entry's queries or heads, from 0. N x D: keys, before pooling.
+gap: between primal and dual value, relative. diff: largest |f - attention|, f the
+primal's, relative to f and targets. SV: share of support vectors. bound: largest
+error at the keys, by the certificate."""
+
+
+def certificate(primal, certificates):
+    """The certificates of a primal's heads, a column each."""
+    table = _table(f"The SVR that these values solve: {primal}")
+    for heading in ("", *(f"head {s}" if len(certificates) > 1 else "" for s in range(len(certificates))), "meaning"):
+        table.add_column(heading, justify="right" if heading != "meaning" and table.columns else "left", no_wrap=True)
+    for name, meaning in CERTIFICATE.items():
+        values = [getattr(one, name) for one in certificates]
+        if values[0] is not None:
+            table.add_row(name, *(f"{value:.6g}" for value in values), meaning)
+    return table
+
+
+def verified(rows):
+    """The Verified of catalog entries, a row each."""
+    table = _table(None)
+    for heading in ("attention", "SVR", "N x D", "primal", "dual", "gap", "diff", "SV", "bound", ""):
+        table.add_column(heading, justify="left" if heading == "attention" else "right", no_wrap=True)
+    for row in rows:
+        which = f"head {row.head}" if row.head is not None else f"{row.query}/{row.svrs}"
+        table.add_row(
+            row.name,
+            which if row.svrs > 1 else "",
+            f"{row.keys}x{row.dimension}",
+            f"{row.primal_value:.4g}",
+            f"{row.dual_value:.4g}",
+            f"{row.relative_gap:.0e}",
+            f"{row.difference:.0e}",
+            f"{row.support_vectors:.0%}",
+            f"{row.error_bound:.0e}",
+            "[green]pass[/]" if row.passed else "[red]fail[/]",
+        )
+    return table
+
+
+def verdict(rows):
+    """A line: how many were verified, and which failed."""
+    failed = [row.name for row in rows if not row.passed]
+    passed = f"[red]failed: {', '.join(failed)}[/]" if failed else "[green]all passed[/]: primal = dual = attention"
+    svrs = sum(row.svrs for row in rows)
+    plural = "y" if len(rows) == 1 else "ies", "" if svrs == 1 else "s"
+    return f"{len(rows)} catalog entr{plural[0]}, {svrs} SVR{plural[1]}: {passed}"
+
+
+def benchmarks(results):
+    """The rows of `bench.run`, beside the most that each should measure."""
+    table = _table("Measured, and the most it should be")
+    for heading in ("what", "measured", "at most", ""):
+        table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
+    for row in results["rows"]:
+        most, measured = row["at_most"], row["measured"]
+        met = "" if most is None else "[green]met[/]" if measured <= most else "[red]missed[/]"
+        table.add_row(row["what"], f"{measured:.3g}", "" if most is None else f"{most:g}", met)
+    return table
+
+
+def plain(x):
+    """Numbers for JSON: infinity and NaN, which it does not have, as None."""
+    if isinstance(x, dict):
+        return {key: plain(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [plain(value) for value in x]
+    if isinstance(x, np.ndarray | np.generic):
+        return plain(x.tolist())
+    return None if isinstance(x, float) and not np.isfinite(x) else x
+
+
+def _table(title):
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
