@@ -34,6 +34,7 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     real = checks.mask("key_mask", key_mask, k.shape[-2])
     real_query = checks.mask("query_mask", query_mask, q.shape[-2])
     _check_shapes(primal, q, k, v, real, real_query)
+    q = _with_leading_axes(q, k, v, real, real_query)
     convolutions, transforms = parts(primal.transform)
     for convolution in convolutions:
         causal = isinstance(primal.support, Causal)
@@ -110,6 +111,8 @@ def normalizer(primal, w):
     if primal.normalizer == "one":
         return np.ones((*w.shape[:-1], 1))
     h = w.sum(axis=-1, keepdims=True)
+    if not np.isfinite(constant(h)).all():
+        raise ValueError(f"{primal.kernel} of these queries and keys is NaN or too large for a float; scale them down")
     size = abs(constant(h)) if hasattr(primal.kernel, "log_gram") else abs(constant(w)).sum(axis=-1, keepdims=True)
     if (abs(constant(h)) <= 1e-12 * size).any():
         raise ValueError(f"h(x) = sum_j <Phi(x), Phi(k_j)> is near zero: the terms of {primal.kernel} cancel")
@@ -174,6 +177,12 @@ def _fill(x, real):
 
 def _leading(q, k, v, real):
     return np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2], real.shape[:-1])
+
+
+def _with_leading_axes(q, k, v, real, real_query):
+    """q with all leading axes of the result, so that it does not depend on what is masked."""
+    lead = np.broadcast_shapes(_leading(q, k, v, real), real_query.shape[:-1])
+    return q if q.shape[:-2] == lead else q + np.zeros((*lead, 1, 1))
 
 
 def _check_shapes(primal, q, k, v, real, real_query):

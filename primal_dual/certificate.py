@@ -13,7 +13,7 @@ import numpy as np
 
 from primal_dual import checks
 from primal_dual.primal import Heads
-from primal_dual.programs import best_bias, relative_gap
+from primal_dual.programs import best_bias, feasible, relative_gap
 from primal_dual.supports import Everything, positions
 from primal_dual.svr import headed, pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
@@ -29,10 +29,10 @@ class Certificate:
     targets (n, Dv); log_C, the natural logarithm of C itself; primal_value and dual_value in units of exp(log_scale);
     relative_gap = (P - D) / max(|P|, |D|, 0.01 C sum |y|); query: whose SVR, under a sparse support; bias (Dv,).
 
-    stationarity: max_jd |f(k_j) - b - sum_i delta_i.z_i z_j|, relative to max |f|: how far the expansion is from W.
+    stationarity: max_jd |f(k_j) - sum_i delta_i z_i.z_j|, relative to max |f|: how far the expansion is from W.
     feasibility: by what share of C the dual constraints are violated, |delta| <= C and, with a bias, sum_j delta_j = 0.
-    complementarity: max_jd of C xi_jd + epsilon |delta_jd| - (y_jd - f_jd) delta_jd >= 0, the share of the gap that is
-    due to one target, relative to the scale of the gap: zero where every slack belongs to a delta at its bound.
+    complementarity: max_jd of C xi_jd + epsilon |delta_jd| - (y_jd - f_jd - b_d) delta_jd >= 0, the share of the gap
+    that is due to one target, relative to the scale of the gap: zero where every slack belongs to a delta at its bound.
     """
 
     targets: np.ndarray
@@ -75,7 +75,7 @@ def certify(primal, keys, values, *, targets=None, C=None, epsilon=0.0, query=No
     """
     options = dict(C=C, epsilon=epsilon)
     if isinstance(primal, Heads):
-        headed(primal, keys=keys, values=values, targets=targets)
+        headed(primal, keys=keys, values=values, **({} if targets is None else {"targets": targets}))
         targets = [None] * len(primal) if targets is None else targets
         each = zip(primal, keys, values, targets, strict=True)
         return tuple(certify(p, k, v, targets=y, query=query, **options) for p, k, v, y in each)
@@ -114,7 +114,13 @@ def _certificate(train, values, targets, C, epsilon, query):
         C or 1.0
     )
     P = square / 2 + C * xi.sum()
-    D = -square / 2 - epsilon * abs(delta).sum() + (y * delta).sum() if feasibility <= ROUNDING else -np.inf
+    D = -np.inf
+    if feasibility <= ROUNDING:
+        # The dual value is that of the nearest feasible delta + e: |W|^2 grows by 2 e.f and at most (sum |e| |z|)^2.
+        length = np.exp(train.log_norms(train.keys) + log_scale / 2)[:, None]
+        e = C * feasible(delta / (C or 1.0), train.primal.bias, length[:, 0] ** 2) - delta
+        longer = 2 * (e * f).sum() + ((abs(e) * length).sum(axis=0) ** 2).sum()
+        D = -(square + longer) / 2 - epsilon * abs(delta + e).sum() + (y * (delta + e)).sum()
     size = C * abs(y).sum()
     shares = C * xi + epsilon * abs(delta) - (y - f - b) * delta
     largest = max(abs(P), 0.01 * size) or 1.0

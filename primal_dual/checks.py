@@ -1,9 +1,12 @@
 """Checks of input: a `ValueError` that names what was expected and what came."""
 
 import numbers
+import sys
 
 import numpy as np
 from autograd.tracer import getval, isbox
+
+LARGEST = sys.float_info.max
 
 
 def array(name, x, shape):
@@ -45,15 +48,26 @@ def primal(x):
 
 def mask(name, x, length):
     """`x` as an array of booleans (..., length); all True for None."""
-    x = np.ones(length, bool) if x is None else np.asarray(x)
-    if x.dtype != bool or x.ndim < 1 or x.shape[-1] != length:
+    x = np.ones(length, bool) if x is None else booleans(name, x)
+    if x.ndim < 1 or x.shape[-1] != length:
         raise ValueError(f"{name}: expected booleans (..., {length}); got {x.dtype} {x.shape}")
+    return x
+
+
+def booleans(name, x):
+    """A copy of `x` as an array of booleans."""
+    try:
+        x = np.array(x)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array of booleans; got a ragged list") from error
+    if x.dtype != bool:
+        raise ValueError(f"{name}: expected an array of booleans; got {x.dtype} {x.shape}")
     return x
 
 
 def number(name, x, *, above=None, least=None):
     """A finite real number, > `above` or >= `least`."""
-    good = isinstance(x, numbers.Real) and not isinstance(x, bool) and np.isfinite(x)
+    good = isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) <= LARGEST
     if not good or (above is not None and x <= above) or (least is not None and x < least):
         bound = f" > {above}" if above is not None else f" >= {least}" if least is not None else ""
         raise ValueError(f"{name}: expected a finite number{bound}; got {x!r}")

@@ -20,15 +20,13 @@ def self_attention(params, x, primal, key_mask=None):
     """
     x = checks.array("x", x, "N E")
     H = len(primal) if isinstance(primal, Heads) else 1
-    wide = np.shape(getval(params["W_Q"]))[-1] if "W_Q" in params else 0
-    for name in ("W_Q", "W_K", "W_V", "W_O"):
-        shape = np.shape(getval(params[name])) if name in params else None
-        width = shape[-1 if name != "W_O" else 0] if shape and len(shape) == 2 else 0
-        expected = (x.shape[-1], width) if name != "W_O" else (width, x.shape[-1])
-        if shape != expected or not width or width % H or (name == "W_K" and width != wide):
-            raise ValueError(
-                f"{name}: expected (E, H Dh), W_O (H Dh, E), with E = {x.shape[-1]} and H = {H}; got {shape}"
-            )
+    shapes = {name: _shape(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    wide, deep, E = shapes["W_Q"][-1], shapes["W_V"][-1], x.shape[-1]
+    fitting = {"W_Q": (E, wide), "W_K": (E, wide), "W_V": (E, deep), "W_O": (deep, E)}
+    for name, shape in fitting.items():
+        if shapes[name] != shape or not wide or not deep or wide % H or deep % H:
+            expected = f"(E, H Dh), W_O (H Dh, E), with E = {E} and H = {H}"
+            raise ValueError(f"{name}: expected {expected}; got {', '.join(f'{n} {s}' for n, s in shapes.items())}")
     q, k, v = (_split(x @ params[name], H) for name in ("W_Q", "W_K", "W_V"))
     heads = primal if isinstance(primal, Heads) else Heads(primal)
     f = np.swapaxes(attention(heads, q, k, v, key_mask, query_mask=key_mask), -2, -3)
@@ -40,14 +38,16 @@ def encoder(params, tokens, primal, key_mask=None):
 
         x = tokens W_E + b_E + P;   x = norm(x + attention);   x = norm(x + relu(x W_1 + b_1) W_2 + b_2), a layer each
 
-    params: as `encoder_params` makes them. Raises ValueError for more tokens than positions P and what
-    `self_attention` refuses.
+    params: as `encoder_params` makes them. key_mask (..., N): True = a real token. Raises ValueError for more tokens
+    than positions P, a missing parameter, and what `self_attention` refuses.
     """
     tokens = checks.array("tokens", tokens, "N F")
-    N, positions = tokens.shape[-2], params["P"].shape[0]
-    if positions < N or tokens.shape[-1] != params["W_E"].shape[0]:
-        expected = f"(..., N <= {positions}, {params['W_E'].shape[0]})"
-        raise ValueError(f"tokens: expected {expected}; got {tokens.shape}")
+    N, positions, F = tokens.shape[-2], _shape(params, "P")[0], _shape(params, "W_E")[0]
+    missing = {"b_E", "layers", "W", "b"} - set(params)
+    if missing:
+        raise ValueError(f"params: expected those of encoder_params; got none named {', '.join(sorted(missing))}")
+    if positions < N or tokens.shape[-1] != F:
+        raise ValueError(f"tokens: expected (..., N <= {positions}, {F}); got {tokens.shape}")
     x = tokens @ params["W_E"] + params["b_E"] + params["P"][:N]
     for layer in params["layers"]:
         x = _norm(self_attention(layer, x, primal, key_mask))
@@ -58,7 +58,11 @@ def encoder(params, tokens, primal, key_mask=None):
 
 
 def encoder_params(rng, *, features, tokens, classes, heads=1, width=32, layers=1):
-    """Random parameters of an encoder for at most `tokens` tokens of `features` numbers each; rng: numpy Generator."""
+    """Random parameters of an encoder for at most `tokens` tokens of `features` numbers each; rng: numpy Generator.
+
+    W_E (features, width), b_E, P (tokens, width); layers of W_Q, W_K, W_V, W_O (width, width), W_1 (width, 2 width),
+    b_1, W_2 (2 width, width), b_2; W (width, classes), b. Raises ValueError for a width that is no multiple of `heads`.
+    """
     if width % heads:
         raise ValueError(f"width: expected a multiple of {heads} heads; got {width}")
 
@@ -81,6 +85,16 @@ def encoder_params(rng, *, features, tokens, classes, heads=1, width=32, layers=
         "W": normal(width, classes),
         "b": np.zeros(classes),
     }
+
+
+def _shape(params, name):
+    try:
+        shape = np.shape(getval(params[name]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"params: expected a dictionary with {name}; got none") from error
+    if len(shape) != 2:
+        raise ValueError(f"{name}: expected a matrix; got shape {shape}")
+    return shape
 
 
 def _split(x, H):

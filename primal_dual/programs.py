@@ -62,7 +62,9 @@ def _solve(problem, solver, options):
 
     solver = str(solver).upper()
     if solver not in cp.installed_solvers():
-        raise ValueError(f"solver: expected one that is installed, {', '.join(cp.installed_solvers())}; got {solver!r}")
+        mend = "; it comes with pip install 'primal-dual-attention[piqp]'" if solver == "PIQP" else ""
+        installed = ", ".join(cp.installed_solvers())
+        raise ValueError(f"solver: expected one that is installed, {installed}; got {solver!r}{mend}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of inaccuracy: the gap tells it
@@ -111,7 +113,8 @@ def refine(u, Q, y, epsilon, bias, steps=20):
     """Bring a dual solution u (n,) of an interior-point solver to the last digits, where its gap is not there yet.
 
     Semismooth Newton steps: where u_j + (y - Q u - b)_j / Q_jj, less the tube, lies inside the box, u_j is free and
-    solves the linear equations |y - Q u - b| = epsilon; elsewhere it is 0 or +-1. The u of the smallest gap is kept.
+    solves the linear equations |y - Q u - b| = epsilon; elsewhere it is 0 or +-1. Returns the u of the smallest gap,
+    and that relative gap.
     """
 
     def measured(u):
@@ -135,7 +138,7 @@ def refine(u, Q, y, epsilon, bias, steps=20):
         gap, candidate, _ = measured(step)
         if gap < best:
             best, u = gap, candidate
-    return u
+    return u, best
 
 
 def _equations(Q, rest, total, b, bias):

@@ -53,18 +53,21 @@ class Causal:
         return j <= i
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask:
     """table[i, j], an (M, N) array of booleans, shared by batch and heads; compared by identity."""
 
     table: numpy.ndarray
 
     def __post_init__(self):
-        table = numpy.array(self.table)
-        if table.dtype != bool or table.ndim != 2 or 0 in table.shape:
+        table = checks.booleans("Mask: table", self.table)
+        if table.ndim != 2 or 0 in table.shape:
             raise ValueError(f"Mask: expected an (M, N) table of booleans; got {table.dtype} {table.shape}")
         table.setflags(write=False)
         object.__setattr__(self, "table", table)
+
+    def __repr__(self):
+        return f"Mask(table of {self.table.shape[0]} x {self.table.shape[1]})"
 
     def sees(self, i, j):
         return self.table[i, j]

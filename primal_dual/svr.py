@@ -18,6 +18,7 @@ from primal_dual.programs import dual_program, feasible, primal_program, refine,
 from primal_dual.training_set import TrainingSet, training_set
 
 LARGEST = 1e14  # C |z_j|^2 up to which the dual is solved as it is
+ENOUGH = 1e-12  # relative gap of an output that needs no second try
 MOST_EXPLICIT = 2_000  # features up to which the primal is solved in Phi itself
 
 
@@ -33,12 +34,11 @@ class PrimalSolution:
     bias: np.ndarray
     value: float
     relative_gap: float
-    _features: object = field(repr=False)
-    _training_set: TrainingSet = field(repr=False)
+    _features: "Features" = field(repr=False)
 
     def predict(self, x):
         """f(x) = W Phi(T x)/h(x) + b, (M, D) -> (M, Dv)."""
-        return self._features(self._training_set.convolve(x)) @ self.weight.T + self.bias
+        return self._features(self._features.train.convolve(x)) @ self.weight.T + self.bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,7 @@ class HeadSolutions:
 
     def predict(self, x):
         """(H, M, D) -> (H, M, Dv)."""
+        headed(self.heads, x=x)
         return np.stack([head.predict(one) for head, one in zip(self.heads, x, strict=True)])
 
 
@@ -100,21 +101,22 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
         return _each_head(solve_primal, primal, keys, targets, C, epsilon, query, solver, solver_options)
     train, y = _posed(primal, keys, targets, C, epsilon, query)
     unit = abs(y).max() or 1.0
-    y, epsilon = y / unit, epsilon / unit
-    with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
-        features, R = _features(train, np.log(C / unit))
+    y, epsilon, log_C = y / unit, epsilon / unit, np.log(C) - np.log(unit)
+    features = Features.of(train)
+    R = features.at_keys(log_C)
     if not np.isfinite(R).all():
         raise ValueError(f"keys: expected less spread than that of log h, {np.ptp(train.log_h):.3g}: scale them down")
     minimise = primal_program(R, epsilon, primal.bias, solver, solver_options)
     w, u = (np.array(columns).T for columns in zip(*map(minimise, y.T), strict=True))
     w, u, P, D, b = _with_values(R, w, u, y, epsilon, primal.bias)
     if solver_options is None:
-        u = np.array([refine(a, R @ R.T, t, epsilon, primal.bias) for a, t in zip(u.T, y.T, strict=True)]).T
+        u = np.array([refine(a, R @ R.T, t, epsilon, primal.bias)[0] for a, t in zip(u.T, y.T, strict=True)]).T
         refined = _with_values(R, R.T @ u, u, y, epsilon, primal.bias)
         better = refined[2] - refined[3] < P - D
         w, u, P, D, b = (np.where(better, new, old) for new, old in zip(refined, (w, u, P, D, b), strict=True))
     gap = relative_gap(P.sum(), D.sum(), abs(y).sum())
-    return PrimalSolution(np.sqrt(C * unit) * w.T, b * unit, C * unit * P.sum(), gap, features, train)
+    scale = np.sqrt(C) * np.sqrt(unit)
+    return PrimalSolution(scale * w.T, b * unit, float(C * unit * P.sum()), float(gap), features)
 
 
 def _with_values(R, w, u, y, epsilon, bias):
@@ -131,7 +133,7 @@ def solve_dual(primal, keys, targets, *, C, epsilon, query=None, solver="CLARABE
         return _each_head(solve_dual, primal, keys, targets, C, epsilon, query, solver, solver_options)
     train, y = _posed(primal, keys, targets, C, epsilon, query)
     u, v, b, D, gap = expand(train, y, np.log(C), epsilon, solver, solver_options)
-    return DualSolution(C * np.maximum(u, 0), C * np.maximum(-u, 0), train.spread(v), b, C * D, gap, train)
+    return DualSolution(C * np.maximum(u, 0), C * np.maximum(-u, 0), train.spread(v), b, float(C * D), gap, train)
 
 
 def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
@@ -139,24 +141,39 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
 
     -> u = delta/C (n, Dv), values v = delta/h (n, Dv), bias (Dv,), dual value over C, relative gap.
     """
-    bias = train.primal.bias
-    w, top, sign, log_h = train.own_rows
+    bias, unit = train.primal.bias, abs(y).max() or 1.0
+    y, epsilon, log_C = y / unit, epsilon / unit, log_C - np.log(unit)
     # Where C |z_j|^2 is beyond LARGEST, u_j is searched for in a smaller box, so that Q has no infinity.
     log_d = train.log_norms(train.keys)[:, None] + log_C / 2
     excess = np.maximum(0, log_d - np.log(LARGEST) / 2)
     d = np.exp(log_d - excess)
     Q = d * train.cosines * d.T
-    few = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1]) <= len(Q) / 4
-    R = _features(train, log_C)[1] * np.exp(-excess) if few else None
+    features = Features.of(train)
+    few = features.basis is None and features.count <= len(Q) / 4
+    R = features.at_keys(log_C) * np.exp(-excess) if few else None
     maximise = dual_program(Q, R, np.exp(-excess[:, 0]), epsilon, bias, solver, solver_options)
     u = np.array([maximise(column) for column in y.T]).T
     if solver_options is None and not excess.any():
-        u = np.array([refine(a, Q, b, epsilon, bias) for a, b in zip(u.T, y.T, strict=True)]).T
+        u = _refined(features, u, Q, y, log_C, epsilon, bias, solver)
     u = feasible(u, bias, np.diag(Q))
+    w, top, sign, log_h = train.own_rows
     v = u * sign * np.exp(np.minimum(log_C - log_h, 700))
     f = w @ v * sign * np.exp(top - log_h)
     P, D, b = values(f, (u * f).sum(axis=0), u, y, epsilon, bias)
-    return u, v, b, D.sum(), relative_gap(P.sum(), D.sum(), abs(y).sum())
+    return u, v * unit, b * unit, float(D.sum() * unit), float(relative_gap(P.sum(), D.sum(), abs(y).sum()))
+
+
+def _refined(features, u, Q, y, log_C, epsilon, bias, solver):
+    """u refined; where that leaves a gap, the multipliers of the primal program refined, if theirs is smaller."""
+    each = [refine(a, Q, t, epsilon, bias) for a, t in zip(u.T, y.T, strict=True)]
+    if max(gap for _, gap in each) > ENOUGH:
+        minimise = primal_program(features.at_keys(log_C), epsilon, bias, solver, None)
+        again = (
+            refine(minimise(t)[1], Q, t, epsilon, bias) if gap > ENOUGH else (a, gap)
+            for (a, gap), t in zip(each, y.T, strict=True)
+        )
+        each = [min(pair, key=lambda solved: solved[1]) for pair in zip(each, again, strict=True)]
+    return np.array([a for a, _ in each]).T
 
 
 def _posed(primal, keys, targets, C, epsilon, query):
@@ -175,28 +192,46 @@ def pooled_rows(name, y, train):
     return train.pool(y) if len(y) == len(train.members) else y
 
 
-def _features(train, log_C):
-    """The function x -> z(x), (M, D) -> (M, F), and sqrt(C) times its value at the training points.
+@dataclass(frozen=True, eq=False)
+class Features:
+    """x -> z(x), (M, D) -> (M, F): Phi(T x)/h(x) where Phi is finite and small, and `basis` is None.
 
-    Phi(T x)/h(x) where Phi is finite and small. Else the coordinates of z(x) in the span of the z_j: with d_j = |z_j|
-    and cosines U S U', they are d_j U S^(1/2) at the training points, and <z(x), z_j>/d_j U S^(-1/2) at x.
+    Else the coordinates of z(x) in the span of the z_j: with |z_j| and the cosines U S U' between them, `basis` (n, F)
+    is U S^(-1/2), and z(x) is made of <z(x), z_j>/|z_j|.
     """
-    kernel, keys = train.primal.kernel, train.keys
-    if hasattr(kernel, "feature_count") and kernel.feature_count(keys.shape[1]) <= MOST_EXPLICIT:
 
-        def explicit(x, log_C=0.0):
-            _, _, sign, log_h = train.rows(x)
-            if hasattr(kernel, "log_features"):
-                return np.exp(kernel.log_features(train.transform(x)) - log_h + log_C / 2) * sign
-            return kernel.features(train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
+    train: TrainingSet
+    basis: np.ndarray | None
+    count: int
 
-        return explicit, explicit(keys, log_C)
-    S, U = np.linalg.eigh(train.cosines)
-    kept = len(S) * np.finfo(float).eps * S[-1] < S
-    basis = U[:, kept] / np.sqrt(S[kept])
-    norms = train.log_norms(keys)
-    at_keys = np.exp(norms + log_C / 2)[:, None] * U[:, kept] * np.sqrt(S[kept])
-    return lambda x: train.gram(x, -norms) @ basis, at_keys
+    @classmethod
+    def of(cls, train):
+        """The features of a training set."""
+        count = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1])
+        if count <= MOST_EXPLICIT:
+            return cls(train, None, count)
+        S, U = np.linalg.eigh(train.cosines)
+        kept = len(S) * np.finfo(float).eps * S[-1] < S
+        return cls(train, U[:, kept] / np.sqrt(S[kept]), int(kept.sum()))
+
+    def __call__(self, x):
+        if self.basis is None:
+            return self._explicit(x, 0.0)
+        return self.train.gram(x, -self.train.log_norms(self.train.keys)) @ self.basis
+
+    def at_keys(self, log_C):
+        """sqrt(C) z_j, (n, F)."""
+        with np.errstate(over="ignore", invalid="ignore"):  # for the caller to tell
+            if self.basis is None:
+                return self._explicit(self.train.keys, log_C)
+            norms = np.exp(self.train.log_norms(self.train.keys) + log_C / 2)
+            return norms[:, None] * (self.train.cosines @ self.basis)
+
+    def _explicit(self, x, log_C):
+        kernel, (_, _, sign, log_h) = self.train.primal.kernel, self.train.rows(x)
+        if hasattr(kernel, "log_features"):
+            return np.exp(kernel.log_features(self.train.transform(x)) - log_h + log_C / 2) * sign
+        return kernel.features(self.train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
 
 
 def _each_head(solve, heads, keys, targets, C, epsilon, query, solver, options):
@@ -208,5 +243,6 @@ def _each_head(solve, heads, keys, targets, C, epsilon, query, solver, options):
 def headed(heads, **arrays):
     """ValueError for arrays without a first axis of one entry a head."""
     for name, x in arrays.items():
-        if x is not None and (np.ndim(x[0]) < 2 or len(x) != len(heads)):
-            raise ValueError(f"{name}: expected ({len(heads)}, N, ...), one of each head of Heads; got {np.shape(x)}")
+        if np.ndim(x) < 1 or len(x) != len(heads) or any(np.ndim(one) != 2 for one in x):
+            got = np.shape(x) if np.ndim(x) else type(x).__name__
+            raise ValueError(f"{name}: expected ({len(heads)}, N, ...), one of each head of Heads; got {got}")

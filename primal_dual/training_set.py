@@ -12,7 +12,7 @@ import numpy as np
 from primal_dual import checks
 from primal_dual.attention import attention, kernel_rows, normalizer, pool
 from primal_dual.primal import Primal
-from primal_dual.supports import Causal, Everything, check_size, positions, sees
+from primal_dual.supports import Causal, Everything, Mask, check_size, positions, sees
 from primal_dual.transforms import Identity, fit, parts
 
 
@@ -131,8 +131,10 @@ def training_set(primal, keys, query=None):
     check_size(primal.support, positions(primal.support, len(keys)), len(keys))
     if query is not None:
         checks.integer("query", query, 0)
-        if query >= positions(primal.support, len(keys)):
-            raise ValueError(f"query: expected one of {positions(primal.support, len(keys))} positions; got {query}")
+        if isinstance(primal.support, Mask) and query >= len(primal.support.table):
+            raise ValueError(
+                f"query: expected one of the {len(primal.support.table)} rows of {primal.support}; got {query}"
+            )
     elif not isinstance(primal.support, Everything):
         raise ValueError(
             f"query: expected a position, since under {primal.support} each query has an SVR of its own; got None"

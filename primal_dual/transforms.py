@@ -121,7 +121,7 @@ def fit(transforms, keys, real):
     fitted = []
     for part in transforms:
         fitted.append(part.fit(keys, real))
-        shape, keys = keys.shape, fitted[-1](keys)
-        if getattr(keys, "shape", None) != shape:
-            raise ValueError(f"{part}: expected T x of the shape of x, {shape}; got {getattr(keys, 'shape', keys)}")
+        tokens, keys = keys.shape[-2], fitted[-1](keys)
+        if getattr(keys, "shape", (0, 0))[-2:-1] != (tokens,):
+            raise ValueError(f"{part}: expected T x (..., {tokens}, D); got {getattr(keys, 'shape', keys)}")
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys

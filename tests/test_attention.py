@@ -235,6 +235,26 @@ def test_features_far_apart_keep_their_digits():
     close(attention(catalog["linear"], q, k, v), [[expected]])
 
 
+@pytest.mark.parametrize("name", [name for name, primal in catalog.items() if isinstance(primal, Primal)])
+def test_shape_does_not_depend_on_what_is_masked(name):
+    _, _, k, v = draw(0)
+    for real in (np.ones((2, N), bool), np.array([[True] * N, [True] * (N - 1) + [False]])):
+        assert attention(catalog[name], k, k, v, real).shape == (2, N, DV)
+    assert attention(catalog[name], k, k, v, None, query_mask=np.ones((2, N), bool)).shape == (2, N, DV)
+
+
+@pytest.mark.parametrize("name", [name for name, primal in catalog.items() if isinstance(primal, Primal)])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4])
+def test_few_tokens(name, tokens):
+    _, _, k, v = draw(0)
+    f = attention(catalog[name], k[:tokens], k[:tokens], v[:tokens])
+    assert np.isfinite(f).all()
+    if (
+        tokens > 2 and "-bn" not in name
+    ):  # with fewer, or sparse, BatchNorm multiplies by 316, too much for the naive form
+        close(f, naive_attention(catalog[name], k[:tokens], k[:tokens], v[:tokens]))
+
+
 def test_catalog_and_heads():
     assert heads("bn", 3) == Heads(*[Primal(transform=BatchNorm())] * 3)
     assert [primal.scale for primal in heads("sh", 8)] == [1, 1, 2, 2, 4, 4, 8, 8]

@@ -22,6 +22,7 @@ from primal_dual import (
     attention_weights,
     catalog,
     certify,
+    encoder,
     heads,
     self_attention,
     solve_dual,
@@ -162,7 +163,6 @@ def test_other_entries():
         dict(epsilon=np.nan),
         dict(solver="NONE"),
         dict(query=-1),
-        dict(query=7),
         dict(query=0.5),
         dict(keys=NAN),
         dict(keys=K[None]),
@@ -192,7 +192,7 @@ def test_solvers(solve, change):
         dict(epsilon=-1),
         dict(targets=V[:5]),
         dict(query=-1),
-        dict(query=9),
+        dict(query=0.5),
     ],
 )
 def test_certify(change):
@@ -245,3 +245,30 @@ def test_shapes_that_clash_in_a_certificate():
         certify(Primal(), K / 20, V).error_bound(K[:, :2])
     with pytest.raises(ValueError, match="squares a float can hold"):
         certify(Primal(), K / 20, 1e300 * V)
+
+
+def test_heads_without_heads():
+    for keys in (None, 3.0, [], K):
+        with pytest.raises(ValueError, match=r"expected \(1, N, ...\)"):
+            certify(Heads(Primal()), keys, V[None])
+    solution = solve_dual(Heads(Primal()), K[None] / 20, V[None], **SVR)
+    with pytest.raises(ValueError, match=r"expected \(1, N, ...\)"):
+        solution.predict(K)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda: attention(Primal(Polynomial(200, 1.0)), 30 * Q, 30 * K, V),
+        lambda: attention(Primal(), Q, K, V, [[True] * 7, [True]]),
+        lambda: Mask([[True], [True, False]]),
+        lambda: Gaussian(10**400),
+        lambda: encoder({}, K, Primal()),
+        lambda: self_attention(None, K, Primal()),
+        lambda: self_attention({"W_Q": K.T, "W_K": K.T, "W_V": K.T[:, :6], "W_O": K}, K, Primal()),
+    ],
+)
+def test_more_bad_input(f):
+    with pytest.raises(ValueError, match=r"expected|too large"):
+        f()
+    assert repr(Mask(np.ones((5, 7), bool))) == "Mask(table of 5 x 7)"

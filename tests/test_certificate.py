@@ -179,3 +179,29 @@ def test_zero_values():
 def test_heads_need_as_many_keys():
     with pytest.raises(ValueError, match=r"keys: expected \(2, N, ...\), one of each head of Heads; got \(3, 4, 2\)"):
         certify(Heads(Primal(), Primal()), np.ones((3, 4, 2)), np.ones((2, 4, 2)))
+
+
+def test_the_bound_holds_where_a_bias_is_off_by_rounding():
+    """Values that balance to 1e-10 of C only, against large targets."""
+    rng = np.random.default_rng(0)
+    k, y = rng.standard_normal((9, 3)), 1e8 + rng.standard_normal((9, 1))
+    problem = dict(C=training_set(Primal(), k).penalty(10), epsilon=0.0)
+    best = solve_dual(Primal(bias=True), k, y, **problem)
+    h = np.exp(training_set(Primal(), k).log_h)[:, None]
+    for off in (0, 5e-11, -5e-11):
+        values = 0.9995 * best.values
+        values[0] += off * problem["C"] / h[0]
+        certificate = certify(Primal(bias=True), k, values, targets=y, **problem)
+        error = abs(attention(Primal(), k, k, values) + certificate.bias - best.predict(k))[:, 0]
+        assert (error <= certificate.error_bound(k)).all() and certificate.feasibility < 1e-10
+
+
+def test_a_query_beyond_the_keys():
+    rng = np.random.default_rng(0)
+    k, v, x = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), rng.standard_normal((10, 3))
+    certificate = certify(catalog["causal"], k, v, query=9)
+    assert certificate.query == 9 and len(certificate.targets) == 9
+    solution = solve_dual(catalog["causal"], k, v, C=3.0, epsilon=0.1, query=9)
+    np.testing.assert_allclose(
+        solution.predict(x)[9], attention(catalog["causal"], x, k, solution.values)[9], rtol=1e-12
+    )

@@ -1,5 +1,6 @@
 """Primal, dual and attention are one function, for every combination of parts."""
 
+import pickle
 from dataclasses import replace
 
 import cvxpy as cp
@@ -224,3 +225,34 @@ def test_what_is_no_kernel_is_refused():
     for solve in (solve_primal, solve_dual):
         with pytest.raises(ValueError, match="positive semidefinite"):
             solve(Primal(Backwards()), keys, keys, C=1.0, epsilon=0.1)
+
+
+@pytest.mark.parametrize("name", ["softmax", "linear", "causal-bn"])
+def test_solutions_can_be_pickled(name):
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((2, 9, 3))
+    for solve in (solve_primal, solve_dual):
+        solution = solve(catalog[name], keys, targets, C=3.0, epsilon=0.1, query=4)
+        again = pickle.loads(pickle.dumps(solution))
+        np.testing.assert_array_equal(again.predict(keys), solution.predict(keys))
+        assert type(solution.value) is float and type(solution.relative_gap) is float
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3, 1e6])
+def test_predictions_agree_for_targets_of_any_size(size):
+    """For small targets C is out of proportion: the gap opens a little, the functions still agree."""
+    for name in ("softmax", "linear-bn", "taylor", "conv2d", "linear-sh"):
+        keys, targets = np.random.default_rng(2).standard_normal((2, 17, 5))
+        problem = dict(C=training_set(catalog[name], keys).penalty(300), epsilon=0.1 * size)
+        weights = solve_primal(catalog[name], keys, size * targets, **problem)
+        dual = solve_dual(catalog[name], keys, size * targets, **problem)
+        np.testing.assert_allclose(
+            weights.predict(keys), dual.predict(keys), rtol=0, atol=1e-7 * abs(dual.predict(keys)).max()
+        )
+        assert abs(weights.relative_gap) < 1e-10 and abs(dual.relative_gap) < 1e-6
+
+
+def test_a_solver_that_is_missing_names_its_remedy(monkeypatch):
+    monkeypatch.setattr(cp, "installed_solvers", lambda: ["CLARABEL"])
+    with pytest.raises(ValueError, match=r"CLARABEL; got 'PIQP'; it comes with pip install .*piqp"):
+        solve_dual(Primal(), np.eye(3), np.eye(3), C=1.0, epsilon=0.1, solver="piqp")
