@@ -117,7 +117,7 @@ def _certificate(train, values, targets, C, epsilon, query):
     D = -np.inf
     if feasibility <= ROUNDING:
         # The dual value is that of the nearest feasible delta + e: |W|^2 grows by 2 e.f and at most (sum |e| |z|)^2.
-        length = np.exp(train.log_norms(train.keys) + log_scale / 2)[:, None]
+        length = np.exp(train.log_lengths(train.keys)[:, None] - log_h + log_scale / 2)
         e = C * feasible(delta / (C or 1.0), train.primal.bias, length[:, 0] ** 2) - delta
         longer = 2 * (e * f).sum() + ((abs(e) * length).sum(axis=0) ** 2).sum()
         D = -(square + longer) / 2 - epsilon * abs(delta + e).sum() + (y * (delta + e)).sum()

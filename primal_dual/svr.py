@@ -148,13 +148,12 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     excess = np.maximum(0, log_d - np.log(LARGEST) / 2)
     d = np.exp(log_d - excess)
     Q = d * train.cosines * d.T
-    features = Features.of(train)
-    few = features.basis is None and features.count <= len(Q) / 4
-    R = features.at_keys(log_C) * np.exp(-excess) if few else None
+    few = train.feature_count <= min(MOST_EXPLICIT, len(Q) / 4)
+    R = Features.of(train).at_keys(log_C) * np.exp(-excess) if few else None
     maximise = dual_program(Q, R, np.exp(-excess[:, 0]), epsilon, bias, solver, solver_options)
     u = np.array([maximise(column) for column in y.T]).T
     if solver_options is None and not excess.any():
-        u = _refined(features, u, Q, y, log_C, epsilon, bias, solver)
+        u = _refined(train, u, Q, y, log_C, epsilon, bias, solver)
     u = feasible(u, bias, np.diag(Q))
     w, top, sign, log_h = train.own_rows
     v = u * sign * np.exp(np.minimum(log_C - log_h, 700))
@@ -163,11 +162,11 @@ def expand(train, y, log_C, epsilon, solver="CLARABEL", solver_options=None):
     return u, v * unit, b * unit, float(D.sum() * unit), float(relative_gap(P.sum(), D.sum(), abs(y).sum()))
 
 
-def _refined(features, u, Q, y, log_C, epsilon, bias, solver):
+def _refined(train, u, Q, y, log_C, epsilon, bias, solver):
     """u refined; where that leaves a gap, the multipliers of the primal program refined, if theirs is smaller."""
     each = [refine(a, Q, t, epsilon, bias) for a, t in zip(u.T, y.T, strict=True)]
     if max(gap for _, gap in each) > ENOUGH:
-        minimise = primal_program(features.at_keys(log_C), epsilon, bias, solver, None)
+        minimise = primal_program(Features.of(train).at_keys(log_C), epsilon, bias, solver, None)
         again = (
             refine(minimise(t)[1], Q, t, epsilon, bias) if gap > ENOUGH else (a, gap)
             for (a, gap), t in zip(each, y.T, strict=True)
@@ -202,17 +201,15 @@ class Features:
 
     train: TrainingSet
     basis: np.ndarray | None
-    count: int
 
     @classmethod
     def of(cls, train):
         """The features of a training set."""
-        count = getattr(train.primal.kernel, "feature_count", lambda D: np.inf)(train.keys.shape[1])
-        if count <= MOST_EXPLICIT:
-            return cls(train, None, count)
+        if train.feature_count <= MOST_EXPLICIT:
+            return cls(train, None)
         S, U = np.linalg.eigh(train.cosines)
         kept = len(S) * np.finfo(float).eps * S[-1] < S
-        return cls(train, U[:, kept] / np.sqrt(S[kept]), int(kept.sum()))
+        return cls(train, U[:, kept] / np.sqrt(S[kept]))
 
     def __call__(self, x):
         if self.basis is None:

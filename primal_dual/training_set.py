@@ -63,6 +63,11 @@ class TrainingSet:
         h = normalizer(self.primal, w)
         return w, top, np.sign(h), top + np.log(abs(h))
 
+    @property
+    def feature_count(self):
+        """F, the number of the kernel's features; infinite where it gives none."""
+        return getattr(self.primal.kernel, "feature_count", lambda dimension: np.inf)(self.keys.shape[1])
+
     @cached_property
     def own_rows(self):
         """`rows` at the training points themselves."""
@@ -107,13 +112,17 @@ class TrainingSet:
             )
         return (cosines + cosines.T) / 2
 
-    def log_norms(self, x):
-        """log |Phi(T x)/h(x)|, (M,)."""
+    def log_lengths(self, x):
+        """log |Phi(T x)|, (M,)."""
         tx = self.transform(x)[:, None, :]
         kernel = self.primal.kernel
         with np.errstate(divide="ignore", invalid="ignore"):
             square = kernel.log_gram(tx, tx) if hasattr(kernel, "log_gram") else np.log(kernel.gram(tx, tx))
-        return square[:, 0, 0] / 2 - (self.log_h if x is self.keys else self.rows(x)[3][:, 0])
+        return square[:, 0, 0] / 2
+
+    def log_norms(self, x):
+        """log |Phi(T x)/h(x)|, (M,)."""
+        return self.log_lengths(x) - (self.log_h if x is self.keys else self.rows(x)[3][:, 0])
 
     def attend(self, x, values):
         """f(x) by `attention`, x (M, D) convolved already, values (n, Dv)."""
