@@ -35,11 +35,8 @@ def attention(primal, q, k, v, key_mask=None, *, query_mask=None):
     real_query = checks.mask("query_mask", query_mask, q.shape[-2])
     _check_shapes(primal, q, k, v, real, real_query)
     q = _with_leading_axes(q, k, v, real, real_query)
-    convolutions, transforms = parts(primal.transform)
-    for convolution in convolutions:
-        causal = isinstance(primal.support, Causal)
-        q, k = convolution.convolve(q, real_query, causal), convolution.convolve(k, real, causal)
-    q, k = _fill(q, real_query), _fill(k, real)
+    transforms = parts(primal.transform)[1]
+    q, k = _fill(convolved(primal, q, real_query), real_query), _fill(convolved(primal, k, real), real)
     pointwise = all(getattr(part, "pointwise", False) for part in transforms)
     shared = isinstance(primal.support, Everything) or (primal.scale == 1 and pointwise)
     blocks = (_by_shared_training_set if shared else _by_own_training_sets)(
@@ -63,6 +60,13 @@ def attention_weights(primal, q, k, key_mask=None):
     if isinstance(primal, Heads):
         identity = np.stack([identity] * len(primal))
     return attention(primal, q, k, identity, key_mask)
+
+
+def convolved(primal, x, real):
+    """The sequence x (..., N, D) after the convolutions of a primal; tokens that are not real count as zero."""
+    for convolution in parts(primal.transform)[0]:
+        x = convolution.convolve(x, real, isinstance(primal.support, Causal))
+    return x
 
 
 def pool(x, members, scale):

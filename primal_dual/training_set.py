@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from primal_dual import checks
-from primal_dual.attention import attention, kernel_rows, normalizer, pool
+from primal_dual.attention import attention, convolved, kernel_rows, normalizer, pool
 from primal_dual.primal import Primal
-from primal_dual.supports import Causal, Everything, Mask, check_size, positions, sees
+from primal_dual.supports import Everything, Mask, check_size, positions, sees
 from primal_dual.transforms import Identity, fit, parts
 
 
@@ -35,7 +35,7 @@ class TrainingSet:
         x = checks.matrix("x", x, "M D")
         if x.shape[1] != self.keys.shape[1]:
             raise ValueError(f"x: expected shape (M, {self.keys.shape[1]}), as the keys have; got {x.shape}")
-        return _convolve(self.declared, x)
+        return convolved(self.declared, x, np.ones(len(x), bool))
 
     def pool(self, y):
         """(N, Dv), one row a key, to (n, Dv), one a training point."""
@@ -151,11 +151,5 @@ def training_set(primal, keys, query=None):
     members = sees(primal.support, np.array([query or 0]), len(keys))[0]
     if not members.any():
         raise ValueError(f"query {query} sees no key: expected one at least under {primal.support}")
-    pooled, real = pool(_convolve(primal, keys), members, primal.scale)
+    pooled, real = pool(convolved(primal, keys, np.ones(len(keys), bool)), members, primal.scale)
     return TrainingSet(primal, members, pooled[real])
-
-
-def _convolve(primal, x):
-    for convolution in parts(primal.transform)[0]:
-        x = convolution.convolve(x, np.ones(len(x), bool), isinstance(primal.support, Causal))
-    return x
