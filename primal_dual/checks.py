@@ -29,7 +29,7 @@ def array(name, x, shape):
         raise ValueError(
             f"{name}: expected finite numbers; got {np.count_nonzero(~np.isfinite(value))} NaN or infinite"
         )
-    return x if isbox(x) else x.astype(float, copy=False)
+    return x if value.dtype == float else x.astype(float)
 
 
 def matrix(name, x, shape):

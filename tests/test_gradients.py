@@ -3,6 +3,7 @@
 import autograd.numpy as np
 import numpy
 import pytest
+from autograd import value_and_grad
 from autograd.test_util import check_grads
 from hypothesis import given, settings
 
@@ -53,3 +54,13 @@ def test_layer_and_encoder(name):
     x = rng.standard_normal((2, 7, 4))
     check(lambda params, x: self_attention(params, x, primal, real), params["layers"][0], x)
     assert isinstance(primal, Heads)
+
+
+def test_single_precision_and_whole_numbers_become_double():
+    rng = numpy.random.default_rng(0)
+    q, k, v = (rng.integers(-3, 4, size=(5, 3)) for _ in range(3))
+    exact = attention(catalog["bn"], q.astype(float), k, v)
+    for kind in (numpy.float32, numpy.float64):
+        f, gradient = value_and_grad(lambda q: (attention(catalog["bn"], q, k, v) ** 2).sum())(q.astype(kind))
+        assert f == (exact**2).sum() and gradient.dtype == kind
+    assert attention(catalog["bn"], q.tolist(), k, v).tolist() == exact.tolist()
