@@ -65,7 +65,10 @@ def test_verify_other_input(arrays):
 
 def test_verify_fails_with_exit_status_1(monkeypatch):
     """An attention that is off by a millionth is caught."""
-    wrong = lambda *arguments: attention(*arguments) * (1 + 1e-6)  # noqa: E731
+
+    def wrong(*arguments):
+        return attention(*arguments) * (1 + 1e-6)
+
     monkeypatch.setitem(verify.__globals__, "attention", wrong)
     result = run("verify", "softmax", "--dataset", "digits")
     assert result.exit_code == 1 and "failed: softmax" in result.output

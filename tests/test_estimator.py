@@ -22,7 +22,7 @@ from primal_dual import (
 from primal_dual.training_set import training_set
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("primal", ["softmax", "bn", "rbf"])
 def test_check_estimator(primal):
     results = check_estimator(SVRAttention(primal), on_fail=None, on_skip=None)

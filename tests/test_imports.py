@@ -26,4 +26,4 @@ def test_public_names():
     for name in primal_dual.__all__:
         assert getattr(primal_dual, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        primal_dual.nothing  # noqa: B018
+        _ = primal_dual.nothing
