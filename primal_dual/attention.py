@@ -111,12 +111,12 @@ def kernel_rows(primal, x, keys, visible):
 
 
 def normalizer(primal, w):
-    """h(x_i) exp(-top_i), (..., M, 1), from the rows w of `kernel_rows`. ValueError where h is near zero."""
-    if primal.normalizer == "one":
-        return np.ones((*w.shape[:-1], 1))
+    """h(x_i) exp(-top_i), (..., M, 1), from the rows w of `kernel_rows`. ValueError if they overflow or h is near 0."""
     h = w.sum(axis=-1, keepdims=True)
     if not np.isfinite(constant(h)).all():
         raise ValueError(f"{primal.kernel} of these queries and keys is NaN or too large for a float; scale them down")
+    if primal.normalizer == "one":
+        return np.ones(h.shape)
     size = abs(constant(h)) if hasattr(primal.kernel, "log_gram") else abs(constant(w)).sum(axis=-1, keepdims=True)
     if (abs(constant(h)) <= 1e-12 * size).any():
         raise ValueError(f"h(x) = sum_j <Phi(x), Phi(k_j)> is near zero: the terms of {primal.kernel} cancel")

@@ -14,7 +14,7 @@ import numpy as np
 from primal_dual import checks
 from primal_dual.primal import Heads
 from primal_dual.programs import best_bias, feasible, relative_gap
-from primal_dual.supports import Everything, positions
+from primal_dual.supports import svr_queries
 from primal_dual.svr import headed, pooled_rows
 from primal_dual.training_set import TrainingSet, training_set
 
@@ -86,8 +86,7 @@ def certify(primal, keys, values, *, targets=None, C=None, epsilon=0.0, query=No
     keys, values = checks.matrix("keys", keys, "N D"), checks.matrix("values", values, "N Dv")
     if len(keys) != len(values):
         raise ValueError(f"expected as many values as keys; got {values.shape} and {keys.shape}")
-    everywhere = query is None and not isinstance(primal.support, Everything)
-    queries = range(positions(primal.support, len(keys))) if everywhere else [query]
+    queries = svr_queries(primal.support, len(keys)) if query is None else [query]
     every = (_certificate(training_set(primal, keys, i), values, targets, query=i, **options) for i in queries)
     return max(every, key=lambda certificate: certificate.relative_gap)
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from primal_dual import checks, data, report
 from primal_dual.certificate import certify as certify_values
 from primal_dual.primal import Heads, catalog
-from primal_dual.supports import Everything, positions
+from primal_dual.supports import svr_queries
 from primal_dual.verify import svrs
 from primal_dual.verify import verify as verify_primal
 
@@ -189,11 +189,9 @@ def _certify(declared, keys, values):
     """The certificate of each head; the worst of all positions under a support, with a progress bar."""
     if isinstance(declared, Heads):
         return certify_values(declared, keys, values)
-    if isinstance(declared.support, Everything):
-        return (certify_values(declared, keys, values),)
     keys = checks.matrix("keys", keys, "N D")
     with _progress() as progress:
-        queries = progress.track(range(positions(declared.support, len(keys))), description="positions")
+        queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
         each = (certify_values(declared, keys, values, query=query) for query in queries)
         return (max(each, key=lambda certificate: certificate.relative_gap),)
 

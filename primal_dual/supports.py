@@ -88,6 +88,11 @@ def sees(support, queries, keys):
     return seen
 
 
+def svr_queries(support, keys):
+    """The queries that have an SVR of their own where a head attends to itself; [None] where all share one."""
+    return [None] if isinstance(support, Everything) else range(positions(support, keys))
+
+
 def positions(support, keys):
     """How many queries there are where a head attends to itself: a mask's rows, else as many as keys."""
     return len(support.table) if isinstance(support, Mask) else keys

@@ -110,7 +110,8 @@ def solve_primal(primal, keys, targets, *, C, epsilon, query=None, solver="CLARA
     w, u = (np.array(columns).T for columns in zip(*map(minimise, y.T), strict=True))
     w, u, P, D, b = _with_values(R, w, u, y, epsilon, primal.bias)
     if solver_options is None:
-        u = np.array([refine(a, R @ R.T, t, epsilon, primal.bias)[0] for a, t in zip(u.T, y.T, strict=True)]).T
+        Q = R @ R.T
+        u = np.array([refine(a, Q, t, epsilon, primal.bias)[0] for a, t in zip(u.T, y.T, strict=True)]).T
         refined = _with_values(R, R.T @ u, u, y, epsilon, primal.bias)
         better = refined[2] - refined[3] < P - D
         w, u, P, D, b = (np.where(better, new, old) for new, old in zip(refined, (w, u, P, D, b), strict=True))
@@ -225,10 +226,11 @@ class Features:
             return norms[:, None] * (self.train.cosines @ self.basis)
 
     def _explicit(self, x, log_C):
-        kernel, (_, _, sign, log_h) = self.train.primal.kernel, self.train.rows(x)
+        train = self.train
+        kernel, (_, _, sign, log_h) = train.primal.kernel, train.own_rows if x is train.keys else train.rows(x)
         if hasattr(kernel, "log_features"):
-            return np.exp(kernel.log_features(self.train.transform(x)) - log_h + log_C / 2) * sign
-        return kernel.features(self.train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
+            return np.exp(kernel.log_features(train.transform(x)) - log_h + log_C / 2) * sign
+        return kernel.features(train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
 
 
 def _each_head(solve, heads, keys, targets, C, epsilon, query, solver, options):

@@ -55,13 +55,16 @@ class TrainingSet:
 
     def rows(self, x):
         """<Phi(T x), Phi(T k_j)> = w exp(top), and h(x) = sign exp(log_h) -> w (M, n), top, sign, log_h (M, 1)."""
-        with np.errstate(over="ignore", invalid="ignore"):  # told by the check below
-            w, top = kernel_rows(self.primal, self.transform(x), self.transform(self.keys), np.ones((1, 1), bool))
-            finite = np.isfinite(w @ np.ones(w.shape[-1])).all()
-        if not finite:
-            raise ValueError(f"{self.primal.kernel} of these keys is NaN or too large; scale them down")
-        h = normalizer(self.primal, w)
+        keys = self.transformed_keys
+        with np.errstate(over="ignore", invalid="ignore"):  # told by the normaliser
+            w, top = kernel_rows(self.primal, self.transform(x), keys, np.ones((1, 1), bool))
+            h = normalizer(self.primal, w)
         return w, top, np.sign(h), top + np.log(abs(h))
+
+    @cached_property
+    def transformed_keys(self):
+        """T k_j, (n, D)."""
+        return self.transform(self.keys)
 
     @property
     def feature_count(self):
@@ -95,7 +98,7 @@ class TrainingSet:
     @cached_property
     def cosines(self):
         """The Gram matrix of the z_j at unit length, (n, n). ValueError where it is none: the kernel is no kernel."""
-        kernel, x = self.primal.kernel, self.transform(self.keys)
+        kernel, x = self.primal.kernel, self.transformed_keys
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # told by the check below
             if hasattr(kernel, "log_gram"):
                 a = kernel.log_gram(x, x)

@@ -8,7 +8,7 @@ from primal_dual.attention import attention
 from primal_dual.certificate import certify
 from primal_dual.primal import Heads
 from primal_dual.programs import relative_gap
-from primal_dual.supports import Everything, positions
+from primal_dual.supports import svr_queries
 from primal_dual.svr import pooled_rows, solve_dual, solve_primal
 from primal_dual.training_set import training_set
 
@@ -50,9 +50,7 @@ def svrs(primal, keys):
         padded = np.pad(keys, ((0, 0), (0, -keys.shape[1] % H)))
         split = np.split(padded, H, axis=1)
         return [(s, *rest) for s in range(H) for _, *rest in svrs(primal.primals[s], split[s])]
-    if isinstance(primal.support, Everything):
-        return [(None, primal, keys, None)]
-    return [(None, primal, keys, query) for query in range(positions(primal.support, len(keys)))]
+    return [(None, primal, keys, query) for query in svr_queries(primal.support, len(keys))]
 
 
 def verify(name, primal, keys, targets, *, C=10.0, epsilon=0.1, solver="CLARABEL", advance=lambda: None):
