@@ -18,10 +18,10 @@ CERTIFICATE = {
 
 
 LEGEND = """\
-SVR: the worst of an entry's queries or heads, from 0. N x D: keys, before pooling.
-gap: between primal and dual value, relative. diff: largest |f - attention|, f the
-primal's, relative to f and targets. SV: share of support vectors. bound: largest
-error at the keys, by the certificate."""
+SVR: the worst of an entry's queries or heads, from 0. N x D: keys, unpooled.
+gap: between primal and dual value, relative. diff: largest |f - attention|,
+f the primal's, relative to f and targets. SV: share of support vectors.
+bound: largest error at the keys, by the certificate."""
 
 
 def certificate(primal, certificates):
