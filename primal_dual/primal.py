@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from primal_dual import checks
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Taylor
@@ -56,6 +57,14 @@ class Heads:
         if wrong or not primals:
             raise ValueError(f"Heads: expected one Primal or more; got {wrong[0] if wrong else 'none'!r}")
         object.__setattr__(self, "primals", primals)
+
+    @cached_property
+    def groups(self):
+        """The heads by their primal, ((primal, (head, head, ...)), ...): those of one primal can share a call."""
+        members = {}
+        for s, primal in enumerate(self.primals):
+            members.setdefault(primal, []).append(s)
+        return tuple((primal, tuple(heads)) for primal, heads in members.items())
 
     def __len__(self):
         return len(self.primals)

@@ -1,0 +1,145 @@
+"""Attention: the support vector expansion of a primal's SVR, the torch twin of primal_dual.attention."""
+
+from typing import NamedTuple
+
+import torch
+
+from primal_dual.primal import Heads
+from primal_dual.supports import check_size
+from primal_dual.transforms import BatchNorm, Identity, parts
+from torch_impl import checks
+from torch_impl.expansion import expansion
+from torch_impl.seen import seen
+from torch_impl.transforms import TensorBatchNorm, convolve
+
+recorder = None  # a list while torch_impl.certify_module listens
+
+
+def attention(
+    primal,
+    q,
+    k,
+    v,
+    key_mask=None,
+    *,
+    query_mask=None,
+    attn_mask=None,
+    is_causal=False,
+    dropout_p=0.0,
+    beta=None,
+    taps=None,
+):
+    """f(q_i) = sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i), without the bias b -> (..., M, Dv).
+
+    q (..., M, D), k (..., N, D), v (..., N, Dv), key_mask (..., N) and query_mask (..., M) as in primal_dual.attention.
+    For Heads, q, k and v have the head axis before their last two, the key and query masks none.
+
+    attn_mask (..., M, N), booleans with True where a query may attend, or floats: -inf hides a key and anything else is
+    added to its logit (averaged over a pool). It and is_causal, key j <= query i, intersect with the primal's support;
+    statistics, pools and convolutions follow. One row, (..., 1, N), is a key mask. beta, a tensor that broadcasts
+    against (..., M, D), or (H,) for Heads, is used in place of BatchNorm's; taps, one of the Convolution's shape, in
+    place of its kernel.
+
+    A query that sees no key gets zero. Values are not checked: where h(x) is zero or overflows, so does f. Raises
+    ValueError for shapes, dtypes and devices that do not fit, and for a part without a torch twin. Source: arXiv
+    2406.13781.
+    """
+    _check(primal, q, k, v, key_mask, query_mask, attn_mask)
+    if recorder is not None:
+        recorder.append(Call(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps))
+    options = dict(is_causal=is_causal, dropout_p=dropout_p, taps=taps)
+    if not isinstance(primal, Heads):
+        return _attention(primal, q, k, v, key_mask, query_mask, attn_mask, beta=beta, **options)
+    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
+    each = []
+    for member, heads in primal.groups:
+        mask = attn_mask
+        if mask is not None and mask.ndim > 2 and mask.shape[-3] == len(primal):
+            mask = _heads(mask, heads)
+        own_beta = beta if beta is None or beta.ndim == 0 else _heads(beta[:, None, None], heads)
+        tensors = (_heads(x, heads) for x in (q, k, v))
+        each.append(_attention(member, *tensors, key_mask, query_mask, mask, beta=own_beta, **options))
+    if len(each) == 1:
+        return each[0]
+    order = [s for _, heads in primal.groups for s in heads]
+    f = torch.cat(each, -3)
+    return f if order == sorted(order) else f[..., [order.index(s) for s in range(len(order))], :, :]
+
+
+def attention_weights(primal, q, k, key_mask=None, **options):
+    """(..., M, N) with weights @ v = attention(primal, q, k, v): a pool's weight is spread evenly over its keys.
+
+    Shapes, options and errors as in `attention`, of which this is the value at v = the identity matrix.
+    """
+    checks.tensor("k", k, "N D")
+    identity = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
+    if isinstance(primal, Heads):
+        identity = identity.expand(len(primal), -1, -1)
+    return attention(primal, q, k, identity, key_mask, **options)
+
+
+class Call(NamedTuple):
+    """What `attention` was called with."""
+
+    primal: object
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    key_mask: torch.Tensor | None
+    attn_mask: torch.Tensor | None
+    is_causal: bool
+    beta: torch.Tensor | None
+    taps: torch.Tensor | None
+
+
+def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, dropout_p, beta, taps):
+    convolutions, transforms = parts(primal.transform)
+    transforms = [part for part in transforms if not isinstance(part, Identity)]
+    if beta is not None:
+        transforms = [TensorBatchNorm(beta, part.eps) if isinstance(part, BatchNorm) else part for part in transforms]
+    context = seen(primal.support, is_causal, key_mask, attn_mask)
+    device = q.device.type
+    if torch.is_autocast_enabled(device):
+        v = v.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):
+        if context.real is not None:
+            k, v = (x.masked_fill(~context.real[..., None], 0) for x in (k, v))
+        for part in convolutions:
+            q = convolve(part, q, query_mask, context.causal, taps)
+            k = convolve(part, k, context.real, context.causal, taps)
+        return expansion(primal, tuple(transforms), q, k, v, context, dropout_p)
+
+
+def _heads(x, heads):
+    """Heads of x (..., H, M, D); neighbours as a view."""
+    first, last = heads[0], heads[-1] + 1
+    return x[..., slice(first, last) if last - first == len(heads) else list(heads), :, :]
+
+
+def _check(primal, q, k, v, key_mask, query_mask, attn_mask):
+    checks.tensor("q", q, "M D")
+    checks.tensor("k", k, "N D")
+    checks.tensor("v", v, "N Dv")
+    checks.alike(q=q, k=k, v=v)
+    (M, D), N = q.shape[-2:], k.shape[-2]
+    if k.shape[-1] != D:
+        raise ValueError(f"q, k: expected the same last axis, D; got {D} and {k.shape[-1]}")
+    if v.shape[-2] != N:
+        raise ValueError(f"k, v: expected as many values as keys, N; got {N} and {v.shape[-2]}")
+    if isinstance(primal, Heads):
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            if x.ndim < 3 or x.shape[-3] != len(primal):
+                raise ValueError(f"{name}: expected (..., {len(primal)} heads, tokens, features); got {tuple(x.shape)}")
+    elif not hasattr(primal, "kernel") or isinstance(primal, type):
+        raise ValueError(f"primal: expected a Primal or Heads, such as catalog['bn']; got {primal!r}")
+    checks.mask("key_mask", key_mask, N, q.device)
+    checks.mask("query_mask", query_mask, M, q.device)
+    checks.attention_mask(attn_mask, M, N, q.device)
+    lead = checks.broadcast(q=q.shape[:-2], k=k.shape[:-2], v=v.shape[:-2])
+    outer = lead[:-1] if isinstance(primal, Heads) else lead
+    masks = {"key_mask": key_mask, "query_mask": query_mask}
+    checks.broadcast(lead=outer, **{name: mask.shape[:-1] for name, mask in masks.items() if mask is not None})
+    if attn_mask is not None:
+        checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])
+    for member in primal if isinstance(primal, Heads) else (primal,):
+        check_size(member.support, M, N)

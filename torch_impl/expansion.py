@@ -1,0 +1,225 @@
+"""The ways to evaluate a support vector expansion: fused where that can be, else as its definition says.
+
+An exponential kernel ends in scaled_dot_product_attention. Batch normalisation is folded into its query: terms that do
+not depend on the key cancel in a softmax, so Attention-BN is softmax attention of (q - beta mu) / (sigma^2 + eps) to
+k - mu. Scaled heads attend to short keys, strided ones to those of their own remainder, a window to three blocks of
+keys. Positive features make it linear. What is left follows the definition, a block of queries at a time.
+
+q, k and v are convolved already, without autocast; v has the dtype of the result, q and k may have a finer one.
+"""
+
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from primal_dual.kernels import Exponential
+from primal_dual.supports import Everything, Strided, Window
+from primal_dual.transforms import BatchNorm
+from torch_impl import statistics
+from torch_impl.linear import linear_attention
+from torch_impl.registry import twin
+from torch_impl.seen import Seen, groups, merged, pool, shares
+from torch_impl.transforms import TensorBatchNorm, fit
+
+BLOCK = 2**24  # numbers in the largest tensor of a block of queries
+
+
+def expansion(primal, transforms, q, k, v, seen, dropout_p):
+    """sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i) over the keys that query i has `seen` -> (..., M, Dv)."""
+    if isinstance(seen.support, Strided) and primal.scale == 1 and seen.allowed is None and seen.one_row:
+        return _by_remainder(primal, transforms, q, k, v, seen, dropout_p)
+    exponential = isinstance(primal.kernel, Exponential) and primal.normalizer == "sum"
+    scale = primal.scale
+    if seen.shared:
+        k, real = pool(k, seen.real, scale)
+        v, _ = pool(v, seen.real, scale)
+        log_weight = _pooled_weight(seen, scale)
+        seen, scale = seen._replace(real=real, log_weight=log_weight), 1
+    while scale == 1 and transforms and getattr(transforms[0], "pointwise", False):
+        apply, k = fit(transforms[:1], k, seen.real)
+        q, transforms = apply(q), transforms[1:]
+    if exponential and len(transforms) == 1 and isinstance(transforms[0], BatchNorm | TensorBatchNorm):
+        moments = _statistics(seen, k, q.shape[-2], scale)
+        if moments is not None:
+            q, k = _folded(transforms[0], q, k, seen.real, *moments)
+            transforms = ()
+    if seen.shared and transforms:
+        apply, k = fit(transforms, k, seen.real)
+        q, transforms = apply(q), ()
+    if transforms or (scale > 1 and not exponential):
+        return _by_own_training_sets(primal, transforms, q, k, v, seen, dropout_p)
+    if scale > 1:
+        return _by_own_pools(primal, q, k, v, seen, dropout_p)
+    if isinstance(seen.support, Window) and seen.allowed is None and seen.one_row:
+        return _by_window(primal, q, k, v, seen, dropout_p)
+    return _by_common_keys(primal, q, k, v, seen, dropout_p)
+
+
+def _by_common_keys(primal, q, k, v, seen, dropout_p):
+    """All queries choose from the same keys, as they are."""
+    kernel, M, columns = primal.kernel, q.shape[-2], slice(0, k.shape[-2])
+    if primal.normalizer == "sum" and isinstance(kernel, Exponential):
+        if seen.only_causal:
+            return _sdpa(kernel, q, k, v, None, dropout_p, is_causal=True)
+        visible = seen.visible(slice(0, M), columns, q.device)
+        return _sdpa(kernel, q, k, v, merged(visible, seen.log_weight), dropout_p)
+    if primal.normalizer == "sum" and hasattr(kernel, "log_features") and seen.by_key and not dropout_p:
+        log_q, log_k = kernel.log_features(q), kernel.log_features(k)
+        return linear_attention(log_q, log_k, v, seen.real, seen.log_weight, is_causal=seen.causal)
+
+    def block(rows):
+        visible = seen.visible(rows, columns, q.device)
+        return _plain(primal, q[..., rows, :], k, v, visible, seen.weight(rows, columns), dropout_p)
+
+    return _in_blocks(block, M, k.shape[-2] * _batch(q, k, v))
+
+
+def _by_remainder(primal, transforms, q, k, v, seen, dropout_p):
+    """Strided: tokens of one remainder see each other alone, so that the remainder becomes a batch axis."""
+    stride, M = seen.support.stride, q.shape[-2]
+    real = torch.ones_like(k[..., 0], dtype=torch.bool) if seen.real is None else seen.real
+
+    def by_remainder(x):
+        return F.pad(x, (0, 0, 0, -x.shape[-2] % stride)).unflatten(-2, (-1, stride)).transpose(-3, -2)
+
+    weight = None if seen.log_weight is None else by_remainder(seen.log_weight.mT).mT
+    seen = Seen(Everything(), seen.causal, by_remainder(real[..., None])[..., 0], None, weight)
+    f = expansion(primal, transforms, *map(by_remainder, (q, k, v)), seen, dropout_p)
+    return f.transpose(-3, -2).flatten(-3, -2)[..., :M, :]
+
+
+def _by_window(primal, q, k, v, seen, dropout_p):
+    """Blocks of queries, each against its own keys and `radius` more on either side."""
+    radius, (M, N) = seen.support.radius, (q.shape[-2], k.shape[-2])
+    size = max(radius, 32)
+    width, blocks = size + 2 * radius, -(-M // size)
+    missing = blocks * size + radius - N
+
+    def around(x):
+        return F.pad(x, (0, 0, radius, missing)).unfold(-2, width, size).mT
+
+    i = torch.arange(blocks * size, device=q.device).reshape(blocks, size, 1)
+    j = torch.arange(-radius, width - radius, device=q.device) + size * torch.arange(blocks, device=q.device)[:, None]
+    j = j[:, None, :]
+    visible = twin(seen.support)(seen.support, i, j) & (j >= 0) & (j < N)
+    if seen.causal:
+        visible = visible & (j <= i)
+    if seen.real is not None:
+        visible = visible & around(seen.real[..., None]).mT
+    weight = None if seen.log_weight is None else around(seen.log_weight.mT).mT
+    q = F.pad(q, (0, 0, 0, blocks * size - M)).unflatten(-2, (blocks, size))
+    blockwise = Seen(Everything(), False, None, visible, weight)
+    return _by_common_keys(primal, q, around(k), around(v), blockwise, dropout_p).flatten(-3, -2)[..., :M, :]
+
+
+def _by_own_pools(primal, q, k, v, seen, dropout_p):
+    """Softmax attention of queries that pool the keys they see: <q, mean k> is the mean of <q, k> over the pool."""
+    M, N, scale = q.shape[-2], k.shape[-2], primal.scale
+    slope = q.shape[-1] ** -0.5 if primal.kernel.scale is None else primal.kernel.scale
+
+    def block(rows):
+        columns = seen.span(rows, N, scale)
+        share, visible = shares(seen.visible(rows, columns, q.device), scale, q.dtype)
+        logits = (q[..., rows, :] * slope) @ k[..., columns, :].mT
+        weight = seen.weight(rows, columns)
+        logits = groups(logits if weight is None else logits + weight, scale)
+        logits = (logits * share).sum(-1).masked_fill(~visible, float("-inf"))
+        top = logits.detach().amax(-1, keepdim=True)
+        w = (logits - torch.where(top > float("-inf"), top, 0)).exp()
+        w = F.dropout(w / w.sum(-1, keepdim=True).clamp_min(1), dropout_p)
+        each = (w[..., None] * share).flatten(-2)[..., : columns.stop - columns.start]
+        return each.to(v.dtype) @ v[..., columns, :]
+
+    return _in_blocks(block, M, N * _batch(q, k, v))
+
+
+def _by_own_training_sets(primal, transforms, q, k, v, seen, dropout_p):
+    """Each query has pools and a T of its own: it is a batch of one query."""
+    M, N, scale = q.shape[-2], k.shape[-2], primal.scale
+
+    def block(rows):
+        columns = seen.span(rows, N, scale)
+        members = seen.visible(rows, columns, q.device)
+        keys, real = pool(k[..., None, columns, :], members, scale)
+        values, _ = pool(v[..., None, columns, :], members, scale)
+        weight = seen.weight(rows, columns)
+        if weight is not None:
+            weight = pool(weight[..., None], members, scale)[0].mT
+        apply, keys = fit(transforms, keys, real)
+        x = apply(q[..., rows, None, :])
+        return _plain(primal, x, keys, values, real[..., None, :], weight, dropout_p)[..., 0, :]
+
+    return _in_blocks(block, M, N * (q.shape[-1] + v.shape[-1]) * _batch(q, k, v))
+
+
+def _plain(primal, q, k, v, visible, log_weight, dropout_p):
+    """The expansion by its kernel matrix, in float32 or better."""
+    precise = torch.promote_types(v.dtype, torch.float32)
+    a = twin(primal.kernel)(primal.kernel, q.to(precise), k.to(precise))
+    if hasattr(primal.kernel, "log_gram"):
+        a = a if log_weight is None else a + log_weight
+        a = a if visible is None else a.masked_fill(~visible, float("-inf"))
+        top = a.detach().amax(-1, keepdim=True)
+        w = (a - torch.where((top > float("-inf")) & (primal.normalizer == "sum"), top, 0)).exp()
+    else:
+        w = a if log_weight is None else a * log_weight.exp()
+        w = w if visible is None else w.masked_fill(~visible, 0)
+    if primal.normalizer == "sum":
+        h = w.sum(-1, keepdim=True)
+        w = w / torch.where(h == 0, 1, h)
+    return (F.dropout(w, dropout_p) @ v.to(precise)).to(v.dtype)
+
+
+def _sdpa(kernel, q, k, v, mask, dropout_p, is_causal=False):
+    """scaled_dot_product_attention with leading axes that broadcast, of which it knows two."""
+    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    if v.dtype == torch.float16:
+        q = q.clamp(-65504, 65504)  # a folded query can be larger; infinite, it would make NaN
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(v.dtype)
+    q, k, v = (_two_leading_axes(x.to(v.dtype), lead) for x in (q, k, v))
+    mask = mask if mask is None or len(lead) == 2 or mask.ndim == 2 else _two_leading_axes(mask, lead)
+    f = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale=kernel.scale)
+    return f.reshape(*lead, *f.shape[-2:])
+
+
+def _two_leading_axes(x, lead):
+    x = x.expand(*lead, *x.shape[-2:])
+    return x[(None,) * (2 - len(lead))] if len(lead) < 2 else x.flatten(0, -4)
+
+
+def _statistics(seen, k, queries, scale):
+    """Mean and variance of the training keys of each query, or None where only the definition gives them."""
+    if seen.shared:
+        return statistics.shared(k, seen.real)
+    if seen.allowed is None and isinstance(seen.support, Everything):
+        return statistics.causal(k, seen.real, queries, scale)
+    if seen.allowed is None and isinstance(seen.support, Window) and scale == 1:
+        radius = seen.support.radius
+        return statistics.window(k, seen.real, queries, radius, 0 if seen.causal else radius)
+    return None
+
+
+def _folded(batch_norm, q, k, real, mu, variance):
+    """The query (q - beta mu) / (sigma^2 + eps), and keys about their mean unless they are rounded already."""
+    q = (q - batch_norm.beta * mu) / (variance + batch_norm.eps)
+    return q, k - statistics.mean(k, real) if k.dtype in (torch.float32, torch.float64) else k
+
+
+def _pooled_weight(seen, scale):
+    return None if seen.log_weight is None else pool(seen.log_weight.mT, seen.real, scale)[0].mT
+
+
+def _in_blocks(block, queries, numbers_a_query):
+    """block(rows) for slices of the queries; what a block would keep for its gradient is computed again instead."""
+    size = max(1, BLOCK // max(1, numbers_a_query))
+    if size >= queries or torch.compiler.is_exporting():
+        return block(slice(0, queries))
+    rows = (slice(i, min(i + size, queries)) for i in range(0, queries, size))
+    return torch.cat([checkpoint(block, some, use_reentrant=False) for some in rows], -2)
+
+
+def _batch(q, k, v):
+    return prod(torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]))

@@ -1,0 +1,125 @@
+"""Which keys train the SVR of which query, once masks, causality and a support have met; and pools of those keys."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from primal_dual.supports import Causal, Everything, Window
+from torch_impl.registry import twin
+
+
+class Seen(NamedTuple):
+    """Which keys a query sees: those under the support that are real, allowed, and not later if causal.
+
+    real (..., N) and allowed (..., M, N) are booleans or None; log_weight (..., M or 1, N) is added to the logits.
+    """
+
+    support: object
+    causal: bool
+    real: torch.Tensor | None
+    allowed: torch.Tensor | None
+    log_weight: torch.Tensor | None
+
+    @property
+    def shared(self):
+        """Whether all queries see the same keys."""
+        return isinstance(self.support, Everything) and not self.causal and self.allowed is None
+
+    @property
+    def only_causal(self):
+        """Whether causality alone hides keys, and nothing weighs them."""
+        return self.causal and self.by_key and self.real is None and self.log_weight is None
+
+    @property
+    def by_key(self):
+        """Whether, apart from causality, a key is the same to all queries."""
+        return isinstance(self.support, Everything) and self.allowed is None and self.one_row
+
+    def visible(self, rows, columns, device):
+        """Booleans (..., rows, columns) for slices of queries and keys, or None where all is visible."""
+        i = torch.arange(rows.start, rows.stop, device=device)
+        j = torch.arange(columns.start, columns.stop, device=device)
+        seen = None
+        if not isinstance(self.support, Everything):
+            seen = twin(self.support)(self.support, i[:, None], j)
+        if self.causal:
+            seen = _both(seen, j <= i[:, None])
+        if self.allowed is not None:
+            seen = _both(seen, self.allowed[..., rows, columns])
+        return seen if self.real is None else _both(seen, self.real[..., None, columns])
+
+    def weight(self, rows, columns):
+        """log_weight (..., rows or 1, columns), or None."""
+        if self.log_weight is None:
+            return None
+        return self.log_weight[..., slice(None) if self.one_row else rows, columns]
+
+    @property
+    def one_row(self):
+        """Whether log_weight, if any, is the same for all queries."""
+        return self.log_weight is None or self.log_weight.shape[-2] == 1
+
+    def span(self, rows, keys, scale):
+        """A slice of keys, from the start of a pool, beyond which no query of `rows` sees any."""
+        start, stop = 0, keys
+        if isinstance(self.support, Window):
+            start, stop = max(rows.start - self.support.radius, 0), min(rows.stop + self.support.radius, keys)
+        if self.causal:
+            stop = min(stop, rows.stop)
+        start = min(start, keys - 1) // scale * scale
+        return slice(start, max(stop, start + 1))
+
+
+def seen(support, is_causal, key_mask, attn_mask):
+    """The `Seen` of a support and the masks of a call, in which a float's -inf hides and one row is a key mask."""
+    causal = is_causal or isinstance(support, Causal)
+    support = Everything() if isinstance(support, Causal) else support
+    if attn_mask is None:
+        return Seen(support, causal, key_mask, None, None)
+    log_weight = None
+    if attn_mask.is_floating_point():
+        log_weight, attn_mask = attn_mask, attn_mask > float("-inf")
+        log_weight = log_weight.masked_fill(~attn_mask, 0)
+    if attn_mask.shape[-2] == 1:
+        return Seen(support, causal, _both(key_mask, attn_mask[..., 0, :]), None, log_weight)
+    return Seen(support, causal, key_mask, attn_mask, log_weight)
+
+
+def merged(visible, log_weight):
+    """One mask of both, for logits: None, booleans, or floats of which -inf hides."""
+    if visible is None or log_weight is None:
+        return visible if log_weight is None else log_weight
+    return torch.where(visible, log_weight, float("-inf"))
+
+
+def pool(x, members, scale):
+    """Average the members of each group of `scale` tokens: (..., N, F), (..., N) -> (..., n, F), (..., n).
+
+    None instead of booleans where all tokens are members. A group without any has the mean zero.
+    """
+    if scale == 1:
+        return x, members
+    if members is None:
+        if x.shape[-2] % scale == 0:
+            return x.unflatten(-2, (-1, scale)).mean(-2), None
+        members = torch.ones(x.shape[-2], dtype=torch.bool, device=x.device)
+    share, some = shares(members, scale, x.dtype)
+    groups = F.pad(x, (0, 0, 0, -x.shape[-2] % scale)).unflatten(-2, (-1, scale))
+    return (share[..., None, :] @ groups)[..., 0, :], some
+
+
+def shares(members, scale, dtype):
+    """Each token's share in the mean of its group, (..., n, scale), and which groups have a member, (..., n)."""
+    members = groups(members, scale)
+    count = members.sum(-1, keepdim=True)
+    return members.to(dtype) / count.clamp_min(1), count[..., 0] > 0
+
+
+def groups(x, scale):
+    """The last axis in groups of `scale`, the last filled up with zeros: (..., N) -> (..., n, scale)."""
+    return F.pad(x, (0, -x.shape[-1] % scale)).unflatten(-1, (-1, scale))
+
+
+def _both(a, b):
+    return b if a is None else a & b

@@ -1,0 +1,69 @@
+"""Transforms: the torch twins of primal_dual's."""
+
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
+from torch_impl.registry import register, twin
+from torch_impl.statistics import shared
+
+
+class TensorBatchNorm(NamedTuple):
+    """A BatchNorm whose beta is a tensor, and so can be learned; it broadcasts against (..., tokens, D)."""
+
+    beta: torch.Tensor
+    eps: float
+
+
+@register(Identity)
+def identity(transform, keys, real):
+    return lambda x: x
+
+
+@register(BatchNorm)
+@register(TensorBatchNorm)
+def batch_norm(transform, keys, real):
+    mu, variance = shared(keys, real)
+    s = (variance + transform.eps).rsqrt()
+    return lambda x: ((x - transform.beta * mu) * s).to(x.dtype)
+
+
+@register(UnitNorm)
+def unit_norm(transform, keys, real):
+    """T x = x / |x|; a zero vector stays zero, since a tensor's values are not checked."""
+
+    def apply(x):
+        largest = x.detach().abs().amax(-1, keepdim=True)
+        x = x / torch.where(largest > 0, largest, 1)  # so that no square overflows or underflows
+        square = (x * x).sum(-1, keepdim=True)
+        return x * torch.where(square > 0, square, 1).rsqrt()
+
+    return apply
+
+
+@register(Convolution)
+def convolve(convolution, x, real, causal=False, taps=None):
+    """x (..., N, D), real (..., N) or None -> (..., N, D); `taps` in place of the kernel's, a tensor of its shape."""
+    taps = x.new_tensor(convolution.kernel) if taps is None else taps.to(x.dtype)
+    if real is not None:
+        x = x.masked_fill(~real[..., None], 0)
+    lead, tokens, width = x.shape[:-2], x.shape[-2], convolution.width or 1
+    rows, columns = taps.shape if taps.ndim == 2 else (len(taps), 1)
+    x = x.mT.reshape(-1, 1, tokens)  # every feature of every sequence is an image of its own
+    x = F.pad(x, (0, -tokens % width)).unflatten(-1, (-1, width))
+    up, left = (rows - 1, columns - 1) if causal else (rows // 2, columns // 2)
+    x = F.pad(x, (left, columns - 1 - left, up, rows - 1 - up))
+    x = F.conv2d(x, taps.reshape(1, 1, rows, columns))
+    return x.flatten(-2)[..., :tokens].reshape(*lead, -1, tokens).mT
+
+
+def fit(transforms, keys, real):
+    """Fit transforms from left to right, each on the keys that those before it give -> (x -> T x, T keys)."""
+    fitted = []
+    for part in transforms:
+        fitted.append(twin(part)(part, keys, real))
+        keys = fitted[-1](keys)
+    return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
