@@ -1,8 +1,7 @@
 """Primal: the parts of f(x) = W Phi(T x)/h(x) + b, declared once; Heads; a catalog of named ones."""
 
 import difflib
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 from primal_dual import checks
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Taylor
@@ -48,23 +47,23 @@ class Primal:
 
 @dataclass(frozen=True, init=False)
 class Heads:
-    """Independent SVRs side by side, Heads(primal, primal, ...): multi-head attention, f = sum_s W_O^s f^s."""
+    """Independent SVRs side by side, Heads(primal, primal, ...): multi-head attention, f = sum_s W_O^s f^s.
+
+    groups: the heads by their primal, ((primal, (head, head, ...)), ...); those of one primal can share a call.
+    """
 
     primals: tuple
+    groups: tuple = field(repr=False, compare=False)
 
     def __init__(self, *primals):
         wrong = [primal for primal in primals if not isinstance(primal, Primal)]
         if wrong or not primals:
             raise ValueError(f"Heads: expected one Primal or more; got {wrong[0] if wrong else 'none'!r}")
-        object.__setattr__(self, "primals", primals)
-
-    @cached_property
-    def groups(self):
-        """The heads by their primal, ((primal, (head, head, ...)), ...): those of one primal can share a call."""
         members = {}
-        for s, primal in enumerate(self.primals):
+        for s, primal in enumerate(primals):
             members.setdefault(primal, []).append(s)
-        return tuple((primal, tuple(heads)) for primal, heads in members.items())
+        object.__setattr__(self, "primals", primals)
+        object.__setattr__(self, "groups", tuple((primal, tuple(heads)) for primal, heads in members.items()))
 
     def __len__(self):
         return len(self.primals)

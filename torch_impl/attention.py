@@ -1,7 +1,5 @@
 """Attention: the support vector expansion of a primal's SVR, the torch twin of primal_dual.attention."""
 
-from typing import NamedTuple
-
 import torch
 
 from primal_dual.primal import Heads
@@ -9,10 +7,9 @@ from primal_dual.supports import check_size
 from primal_dual.transforms import BatchNorm, Identity, parts
 from torch_impl import checks
 from torch_impl.expansion import expansion
+from torch_impl.recorder import record
 from torch_impl.seen import seen
 from torch_impl.transforms import TensorBatchNorm, convolve
-
-recorder = None  # a list while torch_impl.certify_module listens
 
 
 def attention(
@@ -45,8 +42,7 @@ def attention(
     2406.13781.
     """
     _check(primal, q, k, v, key_mask, query_mask, attn_mask)
-    if recorder is not None:
-        recorder.append(Call(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps))
+    record(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps)
     options = dict(is_causal=is_causal, dropout_p=dropout_p, taps=taps)
     if not isinstance(primal, Heads):
         return _attention(primal, q, k, v, key_mask, query_mask, attn_mask, beta=beta, **options)
@@ -76,20 +72,6 @@ def attention_weights(primal, q, k, key_mask=None, **options):
     if isinstance(primal, Heads):
         identity = identity.expand(len(primal), -1, -1)
     return attention(primal, q, k, identity, key_mask, **options)
-
-
-class Call(NamedTuple):
-    """What `attention` was called with."""
-
-    primal: object
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    key_mask: torch.Tensor | None
-    attn_mask: torch.Tensor | None
-    is_causal: bool
-    beta: torch.Tensor | None
-    taps: torch.Tensor | None
 
 
 def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, dropout_p, beta, taps):

@@ -43,7 +43,7 @@ def expansion(primal, transforms, q, k, v, seen, dropout_p):
     if exponential and len(transforms) == 1 and isinstance(transforms[0], BatchNorm | TensorBatchNorm):
         moments = _statistics(seen, k, q.shape[-2], scale)
         if moments is not None:
-            q, k = _folded(transforms[0], q, k, seen.real, *moments)
+            q, k = _folded(transforms[0], q, k, seen, *moments)
             transforms = ()
     if seen.shared and transforms:
         apply, k = fit(transforms, k, seen.real)
@@ -202,10 +202,15 @@ def _statistics(seen, k, queries, scale):
     return None
 
 
-def _folded(batch_norm, q, k, real, mu, variance):
-    """The query (q - beta mu) / (sigma^2 + eps), and keys about their mean unless they are rounded already."""
+def _folded(batch_norm, q, k, seen, mu, variance):
+    """The query (q - beta mu) / (sigma^2 + eps), and keys about a centre unless they are rounded already.
+
+    No centre changes the softmax. Where causal, it is the first key, so that rounding, too, knows no later one.
+    """
     q = (q - batch_norm.beta * mu) / (variance + batch_norm.eps)
-    return q, k - statistics.mean(k, real) if k.dtype in (torch.float32, torch.float64) else k
+    if k.dtype in (torch.float32, torch.float64):
+        k = k - (statistics.first_key(k, seen.real) if seen.causal else statistics.mean(k, seen.real))
+    return q, k
 
 
 def _pooled_weight(seen, scale):

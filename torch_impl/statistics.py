@@ -18,6 +18,14 @@ def mean(keys, real):
     return (keys * share).sum(-2, keepdim=True)
 
 
+def first_key(keys, real):
+    """The first real key, (..., 1, D)."""
+    if real is None:
+        return keys[..., :1, :]
+    first = real & (real.cumsum(-1) == 1)
+    return (keys * first[..., None]).sum(-2, keepdim=True)
+
+
 def shared(keys, real):
     """Of all keys: mean and biased variance, (..., 1, D) each."""
     mu = mean(keys, real)
@@ -63,16 +71,14 @@ def merge(a, b):
 
 def _prefixes(keys, real):
     """Moments of keys 0..i, for each i: the squares are sum_{t=1..i} t/(t+1) (k_t - mu_{t-1})^2, a running sum."""
+    first = first_key(keys, real)
     if real is None:
         member = 1
-        count = torch.arange(1, keys.shape[-2] + 1, device=keys.device, dtype=keys.dtype)[:, None]
-        first = keys[..., :1, :]
+        count = some = torch.arange(1, keys.shape[-2] + 1, device=keys.device, dtype=keys.dtype)[:, None]
     else:
-        first = (real & (real.cumsum(-1) == 1)).to(keys.dtype)[..., None]
-        first = (keys * first).sum(-2, keepdim=True)
         member = real.to(keys.dtype)[..., None]
         count = member.cumsum(-2)
-    some = count.clamp_min(1) if real is not None else count
+        some = count.clamp_min(1)
     keys = (keys - first) * member
     mean = keys.cumsum(-2) / some
     steps = (keys - _shifted(mean)).square() * (member * (count - 1) / some)

@@ -1,0 +1,113 @@
+"""Certify the heads of a trained module: which SVRs its keys and values solve, and how exactly."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from primal_dual.attention import convolved
+from primal_dual.certificate import Certificate, certify
+from primal_dual.primal import Heads
+from primal_dual.supports import Causal, Everything, Mask, sees
+from primal_dual.transforms import BatchNorm, Convolution, parts
+from torch_impl.recorder import recording
+from torch_impl.seen import seen
+
+
+class HeadCertificate(NamedTuple):
+    """The certificate of one head: `module`, the name of the module that it is in; which example of the batch."""
+
+    module: str
+    example: int
+    head: int
+    certificate: Certificate
+
+
+class ModuleCertificates(tuple):
+    """A HeadCertificate for each head, module and example; printed as a one-line summary."""
+
+    def __str__(self):
+        worst = max(self, key=lambda each: each.certificate.relative_gap)
+        modules = len({each.module for each in self})
+        return (
+            f"{len(self)} SVRs of {modules} attention module{'s' * (modules > 1)}: worst relative gap "
+            f"{worst.certificate.relative_gap:.1e}, at {worst.module}, example {worst.example}, head {worst.head}"
+        )
+
+
+def certify_module(module, x):
+    """Run `module` on x once and certify every head of every attention in it, in float64 -> ModuleCertificates.
+
+    module: any nn.Module whose attention is torch_impl's, such as a model after replace_attention. x: its argument, a
+    tuple of them, or a dictionary of named ones. Each head's keys and values are the optimum of an SVR, whose
+    certificate has its targets, gap and error bound. It runs in eval mode without gradients.
+
+    Raises ValueError where no attention of torch_impl ran, and for a mask with finite weights, which has no primal.
+    """
+    with recording(module) as calls, torch.no_grad():
+        training = module.training
+        module.eval()
+        try:
+            module(**x) if isinstance(x, dict) else module(*x) if isinstance(x, tuple) else module(x)
+        finally:
+            module.train(training)
+    if not calls:
+        raise ValueError(f"certify_module: expected a module with torch_impl's attention inside; got {type(module)}")
+    return ModuleCertificates(each for name, call in calls for each in _certificates(name, call))
+
+
+def _certificates(name, call):
+    """Of one call. Its leading axes, but that of the heads, are examples."""
+    several = isinstance(call.primal, Heads)
+    members = tuple(call.primal) if several else (call.primal,)
+    key_mask = call.key_mask[..., None, :] if several and call.key_mask is not None else call.key_mask
+    lead = torch.broadcast_shapes(call.q.shape[:-2], call.k.shape[:-2], call.v.shape[:-2])
+    M, N, H = call.q.shape[-2], call.k.shape[-2], len(members)
+
+    def by_head(x, *shape):
+        return x.expand(*lead, *shape).reshape(-1, H, *shape).cpu().numpy()
+
+    context = seen(Everything(), call.is_causal, key_mask, call.attn_mask)
+    if context.log_weight is not None and context.log_weight.any():
+        raise ValueError(f"certify_module: {name}: expected masks that hide keys; got one with finite weights")
+    k, v = (by_head(x.double(), *x.shape[-2:]) for x in (call.k, call.v))
+    real = by_head(torch.ones(N, dtype=torch.bool) if context.real is None else context.real, N)
+    allowed = None if context.allowed is None else by_head(context.allowed, M, N)
+    for example, head in np.ndindex(k.shape[:2]):
+        beta = call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[head]
+        primal = _with_parameters(members[head], beta, call.taps)
+        seen_by = np.ones((M, N), bool) if allowed is None else allowed[example, head]
+        keys, values, only = k[example, head], v[example, head], real[example, head]
+        yield HeadCertificate(name, example, head, _certificate(primal, keys, values, only, seen_by, context.causal))
+
+
+def _certificate(primal, keys, values, real, allowed, is_causal):
+    """Of one head, whose call-time masks become part of its primal's support."""
+    is_causal = is_causal or isinstance(primal.support, Causal)
+    convolutions, transforms = parts(primal.transform)
+    if convolutions:
+        keys = convolved(replace(primal, support=Causal() if is_causal else Everything()), keys, real)
+        primal = replace(primal, transform=transforms)
+    count = int(real.sum())
+    if real[:count].all():  # padding at the end is nobody's key
+        keys, values, allowed, real = keys[:count], values[:count], allowed[:, :count], real[:count]
+    plain = isinstance(primal.support, Everything | Causal)
+    if real.all() and allowed.all() and (plain or not is_causal):
+        return certify(replace(primal, support=Causal()) if is_causal else primal, keys, values)
+    table = sees(primal.support, np.arange(len(allowed)), len(keys)) & allowed & real
+    table = np.tril(table) if is_causal else table
+    rows = np.unique(table[table.any(axis=1)], axis=0)  # queries that see the same keys have the same SVR
+    return certify(replace(primal, support=Mask(rows)), keys, values)
+
+
+def _with_parameters(primal, beta, taps):
+    """The primal with the numbers that were learned."""
+    learned = []
+    for part in primal.transform if isinstance(primal.transform, tuple) else (primal.transform,):
+        if isinstance(part, BatchNorm) and beta is not None:
+            part = replace(part, beta=float(beta))
+        if isinstance(part, Convolution) and taps is not None:
+            part = replace(part, kernel=taps.tolist())
+        learned.append(part)
+    return replace(primal, transform=tuple(learned))
