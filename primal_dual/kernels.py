@@ -70,7 +70,7 @@ class EluPlusOne:
 
     def log_features(self, x):
         xp = namespace(x)
-        return xp.log1p(xp.where(x > 0, x, 0.0)) + xp.where(x > 0, 0.0, x)
+        return xp.where(x > 0, xp.log1p(abs(x)), x)
 
     def log_gram(self, x, y):
         return _log_gram(self.log_features(x), self.log_features(y))

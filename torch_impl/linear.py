@@ -1,7 +1,8 @@
 """Linear attention: with positive features Phi, f(q) = Phi(q)' sum_j Phi(k_j) v_j' / Phi(q)' sum_j Phi(k_j), in O(N).
 
-Features come as logarithms and leave as such: each is divided by its largest over the keys and each query's by its own
-largest, both of which cancel. Sums are in float32 or better.
+In other words: each feature f averages the values with the weights Phi_f(k_j), and a query averages the features with
+the weights Phi_f(q) sum_j Phi_f(k_j). Both are softmaxes of the features' logarithms, so that nothing overflows or
+underflows. Sums are in float32 or better.
 """
 
 import math
@@ -21,47 +22,46 @@ def linear_attention(log_q, log_k, v, real=None, log_weight=None, *, is_causal=F
     log_q, log_k = log_q.to(precise), log_k.to(precise)
     if log_weight is not None:
         log_k = log_k + log_weight.mT
+    return (_causal if is_causal else _bidirectional)(log_q, log_k, v.to(precise), real).to(v.dtype)
+
+
+def _bidirectional(log_q, log_k, v, real):
     if real is not None:
-        log_k = log_k.masked_fill(~real[..., None], float("-inf"))
-    with_ones = F.pad(v.to(precise), (0, 1), value=1.0)  # the last column sums to h
-    sums = (_causal_sums if is_causal else _sums)(log_q, log_k, with_ones)
-    h = sums[..., -1:]
-    return (sums[..., :-1] / torch.where(h > 0, h, 1)).to(v.dtype)
+        log_k = log_k.masked_fill(~real[..., None], torch.finfo(log_k.dtype).min)
+    averages = log_k.softmax(-2).mT @ v
+    f = (log_q + log_k.logsumexp(-2, keepdim=True)).softmax(-1) @ averages
+    return f if real is None else f * real.any(-1)[..., None, None]
 
 
-def _sums(log_q, log_k, v):
-    top = _finite(log_k.detach().amax(-2, keepdim=True))
-    states = (log_k - top).exp().mT @ v
-    return _largest_is_one(log_q + top).exp() @ states
-
-
-def _causal_sums(log_q, log_k, v):
+def _causal(log_q, log_k, v, real):
     """A chunk of queries sees its own keys through their kernel matrix, and all earlier ones through their sums.
 
     Features are divided by their largest so far, T, a row a chunk: no later chunk can make an early key vanish.
     """
     queries, tokens = log_q.shape[-2], max(log_q.shape[-2], log_k.shape[-2])
-    log_q, v = _chunks(log_q, tokens), _chunks(v, tokens)
-    log_k = _chunks(log_k, tokens, float("-inf"))
-    T = _finite(log_k.detach().amax(-2).cummax(-2).values)
+    if real is None:
+        real = torch.ones(log_k.shape[-2], dtype=torch.bool, device=v.device)
+    log_q, log_k, v, real = (_chunks(x, tokens) for x in (log_q, log_k, v, real[..., None]))
+    T = log_k.detach().masked_fill(~real, torch.finfo(v.dtype).min).amax(-2, keepdim=True).cummax(-3).values
     least = 0.9 * math.log(torch.finfo(v.dtype).tiny)  # so that a query's own key never vanishes beside later ones
-    phi_k = (log_k - T[..., None, :]).clamp_min(least).exp() * (log_k > float("-inf"))
-    phi_q = _largest_is_one(log_q + T[..., None, :]).exp()
-    states = phi_k.mT @ v
-    decay = (T[..., None, :, :] - T[..., :, None, :]).clamp_max(0).movedim(-1, -3).exp().tril(-1)
-    before = (decay @ states.movedim(-3, -2)).movedim(-2, -3)
-    sums = (phi_q @ phi_k.mT).tril() @ v + phi_q @ before
-    return sums.flatten(-3, -2)[..., :queries, :]
+    phi_k = (log_k - T).clamp(least, 0).exp() * real
+    phi_q = (log_q + T).softmax(-1)
+    grams = (phi_q @ phi_k.mT).tril()
+    shrink = (T[..., :-1, :, :] - T[..., 1:, :, :]).exp().mT
+    states, sizes = phi_k.mT @ v, phi_k.sum(-2)[..., None]
+    before, size = _before(states, shrink), _before(sizes, shrink)
+    h = grams.sum(-1, keepdim=True) + phi_q @ size
+    f = (grams @ v + phi_q @ before) / torch.where(h > 0, h, 1)
+    return f.flatten(-3, -2)[..., :queries, :]
 
 
-def _chunks(x, tokens, fill=0.0):
-    missing = tokens + -tokens % CHUNK - x.shape[-2]
-    return F.pad(x, (0, 0, 0, missing), value=fill).unflatten(-2, (-1, CHUNK))
+def _before(states, shrink):
+    """The sum of all earlier chunks' states, in units of each chunk's own T."""
+    sums = [torch.zeros_like(states[..., 0, :, :])]
+    for state, less in zip(states.unbind(-3), shrink.unbind(-3), strict=False):
+        sums.append((sums[-1] + state) * less)
+    return torch.stack(sums, -3)
 
 
-def _largest_is_one(log_x):
-    return log_x - log_x.detach().amax(-1, keepdim=True)
-
-
-def _finite(top):
-    return torch.where(top > float("-inf"), top, 0)
+def _chunks(x, tokens):
+    return F.pad(x, (0, 0, 0, tokens + -tokens % CHUNK - x.shape[-2])).unflatten(-2, (-1, CHUNK))

@@ -26,7 +26,7 @@ def identity(transform, keys, real):
 @register(BatchNorm)
 @register(TensorBatchNorm)
 def batch_norm(transform, keys, real):
-    mu, variance = shared(keys, real)
+    mu, variance, _ = shared(keys, real)
     s = (variance + transform.eps).rsqrt()
     return lambda x: ((x - transform.beta * mu) * s).to(x.dtype)
 
