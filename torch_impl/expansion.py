@@ -91,7 +91,7 @@ def _by_remainder(primal, transforms, q, k, v, seen, dropout_p):
 
 
 def _by_window(primal, q, k, v, seen, dropout_p):
-    """Blocks of queries, each against its own keys and `radius` more on either side; twice as long ones were fastest."""
+    """Blocks of queries, each against its own keys and `radius` more on either side. Twice as long was fastest."""
     radius, (M, N) = seen.support.radius, (q.shape[-2], k.shape[-2])
     size = max(2 * radius, 32)
     width, blocks = size + 2 * radius, -(-M // size)

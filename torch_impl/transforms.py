@@ -50,14 +50,15 @@ def convolve(convolution, x, real, causal=False, taps=None):
     taps = x.new_tensor(convolution.kernel) if taps is None else taps.to(x.dtype)
     if real is not None:
         x = x.masked_fill(~real[..., None], 0)
-    lead, tokens, width = x.shape[:-2], x.shape[-2], convolution.width or 1
-    rows, columns = taps.shape if taps.ndim == 2 else (len(taps), 1)
-    x = x.mT.reshape(-1, 1, tokens)  # every feature of every sequence is an image of its own
-    x = F.pad(x, (0, -tokens % width)).unflatten(-1, (-1, width))
+    tokens, width = x.shape[-2], convolution.width or 1
+    taps = taps.reshape(len(taps), -1)
+    rows, columns = taps.shape
     up, left = (rows - 1, columns - 1) if causal else (rows // 2, columns // 2)
-    x = F.pad(x, (left, columns - 1 - left, up, rows - 1 - up))
-    x = F.conv2d(x, taps.reshape(1, 1, rows, columns))
-    return x.flatten(-2)[..., :tokens].reshape(*lead, -1, tokens).mT
+    grid = F.pad(x, (0, 0, 0, -tokens % width)).unflatten(-2, (-1, width))
+    height = grid.shape[-3]
+    grid = F.pad(grid, (0, 0, left, columns - 1 - left, up, rows - 1 - up))
+    moved = (grid[..., a : a + height, b : b + width, :] * taps[a, b] for a in range(rows) for b in range(columns))
+    return sum(moved).flatten(-3, -2)[..., :tokens, :]
 
 
 def fit(transforms, keys, real):
