@@ -313,16 +313,16 @@ def test_finite_weights_are_averaged_over_a_pool():
 
 @pytest.mark.parametrize("name", catalog)
 def test_gradcheck(name):
-    x = tensors(*np.random.default_rng(0).standard_normal((3, 1, 4, 7, 3)))
+    x = tensors(*np.random.default_rng(0).standard_normal((3, 1, 4, 7, 2)))
     key_mask = torch.tensor([[True] * 6 + [False]])
     assert torch.autograd.gradcheck(lambda *x: torch_impl.attention(heads(name, 4), *x, key_mask), x)
 
 
 @pytest.mark.parametrize("name", catalog)
 def test_double_backward_on_torchs_math_path(name):
-    x = tensors(*np.random.default_rng(0).standard_normal((3, 1, 4, 5, 2)))
+    x = tensors(*np.random.default_rng(0).standard_normal((3, 1, 2, 5, 2)))
     with sdpa_kernel(SDPBackend.MATH):
-        assert torch.autograd.gradgradcheck(lambda *x: torch_impl.attention(heads(name, 4), *x), x)
+        assert torch.autograd.gradgradcheck(lambda *x: torch_impl.attention(heads(name, 2), *x), x)
 
 
 SOFTMAX = [name for name in catalog if name not in ("taylor", "rbf") and "linear" not in name]
@@ -354,7 +354,7 @@ def test_exponential_kernels_run_fused(name, masked):
     ids=str,
 )
 def test_memory_is_linear_in_N(primal, monkeypatch):
-    monkeypatch.setattr("torch_impl.expansion.BLOCK", 2**12)
+    monkeypatch.setattr("torch_impl.expansion.BLOCK", 2**14)
 
     def peak(N):
         q, k, v = (torch.randn(1, 1, N, 8, requires_grad=True) for _ in range(3))
@@ -362,7 +362,7 @@ def test_memory_is_linear_in_N(primal, monkeypatch):
             torch_impl.attention(primal, q, k, v).sum().backward()
         return memory.peak
 
-    assert 0 < peak(2048) < 2.2 * peak(1024)
+    assert 0 < peak(1024) < 2.3 * peak(512)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,32 @@ def attention(
     """
     _check(primal, q, k, v, key_mask, query_mask, attn_mask)
     record(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps)
-    options = dict(is_causal=is_causal, dropout_p=dropout_p, taps=taps)
-    if not isinstance(primal, Heads):
-        return _attention(primal, q, k, v, key_mask, query_mask, attn_mask, beta=beta, **options)
+    options = dict(is_causal=is_causal, dropout_p=dropout_p, beta=beta, taps=taps)
+    return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
+
+
+def attention_weights(
+    primal, q, k, key_mask=None, *, query_mask=None, attn_mask=None, is_causal=False, beta=None, taps=None
+):
+    """(..., M, N) with weights @ v = attention(primal, q, k, v): a pool's weight is spread evenly over its keys.
+
+    Shapes, options and errors as in `attention`, of which this is the value at v = the identity matrix.
+    """
+    checks.tensor("k", k, "N D")
+    v = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
+    if isinstance(primal, Heads):
+        v = v.expand(len(primal), -1, -1)
+    _check(primal, q, k, v, key_mask, query_mask, attn_mask)
+    options = dict(is_causal=is_causal, dropout_p=0.0, beta=beta, taps=taps)
+    return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
+
+
+def _attend(primal, *arguments, **options):
+    return (_side_by_side if isinstance(primal, Heads) else _attention)(primal, *arguments, **options)
+
+
+def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta, **options):
+    """Heads: those of one primal in one call."""
     key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
     each = []
     for member, heads in primal.groups:
@@ -60,18 +83,6 @@ def attention(
     order = [s for _, heads in primal.groups for s in heads]
     f = torch.cat(each, -3)
     return f if order == sorted(order) else f[..., [order.index(s) for s in range(len(order))], :, :]
-
-
-def attention_weights(primal, q, k, key_mask=None, **options):
-    """(..., M, N) with weights @ v = attention(primal, q, k, v): a pool's weight is spread evenly over its keys.
-
-    Shapes, options and errors as in `attention`, of which this is the value at v = the identity matrix.
-    """
-    checks.tensor("k", k, "N D")
-    identity = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
-    if isinstance(primal, Heads):
-        identity = identity.expand(len(primal), -1, -1)
-    return attention(primal, q, k, identity, key_mask, **options)
 
 
 def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, dropout_p, beta, taps):

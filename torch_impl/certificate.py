@@ -53,7 +53,9 @@ def certify_module(module, x):
         finally:
             module.train(training)
     if not calls:
-        raise ValueError(f"certify_module: expected a module with torch_impl's attention inside; got {type(module)}")
+        raise ValueError(
+            f"certify_module: expected a module with torch_impl's attention inside; got {type(module).__name__}"
+        )
     return ModuleCertificates(each for name, call in calls for each in _certificates(name, call))
 
 
@@ -106,7 +108,7 @@ def _with_parameters(primal, beta, taps):
     learned = []
     for part in primal.transform if isinstance(primal.transform, tuple) else (primal.transform,):
         if isinstance(part, BatchNorm) and beta is not None:
-            part = replace(part, beta=float(beta))
+            part = replace(part, beta=beta.item())
         if isinstance(part, Convolution) and taps is not None:
             part = replace(part, kernel=taps.tolist())
         learned.append(part)

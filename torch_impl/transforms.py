@@ -28,14 +28,15 @@ def identity(transform, keys, real):
 def batch_norm(transform, keys, real):
     mu, variance, _ = shared(keys, real)
     s = (variance + transform.eps).rsqrt()
-    return lambda x: ((x - transform.beta * mu) * s).to(x.dtype)
+    return lambda x: (x - transform.beta * mu) * s
 
 
 @register(UnitNorm)
 def unit_norm(transform, keys, real):
-    """T x = x / |x|; a zero vector stays zero, since a tensor's values are not checked."""
+    """T x = x / |x|, in float32 or better; a zero vector stays zero, since a tensor's values are not checked."""
 
     def apply(x):
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         largest = x.detach().abs().amax(-1, keepdim=True)
         x = x / torch.where(largest > 0, largest, 1)  # so that no square overflows or underflows
         square = (x * x).sum(-1, keepdim=True)

@@ -1,0 +1,130 @@
+"""Certificates of the heads of trained modules."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torch_impl
+from primal_dual import BatchNorm, Causal, Certificate, Convolution, Primal, Strided, Window, catalog, certify, heads
+from primal_dual.classifier import digits
+from torch_impl import MultiheadAttention, certify_module, drop_in
+
+
+class Classifier(nn.Module):
+    """A transformer on the rows of the digits: 8 tokens of 8 pixels."""
+
+    def __init__(self, primal):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.1, batch_first=True)
+        self.embed, self.positions = nn.Linear(8, 16), nn.Parameter(torch.randn(8, 16))
+        self.encoder = drop_in.replace_attention(nn.TransformerEncoder(layer, 2), primal)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x, key_mask=None):
+        padding = None if key_mask is None else ~key_mask
+        return self.head(self.encoder(self.embed(x) + self.positions, src_key_padding_mask=padding).mean(1))
+
+
+@pytest.fixture(scope="module")
+def data():
+    x, y, _, _ = digits()
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+
+
+@pytest.mark.parametrize("primal", ["softmax", "bn", "sh", "bn+sh", "linear", "causal-bn"])
+def test_every_head_of_a_trained_classifier_is_an_svr(primal, data):
+    torch.manual_seed(0)
+    (x, y), model = data, Classifier(primal)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(200):
+        batch = torch.randperm(len(x))[:128]
+        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.7  # 2.3 untrained
+    certificates = certify_module(model, x[:2])
+    assert len(certificates) == 2 * 2 * 4 and model.training
+    assert {each.module for each in certificates} == {"encoder.layers.0.self_attn", "encoder.layers.1.self_attn"}
+    assert all(isinstance(each.certificate, Certificate) for each in certificates)
+    assert max(each.certificate.relative_gap for each in certificates) < 1e-11
+    assert max(each.certificate.feasibility for each in certificates) == 0
+    assert str(certificates).startswith("16 SVRs of 2 attention modules: worst relative gap ")
+    assert certificates[0].certificate.targets.dtype == np.float64
+
+
+def recorded(layer, x, padding=None):
+    real = None if padding is None else padding
+    return [each.certificate for each in certify_module(layer, dict(query=x, key=x, value=x, key_padding_mask=real))]
+
+
+def keys_and_values(layer, x):
+    _, k, v = (x @ layer.in_proj_weight.T + layer.in_proj_bias).double().chunk(3, -1)
+    return (z[0].unflatten(-1, (layer.num_heads, -1)).transpose(0, 1).detach().numpy() for z in (k, v))
+
+
+@pytest.mark.parametrize("name", [name for name in catalog if name != "multi-head"])
+def test_its_targets_are_the_layers_own_outputs(name):
+    torch.manual_seed(0)
+    layer = MultiheadAttention(8, 2, batch_first=True, primal=name).double()
+    x = torch.randn(1, 7, 8).double()
+    members = heads(name, 2)
+    for certificate, primal, k, v in zip(recorded(layer, x), members, *keys_and_values(layer, x), strict=True):
+        right = certify(primal, k, v)
+        assert certificate.relative_gap < 1e-12 and certificate.query == right.query
+        np.testing.assert_allclose(certificate.targets, right.targets, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("support", [None, Causal(), Window(2), Strided(2)])
+@pytest.mark.parametrize("where", ["end", "middle"])
+def test_padding_is_no_training_point(support, where):
+    torch.manual_seed(0)
+    primal = Primal(transform=BatchNorm()) if support is None else Primal(support=support)
+    layer = MultiheadAttention(8, 2, batch_first=True, primal=primal).double()
+    x, padding = torch.randn(1, 7, 8).double(), torch.zeros(1, 7, dtype=torch.bool)
+    padding[0, -2 if where == "end" else 2 :][:2] = True
+    if where == "end" or support is None:
+        for certificate, k, v in zip(
+            recorded(layer, x, padding), *keys_and_values(layer, x[~padding][None]), strict=True
+        ):
+            np.testing.assert_allclose(certificate.targets, certify(primal, k, v).targets, rtol=1e-9, atol=1e-12)
+    changed = x.clone()
+    changed[padding] = torch.randn(2, 8).double()
+    for a, b in zip(recorded(layer, x, padding), recorded(layer, changed, padding), strict=True):
+        assert a.relative_gap < 1e-12
+        np.testing.assert_allclose(a.targets, b.targets, rtol=1e-9, atol=1e-12)
+
+
+def test_learned_parameters_and_call_time_causality_are_in_the_primal():
+    torch.manual_seed(0)
+    primal = Primal(transform=(Convolution((0.2, 0.5, 0.3)), BatchNorm()))
+    layer = MultiheadAttention(8, 2, batch_first=True, primal=primal, learn_beta=True, learn_taps=True).double()
+    with torch.no_grad():
+        layer.beta.copy_(torch.tensor([0.3, 0.8]))
+        layer.taps.copy_(torch.tensor([0.1, 0.7, 0.4]))
+    x = torch.randn(1, 6, 8).double()
+    arguments = dict(query=x, key=x, value=x, is_causal=True)
+    certificates = certify_module(layer, arguments)
+    for each, k, v in zip(certificates, *keys_and_values(layer, x), strict=True):
+        taps, beta = tuple(layer.taps.tolist()), layer.beta[each.head].item()
+        own = Primal(transform=(Convolution(taps), BatchNorm(beta)), support=Causal())
+        np.testing.assert_allclose(each.certificate.targets, certify(own, k, v).targets, rtol=1e-8, atol=1e-12)
+
+
+def test_modules_of_others():
+    torch.manual_seed(0)
+
+    class Own(nn.Module):
+        def forward(self, x):
+            return torch_impl.attention(catalog["bn"], x, x, x)
+
+    (only,) = certify_module(Own(), torch.randn(5, 3))
+    assert (only.module, only.example, only.head) == ("Own", 0, 0) and only.certificate.relative_gap < 1e-12
+    with pytest.raises(ValueError, match="torch_impl's attention inside; got Linear"):
+        certify_module(nn.Linear(3, 3), torch.randn(5, 3))
+    layer = MultiheadAttention(8, 2)
+    weights = dict(query=(x := torch.randn(5, 1, 8)), key=x, value=x, attn_mask=torch.randn(5, 5))
+    with pytest.raises(ValueError, match="masks that hide keys; got one with finite weights"):
+        certify_module(layer, weights)
+    assert torch_impl.recorder._record is None
