@@ -18,9 +18,10 @@ from primal_dual.kernels import Exponential
 from primal_dual.supports import Everything, Strided, Window
 from primal_dual.transforms import BatchNorm
 from torch_impl import statistics
+from torch_impl.blocks import blocks
 from torch_impl.linear import linear_attention
 from torch_impl.registry import twin
-from torch_impl.seen import Seen, groups, merged, pool, shares
+from torch_impl.seen import Seen, merged, pool, shares
 from torch_impl.transforms import TensorBatchNorm, fit
 
 BLOCK = 2**24  # numbers in the largest tensor of a block of queries
@@ -82,7 +83,7 @@ def _by_remainder(primal, transforms, q, k, v, seen, dropout_p):
     real = torch.ones_like(k[..., 0], dtype=torch.bool) if seen.real is None else seen.real
 
     def by_remainder(x):
-        return F.pad(x, (0, 0, 0, -x.shape[-2] % stride)).unflatten(-2, (-1, stride)).transpose(-3, -2)
+        return blocks(x, stride).transpose(-3, -2)
 
     weight = None if seen.log_weight is None else by_remainder(seen.log_weight.mT).mT
     seen = Seen(Everything(), seen.causal, by_remainder(real[..., None])[..., 0], None, weight)
@@ -94,23 +95,25 @@ def _by_window(primal, q, k, v, seen, dropout_p):
     """Blocks of queries, each against its own keys and `radius` more on either side. Twice as long was fastest."""
     radius, (M, N) = seen.support.radius, (q.shape[-2], k.shape[-2])
     size = max(2 * radius, 32)
-    width, blocks = size + 2 * radius, -(-M // size)
-    missing = blocks * size + radius - N
+    width, count = size + 2 * radius, (M + size - 1) // size
 
     def around(x):
-        return F.pad(x, (0, 0, radius, missing)).unfold(-2, width, size).mT
+        x = blocks(x, size, count)
+        before = F.pad(x[..., size - radius :, :], (0, 0, 0, 0, 1, 0))[..., :-1, :, :]
+        after = F.pad(x[..., :radius, :], (0, 0, 0, 0, 0, 1))[..., 1:, :, :]
+        return torch.cat([before, x, after], -2)
 
     i = torch.arange(size, device=q.device)[:, None]
     j = torch.arange(-radius, width - radius, device=q.device)
     visible = twin(seen.support)(seen.support, i, j)
     if seen.causal:
         visible = visible & (j <= i)
-    j = j + size * torch.arange(blocks, device=q.device)[:, None, None]
+    j = j + size * torch.arange(count, device=q.device)[:, None, None]
     visible = visible & (j >= 0) & (j < N)
     if seen.real is not None:
         visible = visible & around(seen.real[..., None]).mT
     weight = None if seen.log_weight is None else around(seen.log_weight.mT).mT
-    q = F.pad(q, (0, 0, 0, blocks * size - M)).unflatten(-2, (blocks, size))
+    q = blocks(q, size, count)
     blockwise = Seen(Everything(), False, None, visible, weight)
     return _by_common_keys(primal, q, around(k), around(v), blockwise, dropout_p).flatten(-3, -2)[..., :M, :]
 
@@ -125,7 +128,8 @@ def _by_own_pools(primal, q, k, v, seen, dropout_p):
         share, visible = shares(seen.visible(rows, columns, q.device), scale, q.dtype)
         logits = (q[..., rows, :] * slope) @ k[..., columns, :].mT
         weight = seen.weight(rows, columns)
-        logits = groups(logits if weight is None else logits + weight, scale)
+        logits = logits if weight is None else logits + weight
+        logits = blocks(logits[..., None], scale)[..., 0]
         logits = (logits * share).sum(-1).masked_fill(~visible, float("-inf"))
         top = logits.detach().amax(-1, keepdim=True)
         w = (logits - torch.where(top > float("-inf"), top, 0)).exp()

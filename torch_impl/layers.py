@@ -59,7 +59,9 @@ def _matrix(params, name):
         raise ValueError(f"params: expected a dictionary with {name}; got none")
     W = params[name]
     if not isinstance(W, torch.Tensor) or W.ndim != 2:
-        raise ValueError(f"{name}: expected a matrix; got {tuple(W.shape) if isinstance(W, torch.Tensor) else type(W)}")
+        raise ValueError(
+            f"{name}: expected a matrix; got {tuple(W.shape) if isinstance(W, torch.Tensor) else type(W).__name__}"
+        )
     return W
 
 

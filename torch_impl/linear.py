@@ -8,7 +8,8 @@ underflows. Sums are in float32 or better.
 import math
 
 import torch
-import torch.nn.functional as F
+
+from torch_impl.blocks import blocks
 
 CHUNK = 128
 
@@ -38,10 +39,11 @@ def _causal(log_q, log_k, v, real):
 
     Features are divided by their largest so far, T, a row a chunk: no later chunk can make an early key vanish.
     """
-    queries, tokens = log_q.shape[-2], max(log_q.shape[-2], log_k.shape[-2])
+    queries = log_q.shape[-2]
+    count = (queries + CHUNK - 1) // CHUNK
     if real is None:
         real = torch.ones(log_k.shape[-2], dtype=torch.bool, device=v.device)
-    log_q, log_k, v, real = (_chunks(x, tokens) for x in (log_q, log_k, v, real[..., None]))
+    log_q, log_k, v, real = (blocks(x, CHUNK, count) for x in (log_q, log_k, v, real[..., None]))
     T = log_k.detach().masked_fill(~real, torch.finfo(v.dtype).min).amax(-2, keepdim=True).cummax(-3).values
     least = 0.9 * math.log(torch.finfo(v.dtype).tiny)  # so that a query's own key never vanishes beside later ones
     phi_k = (log_k - T).clamp(least, 0).exp() * real
@@ -61,7 +63,3 @@ def _before(states, shrink):
     for state, less in zip(states.unbind(-3), shrink.unbind(-3), strict=False):
         sums.append((sums[-1] + state) * less)
     return torch.stack(sums, -3)
-
-
-def _chunks(x, tokens):
-    return F.pad(x, (0, 0, 0, tokens + -tokens % CHUNK - x.shape[-2])).unflatten(-2, (-1, CHUNK))

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from primal_dual.supports import Causal, Everything, Window
+from torch_impl.blocks import blocks
 from torch_impl.registry import twin
 
 
@@ -100,25 +100,20 @@ def pool(x, members, scale):
     """
     if scale == 1:
         return x, members
+    groups = blocks(x, scale)
     if members is None:
-        if x.shape[-2] % scale == 0:
-            return x.unflatten(-2, (-1, scale)).mean(-2), None
-        members = torch.ones(x.shape[-2], dtype=torch.bool, device=x.device)
+        count = x.shape[-2] - scale * torch.arange(groups.shape[-3], device=x.device)[:, None]
+        precise = torch.promote_types(x.dtype, torch.float32)
+        return (groups.sum(-2, dtype=precise) / count.clamp_max(scale)).to(x.dtype), None
     share, some = shares(members, scale, x.dtype)
-    groups = F.pad(x, (0, 0, 0, -x.shape[-2] % scale)).unflatten(-2, (-1, scale))
     return (share[..., None, :] @ groups)[..., 0, :], some
 
 
 def shares(members, scale, dtype):
     """Each token's share in the mean of its group, (..., n, scale), and which groups have a member, (..., n)."""
-    members = groups(members, scale)
+    members = blocks(members[..., None], scale)[..., 0]
     count = members.sum(-1, keepdim=True)
     return members.to(dtype) / count.clamp_min(1), count[..., 0] > 0
-
-
-def groups(x, scale):
-    """The last axis in groups of `scale`, the last filled up with zeros: (..., N) -> (..., n, scale)."""
-    return F.pad(x, (0, -x.shape[-1] % scale)).unflatten(-1, (-1, scale))
 
 
 def _both(a, b):

@@ -9,6 +9,8 @@ into those of their union. No difference of squares is taken, which would lose a
 import torch
 import torch.nn.functional as F
 
+from torch_impl.blocks import blocks
+
 
 def shared(keys, real):
     """Of all keys."""
@@ -27,17 +29,14 @@ def causal(keys, real, queries, scale=1):
     """Of keys 0..i averaged `scale` at a time, for queries i = 0..M-1."""
     first, centred = _about_first(keys, real)
     if scale == 1:
-        fitted = _fitted(centred, real, 0, queries)
-        mu, variance = _mean_and_variance(_prefixes(*fitted), queries)
-        return first + mu, variance, centred
-    keys, real = _fitted(centred, real, 0, queries + -queries % scale)
-    keys = keys.unflatten(-2, (-1, scale))
-    real = None if real is None else real.unflatten(-1, (-1, scale))
-    count, mean, _ = _prefixes(keys, real)  # of each pool's members up to i: its mean is the pool that ends at i
-    whole = _prefixes(mean[..., -1, :], (count[..., -1, 0] > 0).expand(mean.shape[:-2]))
-    before = [F.pad(moment, (0, 0, 1, 0))[..., :-1, None, :] for moment in whole]
-    both = _merged(before, ((count > 0).to(mean.dtype), mean, torch.zeros_like(mean)))
-    mu, variance = _mean_and_variance([moment.flatten(-3, -2) for moment in both], queries)
+        moments = _prefixes(*_in_blocks(centred, real, queries, 1))
+    else:
+        keys, real = _in_blocks(centred, real, scale, (queries + scale - 1) // scale)
+        count, mean, _ = _prefixes(keys, real)  # of each pool's members up to i: its mean is the pool that ends at i
+        whole = _prefixes(mean[..., -1, :], (count[..., -1, 0] > 0).expand(mean.shape[:-2]))
+        before = [F.pad(moment, (0, 0, 1, 0))[..., :-1, None, :] for moment in whole]
+        moments = _merged(before, ((count > 0).to(mean.dtype), mean, torch.zeros_like(mean)))
+    mu, variance = _mean_and_variance(moments, queries)
     return first + mu, variance, centred
 
 
@@ -47,13 +46,13 @@ def window(keys, real, queries, before, after):
     In blocks as long as the window, every window is the end of one block and the start of the next.
     """
     first, centred = _about_first(keys, real)
+    real = torch.ones_like(centred[..., 0], dtype=torch.bool) if real is None else real
     size = before + after + 1
-    keys, real = _fitted(centred, real, before, queries + -queries % size + size)
-    keys, real = keys.unflatten(-2, (-1, size)), real.unflatten(-1, (-1, size))
+    count = (queries + size - 1) // size + 1
+    keys, real = _in_blocks(F.pad(centred, (0, 0, before, 0)), F.pad(real, (before, 0)), size, count)
     ends = [moment.flip(-2)[..., :-1, :, :] for moment in _prefixes(keys.flip(-2), real.flip(-1))]
     starts = [F.pad(moment, (0, 0, 1, 0))[..., 1:, :-1, :] for moment in _prefixes(keys, real)]
-    both = [moment.flatten(-3, -2) for moment in _merged(ends, starts)]
-    mu, variance = _mean_and_variance(both, queries)
+    mu, variance = _mean_and_variance(_merged(ends, starts), queries)
     return first + mu, variance, centred
 
 
@@ -80,8 +79,9 @@ def _merged(a, b):
 
 
 def _mean_and_variance(moments, queries):
+    """Of moments in blocks, (..., count, size, D) -> (..., queries, D) each."""
     count, mean, squares = moments
-    return mean[..., :queries, :], (squares / count.clamp_min(1))[..., :queries, :]
+    return (part.flatten(-3, -2)[..., :queries, :] for part in (mean, squares / count.clamp_min(1)))
 
 
 def _about_first(keys, real):
@@ -94,14 +94,11 @@ def _about_first(keys, real):
     return first, keys - first
 
 
-def _fitted(keys, real, before, tokens):
-    """Keys and real with `before` absent tokens in front, then cut or filled up with absent ones to `tokens`."""
-    after = tokens - before - keys.shape[-2]
-    if before or after > 0:
-        real = torch.ones_like(keys[..., 0], dtype=torch.bool) if real is None else real
-    if real is not None:
-        real = F.pad(real, (before, after))
-    return F.pad(keys, (0, 0, before, after)) if before or after else keys, real
+def _in_blocks(keys, real, size, count):
+    """Keys (..., count, size, D), and which are real, (..., count, size), or None where all are."""
+    if real is None and (torch.compiler.is_exporting() or count * size > keys.shape[-2]):
+        real = torch.ones_like(keys[..., 0], dtype=torch.bool)
+    return blocks(keys, size, count), None if real is None else blocks(real[..., None], size, count)[..., 0]
 
 
 def _precise(x):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
+from torch_impl.blocks import blocks
 from torch_impl.registry import register, twin
 from torch_impl.statistics import shared
 
@@ -55,7 +56,7 @@ def convolve(convolution, x, real, causal=False, taps=None):
     taps = taps.reshape(len(taps), -1)
     rows, columns = taps.shape
     up, left = (rows - 1, columns - 1) if causal else (rows // 2, columns // 2)
-    grid = F.pad(x, (0, 0, 0, -tokens % width)).unflatten(-2, (-1, width))
+    grid = blocks(x, width)
     height = grid.shape[-3]
     grid = F.pad(grid, (0, 0, left, columns - 1 - left, up, rows - 1 - up))
     moved = (grid[..., a : a + height, b : b + width, :] * taps[a, b] for a in range(rows) for b in range(columns))
