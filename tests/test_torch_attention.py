@@ -1,7 +1,6 @@
 """The torch mirror equals the NumPy twin, values and gradients, for every composition of parts."""
 
 import inspect
-import weakref
 from dataclasses import dataclass, replace
 
 import autograd.numpy as anp
@@ -12,8 +11,6 @@ from autograd import grad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import primal_dual
 import torch_impl
@@ -36,33 +33,8 @@ from primal_dual import (
     transforms,
 )
 from tests.problems import primals, random_mask, seeds
+from torch_impl.bench import LiveMemory
 from torch_impl.registry import registered
-
-
-class LiveMemory(TorchDispatchMode):
-    """The most bytes alive at a time in tensors that were made inside."""
-
-    def __init__(self):
-        super().__init__()
-        self.alive, self.peak, self.known = 0, 0, set()
-
-    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
-        result = operation(*arguments, **(options or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor) and id(x.untyped_storage()) not in self.known:
-                self.count(x.untyped_storage())
-        return result
-
-    def count(self, storage):
-        def freed(identity, size):
-            self.known.discard(identity)
-            self.alive -= size
-
-        self.known.add(id(storage))
-        self.alive += storage.nbytes()
-        self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, freed, id(storage), storage.nbytes())
-
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 SIZES = st.sampled_from((1, 2, 5, 7, 11))

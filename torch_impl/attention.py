@@ -69,20 +69,28 @@ def _attend(primal, *arguments, **options):
 
 def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta, **options):
     """Heads: those of one primal in one call."""
-    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
-    each = []
-    for member, heads in primal.groups:
-        mask = attn_mask
-        if mask is not None and mask.ndim > 2 and mask.shape[-3] == len(primal):
-            mask = _heads(mask, heads)
-        own_beta = beta if beta is None or beta.ndim == 0 else _heads(beta[:, None, None], heads)
-        tensors = (_heads(x, heads) for x in (q, k, v))
-        each.append(_attention(member, *tensors, key_mask, query_mask, mask, beta=own_beta, **options))
-    if len(each) == 1:
-        return each[0]
     order = [s for _, heads in primal.groups for s in heads]
-    f = torch.cat(each, -3)
-    return f if order == sorted(order) else f[..., [order.index(s) for s in range(len(order))], :, :]
+    sizes = [len(heads) for _, heads in primal.groups]
+
+    def grouped(x):
+        """Heads of x (..., H, M, D); what all heads share (..., M, D) or (..., 1, M, D) goes to each group."""
+        if x is None or x.ndim < 3 or x.shape[-3] != len(primal):
+            return [x] * len(sizes)
+        return _ordered(x, order).split(sizes, -3)
+
+    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
+    beta = beta[:, None, None] if beta is not None and beta.ndim else beta
+    each = [
+        _attention(member, *tensors, key_mask, query_mask, mask, beta=own, **options)
+        for (member, _), *tensors, mask, own in zip(
+            primal.groups, *(grouped(x) for x in (q, k, v, attn_mask, beta)), strict=True
+        )
+    ]
+    return _ordered(torch.cat(each, -3), [order.index(s) for s in range(len(order))]) if len(each) > 1 else each[0]
+
+
+def _ordered(x, order):
+    return x if order == sorted(order) else x.index_select(-3, torch.tensor(order, device=x.device))
 
 
 def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, dropout_p, beta, taps):
@@ -101,12 +109,6 @@ def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, d
             q = convolve(part, q, query_mask, context.causal, taps)
             k = convolve(part, k, context.real, context.causal, taps)
         return expansion(primal, tuple(transforms), q, k, v, context, dropout_p)
-
-
-def _heads(x, heads):
-    """Heads of x (..., H, M, D); neighbours as a view."""
-    first, last = heads[0], heads[-1] + 1
-    return x[..., slice(first, last) if last - first == len(heads) else list(heads), :, :]
 
 
 def _check(primal, q, k, v, key_mask, query_mask, attn_mask):
