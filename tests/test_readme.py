@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_python_blocks_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 9
     namespace = {"__name__": "readme"}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
@@ -31,7 +31,7 @@ def test_links_and_picture_exist():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("extra", ["torch", "data", "plot", "tutorials", "demo", "test", "piqp"])
+@pytest.mark.parametrize("extra", ["torch", "transformers", "data", "plot", "tutorials", "demo", "test", "piqp"])
 def test_extras(extra):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extra in project["optional-dependencies"] and project["name"] == "primal-dual-attention"
