@@ -31,8 +31,8 @@ app = typer.Typer(
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
 
-def command(function):
-    """Make a function a command, of which bad input ends in one line and exit status 2."""
+def one_line(function):
+    """Let bad input end in one line and exit status 2."""
 
     @functools.wraps(function)
     def run(*args, **options):
@@ -41,7 +41,12 @@ def command(function):
         except ValueError as error:
             raise typer.Exit(_fail(error)) from error
 
-    return app.command()(run)
+    return run
+
+
+def command(function):
+    """Make a function a command, of which bad input ends in one line and exit status 2."""
+    return app.command()(one_line(function))
 
 
 @command
@@ -140,6 +145,42 @@ def bench(
         data.write_json(json, report.plain(results))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@one_line
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A data set: JapaneseVowels, BasicMotions, or a folder under --data.")],
+    seeds: Annotated[int, typer.Option(help="How many runs of each attention, with seeds from 0.")] = 5,
+    data: Annotated[Path | None, typer.Option(help="A folder of UEA sets: NAME/NAME_TRAIN.ts and _TEST.ts.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(help="How many runs at a time, each in a process of its own.")] = 1,
+):
+    """Train a transformer on time series: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
+
+    A run that was interrupted goes on; one that is done is not run again.
+    """
+    checks.integer("--seeds", seeds, 1)
+    checks.integer("--jobs", jobs, 1)
+    try:
+        from torch_impl import results, runs
+    except ImportError as error:
+        raise ValueError(f"training needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
+    fields = _fields(context.args)
+    attentions = fields.pop("attention", ["softmax", "bn", "sh", "bn+sh"])
+    changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
+    with _progress() as progress:
+        summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
+    Console().print(report.runs(results.table(summaries)))
+
+
+@command
+def results(folder: Annotated[Path, typer.Argument(help="A folder of runs, or of result files.")] = Path("runs")):
+    """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
+    from torch_impl.results import load, table
+
+    Console().print(report.runs(table(load(folder))))
+
+
 @app.command("version")
 def show_version():
     """Print the version."""
@@ -194,6 +235,23 @@ def _certify(declared, keys, values):
         queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
         each = (certify_values(declared, keys, values, query=query) for query in queries)
         return (max(each, key=lambda certificate: certificate.relative_gap),)
+
+
+def _fields(words):
+    """--name value ... --name value ... -> a dictionary of lists."""
+    fields = {}
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            values = fields[name.replace("-", "_")] = [value] if value else []
+        elif not fields:
+            raise ValueError(f"{word}: expected --attention NAME ... or a --field of the recipe before it")
+        else:
+            values.append(word)
+    empty = [name for name, values in fields.items() if not values]
+    if empty:
+        raise ValueError(f"--{empty[0]}: expected a value after it")
+    return fields
 
 
 def _progress():

@@ -23,6 +23,7 @@ from primal_dual import (
     Gaussian,
     Heads,
     Primal,
+    UnitNorm,
     Window,
     attention,
     attention_weights,
@@ -206,6 +207,34 @@ def test_beta_and_taps_take_the_place_of_the_primals():
         )
 
     assert torch.autograd.gradcheck(f, (beta, taps))
+
+
+@settings(max_examples=60)
+@given(
+    primals(normalizers=st.just("sum"), transforms=st.sampled_from((BatchNorm(0.9), (BatchNorm(0.9), UnitNorm())))),
+    seeds,
+)
+def test_a_beta_for_each_head_is_that_of_its_own_primal(primal, seed):
+    q, k, v = tensors(*np.random.default_rng(seed).standard_normal((3, 2, 3, 3, 4)))  # as many heads as tokens
+
+    def with_beta(beta):
+        first, *others = primal.transform if isinstance(primal.transform, tuple) else (primal.transform,)
+        return replace(primal, transform=(replace(first, beta=beta), *others))
+
+    betas = [0.1, 0.5, 0.9]
+    ours = torch_impl.attention(heads(primal, 3), q, k, v, beta=torch.tensor(betas, dtype=torch.double))
+    expected = torch_impl.attention(Heads(*map(with_beta, betas)), q, k, v)
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-9)
+
+
+def test_a_mask_may_have_more_axes():
+    q, k, v = tensors(*np.random.default_rng(0).standard_normal((3, 6, 4)))
+    mask = torch.rand(3, 6, 6) < 0.7
+    for name in catalog:
+        if name != "multi-head":
+            f = torch_impl.attention(catalog[name], q, k, v, attn_mask=mask)
+            assert f.shape == (3, 6, 4)
+            torch.testing.assert_close(f[1], torch_impl.attention(catalog[name], q, k, v, attn_mask=mask[1]))
 
 
 def as_support(primal, table):

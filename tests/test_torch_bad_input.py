@@ -70,7 +70,7 @@ def test_attention(arguments, options, message):
         (lambda: MultiheadAttention(8, 4, add_bias_kv=True), "add_bias_kv, add_zero_attn: expected False"),
         (lambda: MultiheadAttention(8, 4, add_zero_attn=True), "add_bias_kv, add_zero_attn: expected False"),
         (lambda: MultiheadAttention(8, 4, learn_beta=True), "one BatchNorm in each head; got 0 in 4 heads"),
-        (lambda: MultiheadAttention(8, 4, learn_taps=True), "expected one Convolution, the same in each head; got 0"),
+        (lambda: MultiheadAttention(8, 4, learn_taps=True), "expected one Convolution, the same in each head; got "),
         (lambda: torch_impl.drop_in.timm_attention("bn")(10, 4), "dim: expected a multiple of 4 heads; got 10"),
     ],
 )
@@ -88,8 +88,11 @@ def test_layers(make, message):
             "key_padding_mask: expected booleans or floats .* torch.int64",
         ),
         (dict(attn_mask=torch.zeros(4, 5).bool()), r"attn_mask: expected booleans or floats \(5, 5\)"),
-        (dict(attn_mask=torch.zeros(3, 5, 5).bool()), r"attn_mask: expected booleans or floats \(6, 5, 5\)"),
-        (dict(key=torch.randn(3, 8)), "query: expected 2 or 3 axes, as key and value; got 3, 2, 3"),
+        (dict(attn_mask=torch.zeros(3, 5, 5).bool()), r"attn_mask: expected .* \(5, 5\) or \(6, 5, 5\)"),
+        (dict(attn_mask=[[True]]), "attn_mask: expected booleans or floats .* got list"),
+        (dict(value=torch.randn(5, 1, 8)), r"value: expected the batch of query, \(5, 3, 8\); got \(5, 1, 8\)"),
+        (dict(query=torch.randn(5, 3, 7)), r"query: expected a tensor of 2 or 3 axes, the last of 8; got \(5, 3, 7\)"),
+        (dict(key=torch.randn(3, 8)), r"key: expected the batch of query, \(5, 3, 8\); got \(3, 8\)"),
     ],
 )
 def test_multihead_forward(options, message):

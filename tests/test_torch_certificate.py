@@ -112,6 +112,51 @@ def test_learned_parameters_and_call_time_causality_are_in_the_primal():
         np.testing.assert_allclose(each.certificate.targets, certify(own, k, v).targets, rtol=1e-8, atol=1e-12)
 
 
+def attending(primal, **options):
+    class Own(nn.Module):
+        def forward(self, x, keys=None):
+            keys = x if keys is None else keys
+            return torch_impl.attention(primal, x, keys, keys, **options)
+
+    return Own()
+
+
+def test_the_query_is_that_of_the_call():
+    x = torch.randn(4, 2).double()
+    order = torch.eye(4).bool()[[2, 0, 3, 1]]
+    (only,) = certify_module(attending(Primal(), attn_mask=order), x)
+    seen = order[only.certificate.query].nonzero().item()
+    np.testing.assert_allclose(only.certificate.targets[0], x[seen])
+    (only,) = certify_module(
+        attending(Primal(support=Window(1))), (torch.randn(3, 2).double(), torch.randn(6, 2).double())
+    )
+    assert only.certificate.query < 3
+
+
+def test_what_sees_nothing_has_no_svr_and_modes_are_kept():
+    layer = MultiheadAttention(8, 2, batch_first=True, primal="bn")
+    padding = torch.tensor([[False] * 5, [True] * 5])
+    x = torch.randn(2, 5, 8)
+    certificates = certify_module(layer, dict(query=x, key=x, value=x, key_padding_mask=padding))
+    assert {each.example for each in certificates} == {0}
+    assert certify_module(attending(Primal(), attn_mask=torch.zeros(4, 4).bool()), torch.randn(4, 2)) == ()
+    model = nn.Sequential(nn.BatchNorm1d(6), attending(Primal(bias=True))).train()
+    model[0].eval()
+    (_, _, _, certificate), *_ = certify_module(model, [torch.randn(2, 6, 4)])
+    assert certificate.relative_gap < 1e-12 and model[1].training and not model[0].training
+    with pytest.raises(ValueError, match=r"expected an nn\.Module; got 'bn'"):
+        certify_module("bn", x)
+
+
+def test_error_bounds_are_those_of_certify():
+    x = torch.randn(8, 4).double()
+    (only,) = certify_module(attending(catalog["conv2d"]), x)
+    right = certify(catalog["conv2d"], x.numpy(), x.numpy())
+    np.testing.assert_allclose(
+        only.certificate.error_bound(x[:3].numpy()), right.error_bound(x[:3].numpy()), rtol=1e-6, atol=1e-12
+    )
+
+
 def test_modules_of_others():
     torch.manual_seed(0)
 

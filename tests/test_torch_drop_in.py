@@ -7,10 +7,22 @@ import types
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
+    StaticCache,
+    ViTConfig,
+    ViTModel,
+)
 
 import torch_impl
-from primal_dual import Heads, Primal, Window, catalog
+from primal_dual import BatchNorm, Heads, Primal, Window, catalog
 from torch_impl import drop_in
 from torch_impl.recorder import recording
 
@@ -180,11 +192,72 @@ def test_replacing_keeps_weights_place_and_mode():
     assert calls_of(hugging_face, ids)[1][0][1].primal == Heads(*[Primal(support=Window(1))] * 4)
 
 
+def test_replacing_again_and_what_is_shared():
+    model = torch_encoder()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.layers[0].self_attn.in_proj_weight.requires_grad = False
+    model.tied = model.layers[1].self_attn
+    for primal in ("bn", "window"):
+        drop_in.replace_attention(model, primal)
+        first, second = (layer.self_attn for layer in model.layers)
+        assert first.primal == torch_impl.MultiheadAttention(16, 4, primal=primal).primal
+        assert model.tied is second and not first.in_proj_weight.requires_grad
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in model.parameters()}
+
+
+def test_all_or_nothing_is_replaced():
+    model = nn.ModuleList([nn.MultiheadAttention(4, 2), nn.MultiheadAttention(4, 2, add_zero_attn=True)])
+    with pytest.raises(ValueError, match="add_zero_attn"):
+        drop_in.replace_attention(model, "bn")
+    assert type(model[0]) is nn.MultiheadAttention
+
+
+def test_primals_of_one_hash_are_two():
+    a, b = bert("softmax"), bert("softmax")
+    for model, beta in ((a, -1.0), (b, -2.0)):
+        drop_in.replace_attention(model, Primal(transform=BatchNorm(beta)))
+    ids = torch.randint(0, 30, (1, 5))
+    betas = [calls_of(model, ids)[1][0][1].primal.primals[0].transform.beta for model in (a, b)]
+    assert hash(-1.0) == hash(-2.0) and betas == [-1.0, -2.0]
+
+
+def test_a_table_of_its_users_is_final():
+    """As in the library itself: a prefix that is seen in both directions, in a decoder."""
+    ours, ids = llama("softmax"), torch.randint(0, 30, (1, 7))
+    theirs = copy.deepcopy(ours)
+    theirs.set_attn_implementation("sdpa")
+    table = torch.ones(7, 7).tril().bool()
+    table[:4, :4] = True
+    mask = torch.zeros(1, 1, 7, 7).masked_fill(~table, torch.finfo(torch.float32).min)
+    expected = theirs(ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(ours(ids, attention_mask=mask).last_hidden_state, expected)
+
+
+def test_caches_that_move_positions_are_refused():
+    model, ids = llama("sh"), torch.randint(0, 30, (1, 7))
+    cache = StaticCache(config=model.config, max_cache_len=16)
+    with pytest.raises(ValueError, match="expected a cache that grows"):
+        model(ids, past_key_values=cache)
+    config = MistralConfig(vocab_size=30, sliding_window=3, num_key_value_heads=2, **SIZES, **implementation("sh"))
+    model = MistralModel(config).eval()
+    cache = model(ids[:, :5], use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="expected a cache of all keys"):
+        model(ids[:, 5:], past_key_values=cache)
+    bn = MistralModel(MistralConfig(**{**config.to_dict(), **implementation("bn")})).eval()
+    cache = bn(ids[:, :5], use_cache=True).past_key_values
+    torch.testing.assert_close(
+        bn(ids[:, 5:], past_key_values=cache).last_hidden_state, bn(ids).last_hidden_state[:, 5:]
+    )
+
+
 def test_nothing_to_replace():
-    with pytest.raises(ValueError, match="got Linear without any"):
+    with pytest.raises(ValueError, match="got Linear, which is or has none"):
         drop_in.replace_attention(nn.Linear(2, 2), "bn")
     with pytest.raises(ValueError, match="did you mean"):
         drop_in.replace_attention(bert("softmax"), "bm")
+    for alone in (nn.MultiheadAttention(4, 2), GPT2Model(GPT2Config(n_embd=8, n_head=2, n_layer=1)).h[0].mlp):
+        with pytest.raises(ValueError, match="is or has none"):
+            drop_in.replace_attention(alone, "bn")
     with pytest.raises(ValueError, match="add_bias_kv"):
         drop_in.replace_attention(nn.Sequential(nn.MultiheadAttention(4, 2, add_bias_kv=True)), "bn")
 

@@ -269,6 +269,36 @@ def test_nothing_underflows(primal, dtype):
         np.testing.assert_allclose(f.detach().double().numpy(), expected, atol=1e-3 if dtype == torch.float32 else 1e-9)
 
 
+@pytest.mark.parametrize("support", [Window(3), Causal(), Everything()])
+@pytest.mark.parametrize("kernel", [Gaussian(), EluPlusOne()])
+def test_tokens_far_from_zero_keep_their_digits_beside_padding(kernel, support):
+    torch.manual_seed(0)
+    shift = 1e4 if kernel == Gaussian() else -800.0
+    q, k, v = torch.randn(3, 50, 8).double()
+    key_mask = torch.arange(50) < 45
+    if kernel == EluPlusOne() and support == Causal():
+        shift = -300.0  # beyond e^637 in a chunk of keys, the smaller count as that much smaller
+    expected = primal_dual.attention(
+        Primal(kernel, support=support),
+        *(x.numpy() for x in (q + shift, k + shift, v)),
+        key_mask.numpy(),
+        query_mask=key_mask.numpy(),
+    )
+    f = torch_impl.attention(Primal(kernel, support=support), q + shift, k + shift, v, key_mask)
+    np.testing.assert_allclose(f[:45].numpy(), expected[:45], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("name", NAMES)
+def test_low_precision_of_every_name(name, dtype):
+    x, _ = draw(dtype)
+    members = heads(name, SIZE["H"])
+    expected = torch_impl.attention(members, *(each.double() for each in x))
+    f = torch_impl.attention(members, *x)
+    assert f.dtype == dtype
+    torch.testing.assert_close(f.double(), expected, atol=16 * torch.finfo(dtype).eps, rtol=0)
+
+
 def test_window_larger_than_everything_and_heads_out_of_order():
     q, k, v = torch.randn(3, 2, 3, 9, 4).double()
     wide = heads(Primal(support=Window(50)), 3)

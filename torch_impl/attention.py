@@ -1,5 +1,7 @@
 """Attention: the support vector expansion of a primal's SVR, the torch twin of primal_dual.attention."""
 
+from contextlib import nullcontext
+
 import torch
 
 from primal_dual.primal import Heads
@@ -33,15 +35,17 @@ def attention(
 
     attn_mask (..., M, N), booleans with True where a query may attend, or floats: -inf hides a key and anything else is
     added to its logit (averaged over a pool). It and is_causal, key j <= query i, intersect with the primal's support;
-    statistics, pools and convolutions follow. One row, (..., 1, N), is a key mask. beta, a tensor that broadcasts
-    against (..., M, D), or (H,) for Heads, is used in place of BatchNorm's; taps, one of the Convolution's shape, in
-    place of its kernel.
+    statistics and pools follow. One row, (..., 1, N), is a key mask. A Convolution looks back only where the support or
+    is_causal says so, whatever the table of attn_mask. beta, a tensor of one number, or (H,) for Heads, is used in
+    place of BatchNorm's; taps, a tensor of the kernel's shape, in place of the Convolution's.
 
     A query that sees no key gets zero. Values are not checked: where h(x) is zero or overflows, so does f. Raises
     ValueError for shapes, dtypes and devices that do not fit, and for a part without a torch twin. Source: arXiv
     2406.13781.
     """
-    _check(primal, q, k, v, key_mask, query_mask, attn_mask)
+    _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p: expected a number in [0, 1); got {dropout_p}")
     record(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps)
     options = dict(is_causal=is_causal, dropout_p=dropout_p, beta=beta, taps=taps)
     return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
@@ -58,7 +62,7 @@ def attention_weights(
     v = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
     if isinstance(primal, Heads):
         v = v.expand(len(primal), -1, -1)
-    _check(primal, q, k, v, key_mask, query_mask, attn_mask)
+    _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps)
     options = dict(is_causal=is_causal, dropout_p=0.0, beta=beta, taps=taps)
     return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
 
@@ -100,9 +104,9 @@ def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, d
         transforms = [TensorBatchNorm(beta, part.eps) if isinstance(part, BatchNorm) else part for part in transforms]
     context = seen(primal.support, is_causal, key_mask, attn_mask)
     device = q.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         v = v.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):
+    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
         if context.real is not None:
             k, v = (x.masked_fill(~context.real[..., None], 0) for x in (k, v))
         for part in convolutions:
@@ -111,7 +115,7 @@ def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, d
         return expansion(primal, tuple(transforms), q, k, v, context, dropout_p)
 
 
-def _check(primal, q, k, v, key_mask, query_mask, attn_mask):
+def _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps):
     checks.tensor("q", q, "M D")
     checks.tensor("k", k, "N D")
     checks.tensor("v", v, "N Dv")
@@ -136,5 +140,17 @@ def _check(primal, q, k, v, key_mask, query_mask, attn_mask):
     checks.broadcast(lead=outer, **{name: mask.shape[:-1] for name, mask in masks.items() if mask is not None})
     if attn_mask is not None:
         checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])
-    for member in primal if isinstance(primal, Heads) else (primal,):
+    members = tuple(primal) if isinstance(primal, Heads) else (primal,)
+    for member in members:
         check_size(member.support, M, N)
+    if beta is not None:
+        norms = any(isinstance(part, BatchNorm) for member in members for part in parts(member.transform)[1])
+        each = [(), (len(members),)] if isinstance(primal, Heads) else [()]
+        checks.parameter("beta", beta, each if norms else [])
+    if taps is not None:
+        kernels = {part.kernel: None for member in members for part in parts(member.transform)[0]}
+        checks.parameter("taps", taps, [_shape(kernel) for kernel in kernels])
+
+
+def _shape(kernel):
+    return (len(kernel), len(kernel[0])) if isinstance(kernel[0], tuple) else (len(kernel),)

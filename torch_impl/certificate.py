@@ -1,5 +1,6 @@
 """Certify the heads of a trained module: which SVRs its keys and values solve, and how exactly."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +17,10 @@ from torch_impl.seen import seen
 
 
 class HeadCertificate(NamedTuple):
-    """The certificate of one head: `module`, the name of the module that it is in; which example of the batch."""
+    """The certificate of one head: `module`, the name of the module that it is in; which example of the batch.
+
+    Beside padding, a convolution is no longer part of the certificate's primal: its error_bound takes convolved x.
+    """
 
     module: str
     example: int
@@ -40,18 +44,21 @@ def certify_module(module, x):
     """Run `module` on x once and certify every head of every attention in it, in float64 -> ModuleCertificates.
 
     module: any nn.Module whose attention is torch_impl's, such as a model after replace_attention. x: its argument, a
-    tuple of them, or a dictionary of named ones. Each head's keys and values are the optimum of an SVR, whose
-    certificate has its targets, gap and error bound. It runs in eval mode without gradients.
+    tuple or list of them, or a mapping of named ones. Each head's keys and values are the optimum of an SVR without a
+    bias, whose certificate has its targets, gap and error bound. The module runs in eval mode without gradients.
 
     Raises ValueError where no attention of torch_impl ran, and for a mask with finite weights, which has no primal.
     """
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"certify_module: expected an nn.Module; got {module!r}")
     with recording(module) as calls, torch.no_grad():
-        training = module.training
+        modes = {each: each.training for each in module.modules()}
         module.eval()
         try:
-            module(**x) if isinstance(x, dict) else module(*x) if isinstance(x, tuple) else module(x)
+            module(**x) if isinstance(x, Mapping) else module(*x) if isinstance(x, tuple | list) else module(x)
         finally:
-            module.train(training)
+            for each, mode in modes.items():
+                each.training = mode
     if not calls:
         raise ValueError(
             f"certify_module: expected a module with torch_impl's attention inside; got {type(module).__name__}"
@@ -81,26 +88,34 @@ def _certificates(name, call):
         primal = _with_parameters(members[head], beta, call.taps)
         seen_by = np.ones((M, N), bool) if allowed is None else allowed[example, head]
         keys, values, only = k[example, head], v[example, head], real[example, head]
-        yield HeadCertificate(name, example, head, _certificate(primal, keys, values, only, seen_by, context.causal))
+        certificate = _certificate(primal, keys, values, only, seen_by, context.causal)
+        if certificate is not None:
+            yield HeadCertificate(name, example, head, certificate)
 
 
 def _certificate(primal, keys, values, real, allowed, is_causal):
-    """Of one head, whose call-time masks become part of its primal's support."""
+    """Of one head, whose call-time masks become part of its primal's support; None where no query sees a key."""
     is_causal = is_causal or isinstance(primal.support, Causal)
+    everything, square = isinstance(primal.support, Everything), allowed.shape[0] == allowed.shape[1]
+    if real.all() and allowed.all() and not is_causal and (everything or square):
+        return certify(primal, keys, values)
+    if real.all() and allowed.all() and square and isinstance(primal.support, Everything | Causal):
+        return certify(replace(primal, support=Causal()), keys, values)
     convolutions, transforms = parts(primal.transform)
     if convolutions:
         keys = convolved(replace(primal, support=Causal() if is_causal else Everything()), keys, real)
         primal = replace(primal, transform=transforms)
-    count = int(real.sum())
-    if real[:count].all():  # padding at the end is nobody's key
-        keys, values, allowed, real = keys[:count], values[:count], allowed[:, :count], real[:count]
-    plain = isinstance(primal.support, Everything | Causal)
-    if real.all() and allowed.all() and (plain or not is_causal):
-        return certify(replace(primal, support=Causal()) if is_causal else primal, keys, values)
     table = sees(primal.support, np.arange(len(allowed)), len(keys)) & allowed & real
     table = np.tril(table) if is_causal else table
-    rows = np.unique(table[table.any(axis=1)], axis=0)  # queries that see the same keys have the same SVR
-    return certify(replace(primal, support=Mask(rows)), keys, values)
+    queries = np.flatnonzero(table.any(axis=1) & (real if square else True))
+    if not len(queries):
+        return None
+    count = np.flatnonzero(real)[-1] + 1  # padding at the end is nobody's key
+    rows, first = np.unique(table[queries, :count], axis=0, return_index=True)  # the same keys make the same SVR
+    if rows.all():
+        return certify(replace(primal, support=Everything()), keys[:count], values[:count])
+    certificate = certify(replace(primal, support=Mask(rows)), keys[:count], values[:count])
+    return replace(certificate, query=int(queries[first[certificate.query]]))
 
 
 def _with_parameters(primal, beta, taps):
@@ -112,4 +127,4 @@ def _with_parameters(primal, beta, taps):
         if isinstance(part, Convolution) and taps is not None:
             part = replace(part, kernel=taps.tolist())
         learned.append(part)
-    return replace(primal, transform=tuple(learned))
+    return replace(primal, transform=tuple(learned), bias=False)

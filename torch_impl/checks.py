@@ -20,7 +20,7 @@ def alike(**tensors):
     for name, y in others:
         if x.device != y.device:
             raise ValueError(f"{first}, {name}: expected one device; got {x.device} and {y.device}")
-        if x.dtype != y.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != y.dtype and (x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type)):
             raise ValueError(f"{first}, {name}: expected one dtype; got {x.dtype} and {y.dtype}")
 
 
@@ -45,6 +45,15 @@ def attention_mask(x, queries, keys, device):
         raise ValueError(f"attn_mask: expected booleans or floats (..., {queries}, {keys}); got {got}")
     if x.device != device:
         raise ValueError(f"attn_mask: expected it on {device}; got {x.device}")
+
+
+def parameter(name, x, shapes):
+    """A floating tensor of one of some shapes; none of them where the primal has no part for it."""
+    good = isinstance(x, torch.Tensor) and x.is_floating_point()
+    if not shapes or not good or tuple(x.shape) not in shapes:
+        got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else repr(x)
+        expected = f"a floating tensor {' or '.join(map(str, shapes))}" if shapes else "none for this primal"
+        raise ValueError(f"{name}: expected {expected}; got {got}")
 
 
 def broadcast(**shapes):

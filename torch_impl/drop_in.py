@@ -9,6 +9,7 @@ from torch import nn
 
 from primal_dual.kernels import Exponential
 from primal_dual.primal import Heads, catalog, heads
+from primal_dual.supports import Strided
 from primal_dual.transforms import parts
 from torch_impl.attention import attention
 from torch_impl.multihead import MultiheadAttention
@@ -17,7 +18,8 @@ from torch_impl.multihead import MultiheadAttention
 def register_transformers():
     """Register every catalog name with Hugging Face transformers, as attn_implementation="attention_<name>".
 
-    The model's own masks, its padding and module.is_causal intersect with the primal's support.
+    The model's padding, its own masks and module.is_causal intersect with the primal's support. Keys may be cached, but
+    not in a static cache, and for a Convolution not at all.
     """
     for name in catalog:
         _register(f"attention_{name}", name)
@@ -32,33 +34,39 @@ def timm_attention(primal):
 
 
 def replace_attention(model, primal):
-    """Give every attention of `model` this primal, in place, and keep the weights -> the model.
+    """Give every attention of `model` this primal, in place, with the same parameters -> the model.
 
     model: a Hugging Face model, or one with nn.MultiheadAttention (as in nn.TransformerEncoder) or timm's Attention
     inside. primal: a catalog name, a Primal, or Heads. torch's inference fast path and its nested tensors, which would
-    run softmax instead, are off for what is replaced. Raises ValueError where nothing can be replaced.
+    run softmax instead, are off for what is replaced. Raises ValueError, and changes nothing, where nothing or not
+    everything can be replaced.
     """
-    if hasattr(model, "set_attn_implementation"):
-        name = f"attention_{primal}" if isinstance(primal, str) else f"attention_{hash(primal) & 0xFFFFFFFF:x}"
-        _register(name, catalog[primal] and primal if isinstance(primal, str) else primal)
-        model.set_attn_implementation(name)
-        return model
-    replaced = 0
+    new = {child: _replacement(child, primal) for child in model.modules() if child is not model}
+    new = {child: replacement for child, replacement in new.items() if replacement is not None}
+    dispatches = getattr(model, "_supports_attention_backend", False) and hasattr(model, "set_attn_implementation")
+    if not new and not dispatches:
+        raise ValueError(
+            "replace_attention: expected a model with nn.MultiheadAttention or timm's Attention inside, or one of"
+            f" Hugging Face's that takes attention functions; got {type(model).__name__}, which is or has none"
+        )
+    if dispatches:
+        if isinstance(primal, str):
+            _ = catalog[primal]
+        known = (
+            f"attention_{primal}" if isinstance(primal, str) else _names.setdefault(primal, f"attention_{len(_names)}")
+        )
+        _register(known, primal)
+        model.set_attn_implementation(known)
     for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            new = _replacement(child, primal)
-            if new is not None:
-                new.load_state_dict(child.state_dict())
-                setattr(module, name, new.train(child.training))
-                replaced += 1
+        for name, child in list(module._modules.items()):
+            if child in new:
+                setattr(module, name, new[child])
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
-    if not replaced:
-        raise ValueError(
-            "replace_attention: expected a Hugging Face model, or one with nn.MultiheadAttention or timm's Attention"
-            f" inside; got {type(model).__name__} without any"
-        )
     return model
+
+
+_names = {}  # of primals that Hugging Face models were given
 
 
 class TimmAttention(nn.Module):
@@ -113,8 +121,9 @@ class TimmAttention(nn.Module):
 
 
 def _replacement(module, primal):
-    if isinstance(module, nn.MultiheadAttention) and not isinstance(module, MultiheadAttention):
-        return MultiheadAttention(
+    """The module that takes its place, or None where it is no attention. It has the same parameters and mode."""
+    if isinstance(module, nn.MultiheadAttention):
+        new = MultiheadAttention(
             module.embed_dim,
             module.num_heads,
             module.dropout,
@@ -124,34 +133,27 @@ def _replacement(module, primal):
             module.kdim,
             module.vdim,
             module.batch_first,
-            module.out_proj.weight.device,
-            module.out_proj.weight.dtype,
+            device="meta",
             primal=primal,
         )
-    if type(module).__name__ == "Attention" and type(module).__module__.startswith("timm."):
-        new = timm_attention(primal)(
-            module.qkv.in_features,
-            module.num_heads,
-            module.head_dim,
-            module.proj.out_features,
-            module.qkv.bias is not None,
-            proj_bias=module.proj.bias is not None,
-            attn_drop=module.attn_drop.p,
-            proj_drop=module.proj_drop.p,
-            device=module.qkv.weight.device,
-            dtype=module.qkv.weight.dtype,
-        )
-        new.q_norm, new.k_norm = module.q_norm, module.k_norm
-        new.norm = getattr(module, "norm", new.norm)
-        return new
-    return None
+    elif isinstance(module, TimmAttention) or (
+        type(module).__name__ == "Attention" and type(module).__module__.startswith("timm.")
+    ):
+        width = module.qkv.out_features // 3
+        new = timm_attention(primal)(module.qkv.in_features, module.num_heads, width // module.num_heads, device="meta")
+    else:
+        return None
+    new._parameters.update({name: p for name, p in module._parameters.items() if name in new._parameters})
+    new._modules.update({name: each for name, each in module._modules.items() if name in new._modules})
+    new.training = module.training
+    return new
 
 
 def _register(name, primal):
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(name, partial(_transformers_attention, primal))
-    AttentionMaskInterface.register(name, _transformers_mask)
+    AttentionMaskInterface.register(name, partial(_transformers_mask, primal))
 
 
 def _transformers_attention(
@@ -167,7 +169,8 @@ def _transformers_attention(
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     cached = N - M if causal else 0  # with cached keys, the last query stands at the last key
     members = _layer_heads(primal, H, D**-0.5 if scaling is None else scaling, D)
-    if cached and any(parts(member.transform)[0] for member in members):
+    convolves = any(parts(member.transform)[0] for member in members)
+    if cached and convolves:
         raise ValueError(f"attention {primal}: expected use_cache=False, since a Convolution needs all queries")
     query = nn.functional.pad(query, (0, 0, cached, 0))
     mask = attention_mask
@@ -176,7 +179,8 @@ def _transformers_attention(
     elif mask is not None:
         if mask.is_floating_point():  # the library hides by the smallest float
             mask = mask.masked_fill(mask <= torch.finfo(mask.dtype).min, float("-inf"))
-        mask = nn.functional.pad(mask, (0, 0, cached, 0)) if mask.shape[-2] > 1 else mask
+        if mask.shape[-2] > 1:  # a table that the model or its user made says all, causality too
+            mask, causal = nn.functional.pad(mask, (0, 0, cached, 0)), causal and convolves
     real = _real_queries(mask) if M + cached == N else None
     f = attention(
         members,
@@ -201,17 +205,24 @@ def _layer_heads(primal, count, scaling, D):
     return Heads(*(replace(member, kernel=Exponential(scaling)) for member in members))
 
 
-def _transformers_mask(*arguments, mask_function=None, attention_mask=None, kv_length=None, **options):
+def _transformers_mask(
+    primal, *, mask_function=None, attention_mask=None, q_length, kv_length, q_offset=0, kv_offset=0, **options
+):
     """The (B, N) key mask where the model's mask is that, perhaps with causality; else the whole table."""
     from transformers import masking_utils
 
-    if mask_function in (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function, None):
-        return masking_utils.flash_attention_mask(
-            *arguments, mask_function=mask_function, attention_mask=attention_mask, kv_length=kv_length, **options
+    declared = catalog[primal] if isinstance(primal, str) else primal
+    members = declared if isinstance(declared, Heads) else (declared,)
+    if int(q_offset) + q_length != int(kv_offset) + kv_length and mask_function is masking_utils.causal_mask_function:
+        raise ValueError("past_key_values: expected a cache that grows; got one with empty places, as a static one has")
+    if int(kv_offset) and any(member.scale > 1 or isinstance(member.support, Strided) for member in members):
+        raise ValueError(
+            f"attention {primal}: expected a cache of all keys; got a sliding one, which moves their pools"
         )
-    return masking_utils.sdpa_mask(
-        *arguments, mask_function=mask_function, attention_mask=attention_mask, kv_length=kv_length, **options
-    )
+    sizes = dict(q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset)
+    simple = mask_function in (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function, None)
+    make = masking_utils.flash_attention_mask if simple else masking_utils.sdpa_mask
+    return make(mask_function=mask_function, attention_mask=attention_mask, **sizes, **options)
 
 
 def _real_queries(mask):

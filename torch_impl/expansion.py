@@ -38,6 +38,8 @@ def expansion(primal, transforms, q, k, v, seen, dropout_p):
         v, _ = pool(v, seen.real, scale)
         log_weight = _pooled_weight(seen, scale)
         seen, scale = seen._replace(real=real, log_weight=log_weight), 1
+    if not exponential and seen.real is not None:
+        k = _filled(k, seen.real)
     while scale == 1 and transforms and getattr(transforms[0], "pointwise", False):
         apply, k = fit(transforms[:1], k, seen.real)
         q, transforms = apply(q), transforms[1:]
@@ -85,6 +87,7 @@ def _by_remainder(primal, transforms, q, k, v, seen, dropout_p):
     def by_remainder(x):
         return blocks(x, stride).transpose(-3, -2)
 
+    transforms = _one_axis_more(transforms)
     weight = None if seen.log_weight is None else by_remainder(seen.log_weight.mT).mT
     seen = Seen(Everything(), seen.causal, by_remainder(real[..., None])[..., 0], None, weight)
     f = expansion(primal, transforms, *map(by_remainder, (q, k, v)), seen, dropout_p)
@@ -109,24 +112,29 @@ def _by_window(primal, q, k, v, seen, dropout_p):
     if seen.causal:
         visible = visible & (j <= i)
     j = j + size * torch.arange(count, device=q.device)[:, None, None]
-    visible = visible & (j >= 0) & (j < N)
+    inside, keys = (j >= 0) & (j < N), around(k)
+    if not isinstance(primal.kernel, Exponential):  # others would lose digits to tokens of another size
+        keys = torch.where(inside.mT, keys, keys[..., radius : radius + 1, :])
+    visible = visible & inside
     if seen.real is not None:
         visible = visible & around(seen.real[..., None]).mT
     weight = None if seen.log_weight is None else around(seen.log_weight.mT).mT
-    q = blocks(q, size, count)
     blockwise = Seen(Everything(), False, None, visible, weight)
-    return _by_common_keys(primal, q, around(k), around(v), blockwise, dropout_p).flatten(-3, -2)[..., :M, :]
+    f = _by_common_keys(primal, blocks(q, size, count), keys, around(v), blockwise, dropout_p)
+    return f.flatten(-3, -2)[..., :M, :]
 
 
 def _by_own_pools(primal, q, k, v, seen, dropout_p):
     """Softmax attention of queries that pool the keys they see: <q, mean k> is the mean of <q, k> over the pool."""
     M, N, scale = q.shape[-2], k.shape[-2], primal.scale
     slope = q.shape[-1] ** -0.5 if primal.kernel.scale is None else primal.kernel.scale
+    precise = torch.promote_types(v.dtype, torch.float32)
+    q, k = (q * slope).to(precise), k.to(precise)
 
     def block(rows):
         columns = seen.span(rows, N, scale)
         share, visible = shares(seen.visible(rows, columns, q.device), scale, q.dtype)
-        logits = (q[..., rows, :] * slope) @ k[..., columns, :].mT
+        logits = q[..., rows, :] @ k[..., columns, :].mT
         weight = seen.weight(rows, columns)
         logits = logits if weight is None else logits + weight
         logits = blocks(logits[..., None], scale)[..., 0]
@@ -142,6 +150,7 @@ def _by_own_pools(primal, q, k, v, seen, dropout_p):
 
 def _by_own_training_sets(primal, transforms, q, k, v, seen, dropout_p):
     """Each query has pools and a T of its own: it is a batch of one query."""
+    transforms = _one_axis_more(transforms)
     M, N, scale = q.shape[-2], k.shape[-2], primal.scale
 
     def block(rows):
@@ -152,7 +161,7 @@ def _by_own_training_sets(primal, transforms, q, k, v, seen, dropout_p):
         weight = seen.weight(rows, columns)
         if weight is not None:
             weight = pool(weight[..., None], members, scale)[0].mT
-        apply, keys = fit(transforms, keys, real)
+        apply, keys = fit(transforms, _filled(keys, real), real)
         x = apply(q[..., rows, None, :])
         return _plain(primal, x, keys, values, real[..., None, :], weight, dropout_p)[..., 0, :]
 
@@ -177,9 +186,23 @@ def _plain(primal, q, k, v, visible, log_weight, dropout_p):
     return (F.dropout(w, dropout_p) @ v.to(precise)).to(v.dtype)
 
 
+def _one_axis_more(transforms):
+    """A beta of its own for each head, (H, 1, 1), meets queries that have an axis more, (H, M, 1, D)."""
+    return tuple(
+        part._replace(beta=part.beta[..., None]) if isinstance(part, TensorBatchNorm) and part.beta.ndim else part
+        for part in transforms
+    )
+
+
+def _filled(k, real):
+    """Tokens that are not real become the first real one, so that no other token loses digits to them."""
+    first = (k * (real & (real.cumsum(-1) == 1))[..., None]).sum(-2, keepdim=True)
+    return torch.where(real[..., None], k, first)
+
+
 def _sdpa(kernel, q, k, v, mask, dropout_p, is_causal=False):
     """scaled_dot_product_attention with leading axes that broadcast, of which it knows two."""
-    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2], () if mask is None else mask.shape[:-2])
     if v.dtype == torch.float16:
         q = q.clamp(-65504, 65504)  # a folded query can be larger; infinite, it would make NaN
     if mask is not None and mask.is_floating_point():

@@ -37,7 +37,8 @@ def _bidirectional(log_q, log_k, v, real):
 def _causal(log_q, log_k, v, real):
     """A chunk of queries sees its own keys through their kernel matrix, and all earlier ones through their sums.
 
-    Features are divided by their largest so far, T, a row a chunk: no later chunk can make an early key vanish.
+    Features are divided by their largest so far, T, a row a chunk: no later chunk can make an early key vanish. Inside
+    a chunk, one that is smaller than the largest by a factor of e^78 (e^637 in float64) counts as that much smaller.
     """
     queries = log_q.shape[-2]
     count = (queries + CHUNK - 1) // CHUNK

@@ -15,9 +15,10 @@ class MultiheadAttention(nn.MultiheadAttention):
     primal: a catalog name, a Primal, or Heads of `num_heads`. learn_beta: BatchNorm's beta becomes a parameter, one a
     head. learn_taps: so does the kernel of the one Convolution that the heads share. Both start at the primal's own.
 
-    A trained nn.MultiheadAttention loads by load_state_dict. Masks are torch's: True hides a key. They intersect with
-    the primal's support. Raises ValueError for add_bias_kv, add_zero_attn, an embed_dim that is no multiple of
-    num_heads, another number of Heads, and nothing to learn. Source: arXiv 2406.13781.
+    A trained nn.MultiheadAttention loads by load_state_dict, with strict=False beside what is learned. Masks are
+    torch's: True hides a key. They intersect with the primal's support. Raises ValueError for add_bias_kv,
+    add_zero_attn, an embed_dim that is no multiple of num_heads, another number of Heads, and nothing to learn.
+    Source: arXiv 2406.13781.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     ):
         if add_bias_kv or add_zero_attn:
             raise ValueError("add_bias_kv, add_zero_attn: expected False; a key that is no token has no primal here")
-        if embed_dim % num_heads:
+        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim: expected a multiple of {num_heads} heads; got {embed_dim}")
         super().__init__(
             embed_dim,
@@ -58,6 +59,11 @@ class MultiheadAttention(nn.MultiheadAttention):
         self.primal = heads(primal, num_heads)
         self.beta = nn.Parameter(_betas(self.primal).to(self.out_proj.weight)) if learn_beta else None
         self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
+
+    def _reset_parameters(self):
+        self._qkv_same_embed_dim = self.in_proj_weight is not None
+        super()._reset_parameters()
+        self._qkv_same_embed_dim = False
 
     def forward(
         self,
@@ -78,10 +84,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         attn_mask is the causal one; it may also stand alone.
         """
         batched, is_self = query.ndim == 3, query is key
-        if query.ndim not in (2, 3) or key.ndim != query.ndim or value.ndim != query.ndim:
-            raise ValueError(
-                f"query: expected 2 or 3 axes, as key and value; got {query.ndim}, {key.ndim}, {value.ndim}"
-            )
+        self._check(query, key, value)
         q, k, v = self._projected(query, key, value)
         if not batched:
             q, k, v = (x[None] for x in (q, k, v))
@@ -105,6 +108,16 @@ class MultiheadAttention(nn.MultiheadAttention):
         weights = weights.mean(1) if average_attn_weights else weights
         return f, weights if batched else weights[0]
 
+    def _check(self, query, key, value):
+        batch_axis = 0 if self.batch_first else 1
+        given = {"query": (query, self.embed_dim), "key": (key, self.kdim), "value": (value, self.vdim)}
+        for name, (x, size) in given.items():
+            if not isinstance(x, torch.Tensor) or x.ndim not in (2, 3) or x.shape[-1] != size:
+                got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+                raise ValueError(f"{name}: expected a tensor of 2 or 3 axes, the last of {size}; got {got}")
+            if x.ndim != query.ndim or (x.ndim == 3 and x.shape[batch_axis] != query.shape[batch_axis]):
+                raise ValueError(f"{name}: expected the batch of query, {tuple(query.shape)}; got {tuple(x.shape)}")
+
     def extra_repr(self):
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, primal={self.primal}"
 
@@ -123,15 +136,12 @@ class MultiheadAttention(nn.MultiheadAttention):
         (B, H, L), S = q.shape[:3], k.shape[2]
         key_mask = None
         if padding is not None:
-            padding = padding if padding.ndim == 2 else padding[None]
-            _expect("key_padding_mask", padding, (B, S))
+            _expect("key_padding_mask", padding, (B, S), *([(S,)] if B == 1 else []))
+            padding = padding.reshape(B, S)
             key_mask = ~padding if padding.dtype == torch.bool else padding > float("-inf")
         if attn_mask is not None:
-            if attn_mask.ndim == 3:
-                _expect("attn_mask", attn_mask, (B * H, L, S))
-                attn_mask = attn_mask.unflatten(0, (B, H))
-            else:
-                _expect("attn_mask", attn_mask, (L, S))
+            _expect("attn_mask", attn_mask, (L, S), (B * H, L, S))
+            attn_mask = attn_mask.unflatten(0, (B, H)) if attn_mask.ndim == 3 else attn_mask
             attn_mask = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask
         if padding is not None and padding.is_floating_point():
             row = padding[:, None, None, :].masked_fill(~key_mask[:, None, None, :], 0)
@@ -144,9 +154,11 @@ class MultiheadAttention(nn.MultiheadAttention):
         return key_mask, attn_mask
 
 
-def _expect(name, mask, shape):
-    if tuple(mask.shape) != shape or not (mask.dtype == torch.bool or mask.is_floating_point()):
-        raise ValueError(f"{name}: expected booleans or floats {shape}; got {mask.dtype} {tuple(mask.shape)}")
+def _expect(name, mask, *shapes):
+    good = isinstance(mask, torch.Tensor) and (mask.dtype == torch.bool or mask.is_floating_point())
+    if not good or tuple(mask.shape) not in shapes:
+        got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise ValueError(f"{name}: expected booleans or floats {' or '.join(map(str, shapes))}; got {got}")
 
 
 def _betas(primals):
@@ -159,5 +171,6 @@ def _betas(primals):
 def _taps(primals):
     kernels = {part.kernel for primal in primals for part in parts(primal.transform)[0]}
     if len(kernels) != 1 or any(len(parts(primal.transform)[0]) != 1 for primal in primals):
-        raise ValueError(f"learn_taps: expected one Convolution, the same in each head; got {len(kernels)} kernels")
+        counts = [len(parts(primal.transform)[0]) for primal in primals]
+        raise ValueError(f"learn_taps: expected one Convolution, the same in each head; got {counts} in the heads")
     return torch.tensor(kernels.pop())

@@ -1,0 +1,274 @@
+"""Data, training that can be interrupted anywhere, and results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from primal_dual.cli import app
+from torch_impl.data import augment, folds, load_series
+from torch_impl.models import TimeSeriesEncoder
+from torch_impl.recipes import Recipe, recipe
+from torch_impl.results import interval, load, table
+from torch_impl.train import accuracy, learning_rate, primal, train
+
+TINY = Recipe("BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, warp=0.3, jitter=0.1)
+
+
+@pytest.fixture(scope="module")
+def motions():
+    return load_series("BasicMotions")
+
+
+def write_set(folder, name="Own", train=None, test=None, encoding="utf-8"):
+    cases = ["1,2,3:4,5,6:a", "3,2:1,0:b", "0,?,5:2,2,2:a", "9,8:7,6:b"]
+    (folder / name).mkdir(exist_ok=True)
+    for split, given in (("TRAIN", train), ("TEST", test)):
+        lines = ["#caf\u00e9", f"@problemName {name}", "@timeStamps false", "@missing true", "@univariate false"]
+        lines += [
+            "@dimensions 2",
+            "@equalLength false",
+            "@classLabel true a b",
+            "@data",
+            *(cases if given is None else given),
+        ]
+        (folder / name / f"{name}_{split}.ts").write_text("\n".join(lines) + "\n", encoding=encoding)
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_set_from_files(tmp_path, encoding):
+    """Standardised by the training split alone; missing values at the mean; unequal lengths padded."""
+    data = load_series("Own", write_set(tmp_path, test=["4,4,4,4:0,0,0,0:b"], encoding=encoding))
+    tokens = np.array([[1, 4], [2, 5], [3, 6], [3, 1], [2, 0], [0, 2], [np.nan, 2], [5, 2], [9, 7], [8, 6]])
+    mean, deviation = np.nanmean(tokens, 0), np.nanstd(tokens, 0)
+    series, key_mask, labels = data.train
+    np.testing.assert_allclose(series[0, :3], (tokens[:3] - mean) / deviation, rtol=1e-6)
+    assert series[2, 1, 0] == 0 and key_mask.sum(1).tolist() == [3, 2, 3, 2] and labels.tolist() == [0, 1, 0, 1]
+    assert (series[~key_mask] == 0).all() and data.sizes == dict(features=2, length=4, classes=2)
+    np.testing.assert_allclose(data.test.series[0], np.tile((np.array([4, 0]) - mean) / deviation, (4, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(test=["1,2:3,4:c"]), "Own"),
+        (dict(train=[]), "Own_TRAIN.ts"),
+        (dict(train=["1,2:3,4:a", "5,6:7,8:a"], test=["1,2:3,4:a"]), "expected two classes or more; got a"),
+        (dict(train=["1,2:3,4:a", "5,6:7,8:b"], test=["1,2:a"]), "Own"),
+        (dict(train=["1,x:3,4:a", "5,6:7,8:b"]), "Own_TRAIN.ts: expected a .ts file"),
+        (dict(train=["?,?:3,4:a", "?,?:7,8:b"]), "some value of each feature in training; got none of 0"),
+        (dict(train=["1,2:3,4:a", "5,6:7,8:b"], test=["1,2:3,4:a", "1,2:3,4"]), "Own_TEST.ts"),
+    ],
+)
+def test_bad_files(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_series("Own", write_set(tmp_path, **options))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_sets(tmp_path):
+    with pytest.raises(ValueError, match=r"Own_TRAIN\.ts: no such file"):
+        load_series("Own", tmp_path)
+    with pytest.raises(ValueError, match="expected a folder of the archive with --data, or one of JapaneseVowels"):
+        load_series("Own")
+
+
+def test_folds_are_stratified_and_inside_the_training_split(motions):
+    seen = []
+    for fold in folds(motions, 4):
+        assert len(fold.train) + len(fold.test) == len(motions.train)
+        assert fold.test.labels.bincount().tolist() == pytest.approx([2.5] * 4, abs=0.6)
+        seen += [case.sum().item() for case in fold.test.series]
+    assert sorted(seen) == sorted(case.sum().item() for case in motions.train.series)
+
+
+def test_augmentation():
+    torch.manual_seed(0)
+    series = torch.linspace(0, 1, 20)[None, :, None].expand(50, -1, 2).contiguous()
+    key_mask = torch.arange(20) < torch.randint(2, 21, (50, 1))
+    series = series * key_mask[..., None]
+    assert torch.equal(augment(series, key_mask), series)
+    warped = augment(series, key_mask, warp=0.5)
+    assert (warped[~key_mask] == 0).all() and not torch.allclose(warped, series)
+    last = key_mask.sum(1) - 1
+    rows = torch.arange(50)
+    torch.testing.assert_close(warped[rows, last], series[rows, last])
+    torch.testing.assert_close(warped[:, 0], series[:, 0])
+    steps = warped[:, 1:, 0] - warped[:, :-1, 0]
+    assert (steps[key_mask[:, 1:]] > 0).all()  # time goes on
+    torch.testing.assert_close(augment(series, key_mask, warp=1e-6), series, atol=1e-5, rtol=0)
+    scaled = augment(series, key_mask, scale=0.3) / series
+    torch.testing.assert_close(scaled[:, 1], scaled[:, -1].where(key_mask[:, -1:], scaled[:, 1]))
+    assert augment(series, None, jitter=0.1).sub(series).std() == pytest.approx(0.1, rel=0.1)
+
+
+def test_recipes():
+    assert recipe("JapaneseVowels", epochs="7", lr="0.1").epochs == 7 and recipe("Else").name == "Else"
+    with pytest.raises(ValueError, match="speed: expected a field of the recipe, one of epochs"):
+        recipe("JapaneseVowels", speed=1)
+    with pytest.raises(ValueError, match="epochs: expected int; got 'many'"):
+        recipe("JapaneseVowels", epochs="many")
+    betas = {part.beta for member in primal("bn+sh", Recipe("x", beta=0.3)) for part in member.transform}
+    assert betas == {0.3}
+    rates = [learning_rate(step, 100, 0.1) for step in range(100)]
+    assert (
+        rates[0] == 0.1
+        and rates[9] == rates[10] == 1
+        and rates[-1] < 1e-3
+        and rates[10:] == sorted(rates[10:], reverse=True)
+    )
+
+
+def test_training_learns_and_is_recorded(tmp_path, motions):
+    result = train(Recipe("BasicMotions", epochs=15, layers=1, width=32), "bn", 0, motions, tmp_path)
+    assert result["test_accuracy"] > 0.9 and result["best_test_epoch"] >= result["test_accuracy"]
+    run = tmp_path / "BasicMotions" / "bn" / "0"
+    assert json.loads((run / "result.json").read_text()) == result == load(tmp_path)[0]
+    assert (
+        result["recipe"]["width"] == 32 and result["threads"] == torch.get_num_threads() and result["hardware"]["cores"]
+    )
+    before = os.stat(run / "result.json").st_mtime_ns
+    assert train(Recipe("BasicMotions", epochs=15, layers=1, width=32), "bn", 0, motions, tmp_path) == result
+    assert os.stat(run / "result.json").st_mtime_ns == before
+
+
+def contents(run):
+    """Weights, optimizer and log, time fields aside."""
+    from safetensors.torch import load as load_tensors
+
+    newest = None
+    for file in run.glob("checkpoint-*.safetensors"):
+        content = file.read_bytes()[:-32]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        log = [{k: v for k, v in line.items() if k != "seconds"} for line in json.loads(header["__metadata__"]["log"])]
+        if newest is None or len(log) > len(newest[1]):
+            newest = load_tensors(content), log
+    return newest
+
+
+def assert_same(run, other):
+    (tensors, log), (right, right_log) = contents(run), contents(other)
+    assert log == right_log and tensors.keys() == right.keys()
+    assert all(torch.equal(tensors[name], right[name]) for name in right)
+
+
+PROGRAM = """
+import torch
+torch.set_num_threads(1)
+from tests.test_train import TINY
+from torch_impl.data import load_series
+from torch_impl.train import train
+data = load_series("BasicMotions")
+print("ready", flush=True)
+train(TINY, "bn+sh", 3, data, {folder!r})
+"""
+
+
+def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(tmp_path, motions):
+    train(TINY, "bn+sh", 3, motions, tmp_path / "whole")
+    rng, kills = np.random.default_rng(0), 0
+    folder = tmp_path / "killed"
+    run = folder / "BasicMotions" / "bn+sh" / "3"
+    for _ in range(60):
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format(folder=str(folder))], stdout=subprocess.PIPE
+        ) as process:
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.12) if kills < 20 else 60 * (process.wait(60) or 0))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+        if (run / "result.json").exists():
+            if kills >= 20:
+                break
+            for file in run.iterdir():
+                file.unlink()
+    assert kills >= 20 and not list(run.glob(".*"))[20:]
+    assert_same(run, tmp_path / "whole" / "BasicMotions" / "bn+sh" / "3")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:100] + b"x" + b[101:]])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, motions, damage):
+    train(TINY, "sh", 0, motions, tmp_path / "whole")
+    train(TINY, "sh", 0, motions, tmp_path / "damaged")
+    run, said = tmp_path / "damaged" / "BasicMotions" / "sh" / "0", []
+    newest = run / "checkpoint-1.safetensors"  # of epoch 3
+    newest.write_bytes(damage(newest.read_bytes()))
+    (run / "result.json").unlink()
+    train(TINY, "sh", 0, motions, tmp_path / "damaged", said.append)
+    assert "checkpoint-1.safetensors: damaged; going on from the one before" in said[0] and len(said) == 2
+    assert_same(run, tmp_path / "whole" / "BasicMotions" / "sh" / "0")
+
+
+def test_what_cannot_go_on(tmp_path, motions):
+    train(TINY, "sh", 0, motions, tmp_path)
+    with pytest.raises(ValueError, match=r"BasicMotions/sh/0: expected epochs = 3, as it was begun; got 4"):
+        train(Recipe(**{**TINY.__dict__, "epochs": 4}), "sh", 0, motions, tmp_path)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="expected threads = 1, as it was begun; got 2"):
+            train(TINY, "sh", 0, motions, tmp_path)
+    finally:
+        torch.set_num_threads(1)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+; try a smaller lr"):
+        train(Recipe(**{**TINY.__dict__, "lr": 1e30, "clip": 1e30}), "sh", 1, motions, tmp_path)
+
+
+def test_accuracy_is_that_of_eval_mode_in_batches(motions):
+    torch.manual_seed(0)
+    model = TimeSeriesEncoder(**motions.sizes, width=16, num_heads=4, layers=1).train()
+    whole = accuracy(model, motions.test, batch=1000)
+    assert accuracy(model.train(), motions.test, batch=7) == whole and not model.training
+
+
+def run_of(attention, seed, right):
+    return dict(
+        recipe={"name": "X"}, attention=attention, seed=seed, test_accuracy=right, best_test_epoch=right, seconds=1.0
+    )
+
+
+def test_the_table_has_paired_differences(tmp_path):
+    runs = [run_of("softmax", s, 0.5 + 0.1 * s) for s in range(3)] + [
+        run_of("bn", s, 0.52 + 0.1 * s + 0.01 * s) for s in range(3)
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
+    softmax, bn = table(load(tmp_path))
+    assert (softmax["mean"], softmax["deviation"], softmax["difference"]) == (
+        pytest.approx(60),
+        pytest.approx(10),
+        None,
+    )
+    assert bn["difference"] == pytest.approx((3.0, 3 - 2.484, 3 + 2.484), abs=1e-3)
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.484, 2 + 2.484), abs=1e-3)
+    with pytest.raises(ValueError, match="expected finished runs"):
+        load(tmp_path / "none")
+
+
+def test_command_line(tmp_path):
+    def call(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    small = ["--epochs", 1, "--width", 16, "--layers", 1, "--folder", tmp_path]
+    done = call("train", "BasicMotions", "--attention", "softmax", "bn", "--seeds", 2, *small)
+    assert done.exit_code == 0 and "minus softmax" in done.output, done.output
+    again = call("results", tmp_path)
+    assert again.exit_code == 0 and "BasicMotions" in again.output
+    for words, message in (
+        (("BasicMotions", "--attention", "bm"), "did you mean bn"),
+        (("BasicMotions", "--speed", "3"), "speed: expected a field"),
+        (("BasicMotions", "--attention"), "--attention: expected a value"),
+        (("BasicMotions", "softmax"), "expected --attention NAME"),
+        (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
+        (("Nothing",), "expected a folder of the archive"),
+    ):
+        failed = call("train", *words, "--folder", tmp_path)
+        assert failed.exit_code == 2 and message in failed.output and "Traceback" not in failed.output, failed.output
+    assert call("results", tmp_path / "none").exit_code == 2
