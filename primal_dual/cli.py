@@ -162,7 +162,7 @@ def train(
     checks.integer("--seeds", seeds, 1)
     checks.integer("--jobs", jobs, 1)
     try:
-        from torch_impl import results, runs
+        from torch_impl import runs, tables
     except ImportError as error:
         raise ValueError(f"training needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
     fields = _fields(context.args)
@@ -170,13 +170,13 @@ def train(
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
     with _progress() as progress:
         summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
-    Console().print(report.runs(results.table(summaries)))
+    Console().print(report.runs(tables.table(summaries)))
 
 
 @command
 def results(folder: Annotated[Path, typer.Argument(help="A folder of runs, or of result files.")] = Path("runs")):
     """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
-    from torch_impl.results import load, table
+    from torch_impl.tables import load, table
 
     Console().print(report.runs(table(load(folder))))
 

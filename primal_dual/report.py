@@ -80,14 +80,15 @@ def benchmarks(results):
 
 
 def runs(rows):
-    """The table of trained runs, from the rows of `torch_impl.results.table`."""
+    """The table of trained runs, from the rows of `torch_impl.tables.table`."""
     table = _table("Test accuracy of the last epoch, percent")
-    for heading in ("data set", "attention", "seeds", "mean", "sd", "minus softmax, 95%", "best epoch", "s a run"):
-        table.add_column(heading, justify="left" if heading in ("data set", "attention") else "right", no_wrap=True)
+    for heading in ("data set", "attention", "n", "mean", "sd", "less softmax, 95%", "best", "s"):
+        left = heading in ("data set", "attention")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True, overflow="fold")
     for row in rows:
-        deviation = "" if row["deviation"] is None else f"{row['deviation']:.2f}"
-        paired = "" if row["difference"] is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["difference"])
-        numbers = f"{row['mean']:.2f}", deviation, paired, f"{row['best_test_epoch']:.2f}", f"{row['seconds']:.0f}"
+        deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
+        paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
+        numbers = f"{row['mean']:.1f}", deviation, paired, f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
         table.add_row(row["recipe"], row["attention"], str(row["seeds"]), *numbers)
     return table
 

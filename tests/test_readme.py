@@ -1,5 +1,6 @@
 """The README's Python runs, from top to bottom, and what it says about the catalog and the packaging is so."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -24,6 +25,12 @@ def test_python_blocks_run(capsys):
 def test_every_name_of_the_catalog_is_in_the_table():
     table = README.split("| choice in the primal")[1].split("And the converse")[0]
     assert [name for name in catalog if f"`{name}`" not in table] == []
+
+
+def test_benchmark_table_is_that_of_the_result_file():
+    result = json.loads((ROOT / "torch_impl" / "results" / "bench_cpu.json").read_text())
+    for row in result["rows"]:
+        assert f"| {row['what']} | {row['N']:,} | {row['ratio']:.3f} |" in README
 
 
 def test_links_and_picture_exist():

@@ -63,11 +63,12 @@ def load_series(name, folder=None):
     if len(classes) < 2:
         raise ValueError(f"{name}: expected two classes or more; got {_few(classes)}")
     tokens = np.concatenate(train)
-    with np.errstate(invalid="ignore"):
-        mean, deviation = np.nanmean(tokens, axis=0), np.nanstd(tokens, axis=0)
-    if np.isnan(mean).any():
+    present = ~np.isnan(tokens)
+    mean = np.where(present, tokens, 0).sum(axis=0) / present.sum(axis=0).clip(1)
+    deviation = np.sqrt((np.where(present, tokens - mean, 0) ** 2).sum(axis=0) / present.sum(axis=0).clip(1))
+    if not present.any(axis=0).all():
         raise ValueError(
-            f"{name}: expected some value of each feature in training; got none of {np.argmax(np.isnan(mean))}"
+            f"{name}: expected some value of each feature in training; got none of {np.argmin(present.any(axis=0))}"
         )
     features, length = len(mean), max(len(x) for series, _ in splits for x in series)
 
