@@ -161,6 +161,8 @@ def _save(run, model, optimizer, log):
     content = save(tensors, {"log": json.dumps(log)})
     file = run / f"checkpoint-{len(log) % 2}.safetensors"
     write_file(file, lambda temporary: Path(temporary).write_bytes(content + hashlib.sha256(content).digest()))
+    lines = "".join(json.dumps(line) + "\n" for line in log)
+    write_file(run / "log.jsonl", lambda temporary: Path(temporary).write_text(lines))
 
 
 def _resume(run, model, optimizer, say):
