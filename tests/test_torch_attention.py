@@ -116,12 +116,20 @@ def test_weights_equal_numpys(primal, seed):
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10 * abs(expected).max())
 
 
-@pytest.mark.parametrize("name", catalog)
+LONG = dict(catalog) | {
+    "causal-linear": Primal(EluPlusOne(), support=Causal()),
+    "causal-bn+sh": Primal(transform=BatchNorm(), support=Causal(), scale=3),
+    "window-linear": Primal(EluPlusOne(), support=Window(3)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("N", [1, 3, 131, 300])
-def test_catalog_at_other_lengths(name, N):
+def test_other_lengths(name, N):
     """Beyond one chunk, one block and one window; and shorter than a pool."""
-    members = heads(name, 4)
+    members = heads(name if name in catalog else LONG[name], 4)
     _, q, k, v, key_mask = random_problem(N, (1, 4), N, N, 5, 5, True)
+    q, k = q * np.linspace(0.3, 3, N)[:, None], k * np.linspace(0.3, 3, N)[:, None]  # chunks of other sizes
     key_mask[..., 0] = True
     if members.primals[0].support == primal_dual.Strided(3):
         key_mask[..., :3] = True

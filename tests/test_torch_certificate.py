@@ -133,6 +133,19 @@ def test_the_query_is_that_of_the_call():
     assert only.certificate.query < 3
 
 
+def test_causality_and_masks_of_the_call_cut_the_support():
+    torch.manual_seed(0)
+    x, key_mask = torch.randn(6, 2).double(), torch.tensor([True, True, False, True, True, True])
+    call = attending(Primal(support=Window(2)), is_causal=True)
+    call_with_padding = attending(Primal(support=Window(2)), is_causal=True, key_mask=key_mask)
+    table = np.tril(np.triu(np.ones((6, 6), bool), -2))
+    for module, rows in ((call, table), (call_with_padding, (table & key_mask.numpy())[key_mask.numpy()])):
+        ((_, _, _, certificate),) = certify_module(module, x)
+        queries = np.arange(6) if module is call else key_mask.nonzero()[:, 0].numpy()
+        own = rows[np.flatnonzero(queries == certificate.query)[0]]
+        np.testing.assert_allclose(certificate.targets, certify(Primal(), x[own].numpy(), x[own].numpy()).targets)
+
+
 def test_what_sees_nothing_has_no_svr_and_modes_are_kept():
     layer = MultiheadAttention(8, 2, batch_first=True, primal="bn")
     padding = torch.tensor([[False] * 5, [True] * 5])

@@ -165,7 +165,9 @@ def test_constant_keys(name, dtype):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [*NAMES, Primal(EluPlusOne(), support=Causal()), Primal(Gaussian(), support=Window(2))]
+)
 @pytest.mark.parametrize("N", [1, 2, 9])
 def test_few_tokens_and_all_padded(name, N, masked):
     """Row 1 has no real key at all: its output is zero, and no gradient is NaN."""

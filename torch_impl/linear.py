@@ -17,7 +17,8 @@ CHUNK = 128
 def linear_attention(log_q, log_k, v, real=None, log_weight=None, *, is_causal=False):
     """log Phi(q) (..., M, F), log Phi(k) (..., N, F), v (..., N, Dv) -> (..., M, Dv), zero where no key is seen.
 
-    real (..., N), booleans: which keys are seen. log_weight (..., 1, N) is added to the logits.
+    real (..., N), booleans: which keys are seen; the values of others are zero. log_weight (..., 1, N) is added to the
+    logits.
     """
     precise = torch.promote_types(v.dtype, torch.float32)
     log_q, log_k = log_q.to(precise), log_k.to(precise)
@@ -30,8 +31,7 @@ def _bidirectional(log_q, log_k, v, real):
     if real is not None:
         log_k = log_k.masked_fill(~real[..., None], torch.finfo(log_k.dtype).min)
     averages = log_k.softmax(-2).mT @ v
-    f = (log_q + log_k.logsumexp(-2, keepdim=True)).softmax(-1) @ averages
-    return f if real is None else f * real.any(-1)[..., None, None]
+    return (log_q + log_k.logsumexp(-2, keepdim=True)).softmax(-1) @ averages
 
 
 def _causal(log_q, log_k, v, real):
