@@ -150,10 +150,10 @@ def _replacement(module, primal):
 
 
 def _register(name, primal):
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
     AttentionInterface.register(name, partial(_transformers_attention, primal))
-    AttentionMaskInterface.register(name, partial(_transformers_mask, primal))
+    AttentionMaskInterface.register(name, partial(_transformers_mask, primal, masking_utils))
 
 
 def _transformers_attention(
@@ -206,11 +206,18 @@ def _layer_heads(primal, count, scaling, D):
 
 
 def _transformers_mask(
-    primal, *, mask_function=None, attention_mask=None, q_length, kv_length, q_offset=0, kv_offset=0, **options
+    primal,
+    masking_utils,
+    *,
+    mask_function=None,
+    attention_mask=None,
+    q_length,
+    kv_length,
+    q_offset=0,
+    kv_offset=0,
+    **options,
 ):
     """The (B, N) key mask where the model's mask is that, perhaps with causality; else the whole table."""
-    from transformers import masking_utils
-
     declared = catalog[primal] if isinstance(primal, str) else primal
     members = declared if isinstance(declared, Heads) else (declared,)
     if int(q_offset) + q_length != int(kv_offset) + kv_length and mask_function is masking_utils.causal_mask_function:

@@ -8,6 +8,7 @@ keys. Positive features make it linear. What is left follows the definition, a b
 q, k and v are convolved already, without autocast; v has the dtype of the result, q and k may have a finer one.
 """
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -37,7 +38,7 @@ def expansion(primal, transforms, q, k, v, seen, dropout_p):
         k, real = pool(k, seen.real, scale)
         v, _ = pool(v, seen.real, scale)
         log_weight = _pooled_weight(seen, scale)
-        seen, scale = seen._replace(real=real, log_weight=log_weight), 1
+        seen, scale = replace(seen, real=real, log_weight=log_weight), 1
     if not exponential and seen.real is not None:
         k = _filled(k, seen.real)
     while scale == 1 and transforms and getattr(transforms[0], "pointwise", False):

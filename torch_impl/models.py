@@ -103,7 +103,7 @@ class _Block(nn.Module):
     def _attend(self, x, tokens):
         q, k, v = tokens.padded(self.qkv(x)).unflatten(-1, (3, len(self.heads), -1)).permute(2, 0, 3, 1, 4)
         p = self.dropout.p if self.training else 0.0
-        f = attention(self.heads, q, k, v, tokens.key_mask, query_mask=tokens.key_mask, dropout_p=p)
+        f = attention(self.heads, q, k, v, tokens.key_mask, dropout_p=p)
         return self.proj(tokens.real(f.transpose(1, 2).flatten(-2)))
 
     def _feed(self, x):

@@ -1,6 +1,6 @@
 """Which keys train the SVR of which query, once masks, causality and a support have met; and pools of those keys."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -9,7 +9,8 @@ from torch_impl.blocks import blocks
 from torch_impl.registry import twin
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Seen:
     """Which keys a query sees: those under the support that are real, allowed, and not later if causal.
 
     real (..., N) and allowed (..., M, N) are booleans or None; log_weight (..., M or 1, N) is added to the logits.
