@@ -131,10 +131,10 @@ def test_what_has_no_primal_is_refused():
     model, x = bert("bn"), torch.randn(1, 4, 5, 4)
     for option in ("softcap", "position_bias", "s_aux"):
         with pytest.raises(ValueError, match=f"expected no {option}"):
-            drop_in._transformers_attention("bn", model, x, x, x, None, **{option: 1.0})
+            drop_in._transformers_attention("bn", {}, model, x, x, x, None, **{option: 1.0})
     with pytest.raises(ValueError, match=r"expected scaling 1/sqrt\(4\), as kernels have; got 0.3"):
-        drop_in._transformers_attention("rbf", model, x, x, x, None, scaling=0.3)
-    f, _ = drop_in._transformers_attention("softmax", model, x, x, x, None, scaling=0.3)
+        drop_in._transformers_attention("rbf", {}, model, x, x, x, None, scaling=0.3)
+    f, _ = drop_in._transformers_attention("softmax", {}, model, x, x, x, None, scaling=0.3)
     expected = nn.functional.scaled_dot_product_attention(x, x, x, scale=0.3).transpose(1, 2)
     torch.testing.assert_close(f, expected)
 

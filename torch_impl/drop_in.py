@@ -152,12 +152,14 @@ def _replacement(module, primal):
 def _register(name, primal):
     from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
-    AttentionInterface.register(name, partial(_transformers_attention, primal))
+    counts = [len(primal)] if isinstance(primal, Heads) else range(1, 33)
+    layers = {count: heads(primal, count) for count in counts}  # not all compilers can build them inside a graph
+    AttentionInterface.register(name, partial(_transformers_attention, primal, layers))
     AttentionMaskInterface.register(name, partial(_transformers_mask, primal, masking_utils))
 
 
 def _transformers_attention(
-    primal, module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, **options
+    primal, layers, module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, **options
 ):
     """Hugging Face's attention function: (B, H, M, D) -> (B, M, H, D); fewer key heads are shared by query heads."""
     for name in ("softcap", "position_bias", "s_aux"):
@@ -168,7 +170,8 @@ def _transformers_attention(
         key, value = (x.repeat_interleave(H // x.shape[1], 1) for x in (key, value))
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     cached = N - M if causal else 0  # with cached keys, the last query stands at the last key
-    members = _layer_heads(primal, H, D**-0.5 if scaling is None else scaling, D)
+    members = layers.get(H) or heads(primal, H)
+    members = members if scaling is None else _with_scaling(primal, members, scaling, D)
     convolves = any(parts(member.transform)[0] for member in members)
     if cached and convolves:
         raise ValueError(f"attention {primal}: expected use_cache=False, since a Convolution needs all queries")
@@ -195,9 +198,8 @@ def _transformers_attention(
     return f[:, :, cached:].transpose(1, 2).contiguous(), None
 
 
-def _layer_heads(primal, count, scaling, D):
+def _with_scaling(primal, members, scaling, D):
     """The heads of a layer whose logits are q.k scaling: that of a kernel itself is 1/sqrt(D)."""
-    members = heads(primal, count)
     if math.isclose(scaling, D**-0.5, rel_tol=1e-6):
         return members
     if any(member.kernel != Exponential() for member in members):
