@@ -26,10 +26,6 @@ class Split(NamedTuple):
         """The cases of an index."""
         return Split(*(None if x is None else x[index] for x in self))
 
-    def to(self, device):
-        """The same on a device."""
-        return Split(*(None if x is None else x.to(device) for x in self))
-
 
 class Series(NamedTuple):
     """A data set: train, test, and the names of the classes."""

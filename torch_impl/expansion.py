@@ -2,8 +2,8 @@
 
 An exponential kernel ends in scaled_dot_product_attention. Batch normalisation is folded into its query: terms that do
 not depend on the key cancel in a softmax, so Attention-BN is softmax attention of (q - beta mu) / (sigma^2 + eps) to
-k - mu. Scaled heads attend to short keys, strided ones to those of their own remainder, a window to three blocks of
-keys. Positive features make it linear. What is left follows the definition, a block of queries at a time.
+k - mu. Scaled heads attend to short keys, strided ones to those of their own remainder, a window to the keys around
+its block. Positive features make it linear. What is left follows the definition, a block of queries at a time.
 
 q, k and v are convolved already, without autocast; v has the dtype of the result, q and k may have a finer one.
 """
@@ -197,8 +197,7 @@ def _one_axis_more(transforms):
 
 def _filled(k, real):
     """Tokens that are not real become the first real one, so that no other token loses digits to them."""
-    first = (k * (real & (real.cumsum(-1) == 1))[..., None]).sum(-2, keepdim=True)
-    return torch.where(real[..., None], k, first)
+    return torch.where(real[..., None], k, statistics.first_key(k, real))
 
 
 def _sdpa(kernel, q, k, v, mask, dropout_p, is_causal=False):

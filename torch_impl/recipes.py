@@ -1,6 +1,5 @@
 """Recipes: how a model is trained on a data set, the same for every attention."""
 
-import dataclasses
 from dataclasses import dataclass, fields, replace
 
 
@@ -61,8 +60,3 @@ def recipe(name, **changes):
         except ValueError as error:
             raise ValueError(f"{field}: expected {types[field].__name__}; got {value!r}") from error
     return replace(chosen, **changes)
-
-
-def as_dictionary(recipe):
-    """For JSON."""
-    return dataclasses.asdict(recipe)

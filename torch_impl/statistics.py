@@ -14,7 +14,7 @@ from torch_impl.blocks import blocks
 
 def shared(keys, real):
     """Of all keys."""
-    keys = _precise(keys)
+    keys = precise(keys)
     if real is None:
         mu = keys.mean(-2, keepdim=True)
         centred = keys - mu
@@ -86,11 +86,8 @@ def _mean_and_variance(moments, queries):
 
 def _about_first(keys, real):
     """The first real key, (..., 1, D), and the keys less it: even by rounding, no query knows a later key."""
-    keys = _precise(keys)
-    if real is None:
-        first = keys[..., :1, :]
-    else:
-        first = (keys * (real & (real.cumsum(-1) == 1))[..., None]).sum(-2, keepdim=True)
+    keys = precise(keys)
+    first = first_key(keys, real)
     return first, keys - first
 
 
@@ -101,5 +98,13 @@ def _in_blocks(keys, real, size, count):
     return blocks(keys, size, count), None if real is None else blocks(real[..., None], size, count)[..., 0]
 
 
-def _precise(x):
+def first_key(keys, real):
+    """The first real key, (..., 1, D)."""
+    if real is None:
+        return keys[..., :1, :]
+    return (keys * (real & (real.cumsum(-1) == 1))[..., None]).sum(-2, keepdim=True)
+
+
+def precise(x):
+    """x in float32, or in its own dtype if that is finer."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 
 from primal_dual.supports import Causal, Everything, Mask, Strided, Window
-from torch_impl.registry import register, twin
+from torch_impl.registry import register
 
 for support in (Everything, Window, Strided, Causal):
     register(support)(support.sees)
@@ -19,8 +19,3 @@ def mask(support, i, j):
 @lru_cache(maxsize=16)
 def _table(support, device):
     return torch.tensor(support.table, device=device)
-
-
-def sees(support, i, j):
-    """Booleans (M, N): whether key j trains the SVR of query i, for positions i (M,) and j (N,)."""
-    return twin(support)(support, i[:, None], j)

@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,6 @@ from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import BatchNorm
 from torch_impl.data import augment
 from torch_impl.models import TimeSeriesEncoder
-from torch_impl.recipes import as_dictionary
 
 TESTS = 10  # how often a run is tested; all but the last time only for best_test_epoch
 
@@ -39,7 +38,7 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
     """
     run = Path(folder) / recipe.name / attention / str(seed)
     result = run / "result.json"
-    config = {"recipe": as_dictionary(recipe), "attention": attention, "seed": seed, "threads": torch.get_num_threads()}
+    config = {"recipe": asdict(recipe), "attention": attention, "seed": seed, "threads": torch.get_num_threads()}
     _same_configuration(run, config)
     if result.exists():
         return json.loads(result.read_text())

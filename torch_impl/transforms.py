@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
 from torch_impl.blocks import blocks
 from torch_impl.registry import register, twin
-from torch_impl.statistics import shared
+from torch_impl.statistics import precise, shared
 
 
 class TensorBatchNorm(NamedTuple):
@@ -37,7 +37,7 @@ def unit_norm(transform, keys, real):
     """T x = x / |x|, in float32 or better; a zero vector stays zero, since a tensor's values are not checked."""
 
     def apply(x):
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = precise(x)
         largest = x.detach().abs().amax(-1, keepdim=True)
         x = x / torch.where(largest > 0, largest, 1)  # so that no square overflows or underflows
         square = (x * x).sum(-1, keepdim=True)
