@@ -13,9 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 from primal_dual.cli import app
-from torch_impl.data import augment, folds, load_series
+from torch_impl.data import folds
 from torch_impl.models import TimeSeriesEncoder
 from torch_impl.recipes import Recipe, recipe
+from torch_impl.series import augment, load_series
 from torch_impl.tables import interval, load, table
 from torch_impl.train import accuracy, learning_rate, primal, train
 
@@ -53,7 +54,7 @@ def test_a_set_from_files(tmp_path, encoding):
     np.testing.assert_allclose(series[0, :3], (tokens[:3] - mean) / deviation, rtol=1e-6)
     assert series[2, 1, 0] == 0 and key_mask.sum(1).tolist() == [3, 2, 3, 2] and labels.tolist() == [0, 1, 0, 1]
     assert (series[~key_mask] == 0).all() and data.sizes == dict(features=2, length=4, classes=2)
-    np.testing.assert_allclose(data.test.series[0], np.tile((np.array([4, 0]) - mean) / deviation, (4, 1)), rtol=1e-6)
+    np.testing.assert_allclose(data.test.inputs[0], np.tile((np.array([4, 0]) - mean) / deviation, (4, 1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +87,8 @@ def test_folds_are_stratified_and_inside_the_training_split(motions):
     for fold in folds(motions, 4):
         assert len(fold.train) + len(fold.test) == len(motions.train)
         assert fold.test.labels.bincount().tolist() == pytest.approx([2.5] * 4, abs=0.6)
-        seen += [case.sum().item() for case in fold.test.series]
-    assert sorted(seen) == sorted(case.sum().item() for case in motions.train.series)
+        seen += [case.sum().item() for case in fold.test.inputs]
+    assert sorted(seen) == sorted(case.sum().item() for case in motions.train.inputs)
 
 
 def test_augmentation():
@@ -164,7 +165,7 @@ PROGRAM = """
 import torch
 torch.set_num_threads(1)
 from tests.test_train import TINY
-from torch_impl.data import load_series
+from torch_impl.series import load_series
 from torch_impl.train import train
 data = load_series("BasicMotions")
 print("ready", flush=True)

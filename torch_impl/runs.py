@@ -9,8 +9,8 @@ import torch
 
 from primal_dual.data import check_writable
 from primal_dual.primal import catalog
-from torch_impl.data import load_series
 from torch_impl.recipes import recipe as chosen_recipe
+from torch_impl.series import load_series
 from torch_impl.train import train
 
 

@@ -25,8 +25,8 @@ from safetensors.torch import load, save
 from primal_dual.data import write_file, write_json
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import BatchNorm
-from torch_impl.data import augment
 from torch_impl.models import TimeSeriesEncoder
+from torch_impl.series import augment
 
 TESTS = 10  # how often a run is tested; all but the last time only for best_test_epoch
 
