@@ -10,12 +10,14 @@ import time
 import numpy as np
 import pytest
 import torch
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from primal_dual.cli import app
 from torch_impl.data import folds
-from torch_impl.models import TimeSeriesEncoder
+from torch_impl.models import Dropout, TimeSeriesEncoder
 from torch_impl.recipes import Recipe, recipe
+from torch_impl.runs import train_all
 from torch_impl.series import augment, load_series
 from torch_impl.tables import interval, load, table
 from torch_impl.train import accuracy, learning_rate, primal, train
@@ -89,6 +91,29 @@ def test_folds_are_stratified_and_inside_the_training_split(motions):
         assert fold.test.labels.bincount().tolist() == pytest.approx([2.5] * 4, abs=0.6)
         seen += [case.sum().item() for case in fold.test.inputs]
     assert sorted(seen) == sorted(case.sum().item() for case in motions.train.inputs)
+
+
+def test_folds_take_the_place_of_the_test_split(tmp_path, motions):
+    """Seed s is tested on fold s mod k."""
+    options = dict(epochs=2, layers=1, width=16, num_heads=4, folds=2)
+    summaries = train_all("BasicMotions", ["sh"], 3, None, tmp_path, 1, options, Progress(disable=True))
+    for seed, fold in zip((0, 1, 2), [*folds(motions, 2)] * 2, strict=False):
+        alone = train(recipe("BasicMotions", **options), "sh", seed, fold, tmp_path / "alone")
+        assert alone["test_accuracy"] == summaries[seed]["test_accuracy"]
+    assert table(summaries)[0]["recipe"] == "BasicMotions, 2 folds"
+    with pytest.raises(ValueError, match="folds: expected 2 to 10, the cases of the smallest class; got 11"):
+        next(folds(motions, 11))
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    torch.manual_seed(0)
+    x = torch.ones(1000, 1001)
+    kept = Dropout(0.3)(x)
+    assert set(kept.unique().tolist()) == {0.0, pytest.approx(1 / 0.7)}
+    assert (kept == 0).float().mean() == pytest.approx(0.3, abs=0.002)
+    for axis in (0, 1):
+        assert (kept == 0).float().mean(axis).std() == pytest.approx((0.21 / 1000) ** 0.5, rel=0.1)  # independent
+    assert torch.equal(Dropout(0.3).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
 
 
 def test_augmentation():
@@ -165,6 +190,7 @@ PROGRAM = """
 import torch
 torch.set_num_threads(1)
 from tests.test_train import TINY
+from torch_impl.runs import train_all
 from torch_impl.series import load_series
 from torch_impl.train import train
 data = load_series("BasicMotions")

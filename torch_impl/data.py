@@ -37,6 +37,9 @@ def folds(data, count, seed=0):
     """`count` data sets inside the training split, stratified: test is the fold, train the others."""
     from sklearn.model_selection import StratifiedKFold
 
+    smallest = int(data.train.labels.bincount().min())
+    if not 2 <= count <= smallest:
+        raise ValueError(f"folds: expected 2 to {smallest}, the cases of the smallest class; got {count}")
     parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(data.train.labels, data.train.labels)
     for train, fold in parts:
         yield data._replace(train=data.train.take(torch.tensor(train)), test=data.train.take(torch.tensor(fold)))

@@ -5,7 +5,11 @@ from dataclasses import dataclass, fields, replace
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run, but the attention and the seed."""
+    """Everything that decides a run, but the attention and the seed.
+
+    With folds = k, seed s trains on the training split without its fold s mod k, and is tested on that fold: so a
+    recipe is tuned without the test split.
+    """
 
     name: str
     epochs: int = 60
@@ -25,6 +29,7 @@ class Recipe:
     scale: float = 0.0
     jitter: float = 0.0
     beta: float = 1.0  # of Attention-BN
+    folds: int = 0
 
     @property
     def model(self):

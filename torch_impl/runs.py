@@ -9,6 +9,7 @@ import torch
 
 from primal_dual.data import check_writable
 from primal_dual.primal import catalog
+from torch_impl.data import folds
 from torch_impl.recipes import recipe as chosen_recipe
 from torch_impl.series import load_series
 from torch_impl.train import train
@@ -23,6 +24,7 @@ def train_all(name, attentions, seeds, data_folder, folder, jobs, changes, progr
         _ = catalog[attention]
     recipe = chosen_recipe(name, **changes)
     data = load_series(name, data_folder)
+    parts = list(folds(data, recipe.folds)) if recipe.folds else [data]
     Path(folder).mkdir(parents=True, exist_ok=True)
     check_writable(Path(folder) / "runs")
     pairs = [(attention, seed) for attention in attentions for seed in range(seeds)]
@@ -32,12 +34,12 @@ def train_all(name, attentions, seeds, data_folder, folder, jobs, changes, progr
         for attention, seed in pairs:
             progress.update(task, description=f"{attention} {seed}")
             advance = _Advance(progress, task)
-            summaries.append(train(recipe, attention, seed, data, folder, advance))
+            summaries.append(train(recipe, attention, seed, parts[seed % len(parts)], folder, advance))
             progress.advance(task, recipe.epochs - advance.epochs)
         return summaries
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
-        running = [pool.submit(train, recipe, *pair, data, folder) for pair in pairs]
+        running = [pool.submit(train, recipe, *pair, parts[pair[1] % len(parts)], folder) for pair in pairs]
         for _ in as_completed(running):
             progress.advance(task, recipe.epochs)
         return [each.result() for each in running]

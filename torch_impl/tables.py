@@ -27,7 +27,9 @@ def table(summaries):
     """A row a recipe and attention: accuracies in percent, with the paired difference to softmax over common seeds."""
     cells = {}
     for run in summaries:
-        cells.setdefault((run["recipe"]["name"], run["attention"]), {})[run["seed"]] = run
+        name, count = run["recipe"]["name"], run["recipe"].get("folds")
+        name += f", {count} folds" if count else ""
+        cells.setdefault((name, run["attention"]), {})[run["seed"]] = run
     rows = []
     for (recipe, attention), runs in cells.items():
         last = [100 * run["test_accuracy"] for run in runs.values()]

@@ -45,7 +45,7 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
 
     torch.manual_seed(_seed(seed, "weights"))
     model = TimeSeriesEncoder(**data.sizes, primal=primal(attention, recipe), **recipe.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     done, log = _resume(run, model, optimizer, say)
 
     steps_an_epoch = math.ceil(len(data.train) / recipe.batch)
