@@ -174,11 +174,49 @@ def train(
 
 
 @command
-def results(folder: Annotated[Path, typer.Argument(help="A folder of runs, or of result files.")] = Path("runs")):
+def results(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs, or a file of results.")] = Path("runs"),
+    json: Json = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+):
     """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
     from torch_impl.tables import load, table
 
-    Console().print(report.runs(table(load(folder))))
+    if json:
+        data.check_writable(json)
+    summaries = load(folder)
+    if markdown:
+        print(report.markdown(table(summaries)))
+    else:
+        Console().print(report.runs(table(summaries)))
+    if json:
+        data.write_json(json, {"runs": summaries})
+
+
+@command
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
+    data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
+):
+    """Test a finished run once more, from its weights."""
+    share, cases = _trained().evaluate(run, data)
+    Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
+
+
+@command
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
+    file: Annotated[Path, typer.Argument(help="New cases, a .ts file; labels in it are not looked at.")],
+    json: Json = None,
+):
+    """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
+    if json:
+        data.check_writable(json)
+    probabilities, classes = _trained().predict(run, file)
+    rows = probabilities.tolist()
+    Console().print(report.predictions(rows, classes))
+    if json:
+        data.write_json(json, {"classes": classes, "probabilities": rows})
 
 
 @app.command("version")
@@ -196,6 +234,14 @@ def main():
             app()
         status = _fail(error.format_message())
     sys.exit(status)
+
+
+def _trained():
+    try:
+        from torch_impl import trained
+    except ImportError as error:
+        raise ValueError(f"this needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
+    return trained
 
 
 def _input(dataset, keys, targets):

@@ -2,6 +2,7 @@
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 CERTIFICATE = {
@@ -90,6 +91,31 @@ def runs(rows):
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
         numbers = f"{row['mean']:.1f}", deviation, paired, f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
         table.add_row(row["recipe"], row["attention"], str(row["seeds"]), *numbers)
+    return table
+
+
+def markdown(rows):
+    """The same as a table in Markdown."""
+    lines = [
+        "| data set | attention | seeds | test accuracy | less softmax, 95% | best epoch | s a run |",
+        "|" + "---|" * 7,
+    ]
+    for row in rows:
+        accuracy = f"{row['mean']:.1f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.1f}")
+        paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
+        cells = row["recipe"], row["attention"], row["seeds"], accuracy, paired
+        lines.append("| " + " | ".join(map(str, cells)) + f" | {row['best_test_epoch']:.1f} | {row['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def predictions(probabilities, classes, most=20):
+    """A row a case: the class and its probability; the first `most` cases."""
+    table = _table(f"The first {most} of {len(probabilities)} cases" if len(probabilities) > most else None)
+    for heading in ("case", "class", "probability"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for i, row in enumerate(probabilities[:most]):
+        best = max(range(len(classes)), key=row.__getitem__)
+        table.add_row(str(i), escape(classes[best]), f"{row[best]:.3f}")
     return table
 
 

@@ -3,11 +3,14 @@
 import json
 import re
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from primal_dual import catalog
+from primal_dual import catalog, report
+from torch_impl import tables
+from torch_impl.recipes import recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,6 +34,14 @@ def test_benchmark_table_is_that_of_the_result_file():
     result = json.loads((ROOT / "torch_impl" / "results" / "bench_cpu.json").read_text())
     for row in result["rows"]:
         assert f"| {row['what']} | {row['N']:,} | {row['ratio']:.3f} |" in README
+
+
+def test_results_table_is_that_of_the_result_files_by_the_recipes_as_they_are():
+    for file in (ROOT / "torch_impl" / "results").glob("runs_*.json"):
+        runs = tables.load(file)
+        assert report.markdown(tables.table(runs)) in README
+        for run in runs:
+            assert run["recipe"] == asdict(recipe(run["recipe"]["name"])) and len(run["commit"]) == 40
 
 
 def test_links_and_picture_exist():

@@ -21,6 +21,7 @@ from torch_impl.runs import train_all
 from torch_impl.series import augment, load_series
 from torch_impl.tables import interval, load, table
 from torch_impl.train import accuracy, learning_rate, primal, train
+from torch_impl.trained import evaluate, predict
 
 TINY = Recipe("BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, warp=0.3, jitter=0.1)
 
@@ -267,7 +268,7 @@ def test_the_table_has_paired_differences(tmp_path):
         run_of("bn", s, 0.52 + 0.1 * s + 0.01 * s) for s in range(3)
     ]
     (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
-    softmax, bn = table(load(tmp_path))
+    softmax, bn = table(load(tmp_path / "runs.json"))
     assert (softmax["mean"], softmax["deviation"], softmax["difference"]) == (
         pytest.approx(60),
         pytest.approx(10),
@@ -299,3 +300,48 @@ def test_command_line(tmp_path):
         failed = call("train", *words, "--folder", tmp_path)
         assert failed.exit_code == 2 and message in failed.output and "Traceback" not in failed.output, failed.output
     assert call("results", tmp_path / "none").exit_code == 2
+    kept = tmp_path / "kept.json"
+    assert call("results", tmp_path, "--json", kept).exit_code == 0 and load(kept) == load(tmp_path)
+    assert "| BasicMotions | bn | 2 |" in call("results", kept, "--markdown").output
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_finished_run_is_evaluated_and_predicts(tmp_path, count):
+    """From its weights alone it answers as it did; labels in the file are not looked at; padding, too, is as before."""
+    write_set(tmp_path, train=["1,2,3:4,5,6:a", "3,2:1,0:b", "0,?,5:2,2,2:a", "9,8:7,6:b"] * 2)
+    options = dict(epochs=3, layers=1, width=16, num_heads=4, folds=count)
+    (result,) = train_all("Own", ["bn+sh"], 1, tmp_path, tmp_path / "runs", 1, options, Progress(disable=True))
+    run = tmp_path / "runs" / "Own" / "bn+sh" / "0"
+    share, cases = evaluate(run, tmp_path)
+    assert share == result["test_accuracy"] and cases == 4
+    new = tmp_path / "Own" / "Own_TEST.ts"
+    probabilities, classes = predict(run, new)
+    data = load_series("Own", tmp_path) if not count else None
+    if data:
+        assert (probabilities.argmax(-1) == data.test.labels).double().mean() == share
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(4))
+    assert classes == ["a", "b"]
+    lines = new.read_text(encoding="utf-8").replace("@classLabel true a b", "@classLabel false").splitlines()
+    bare = [line.rsplit(":", 1)[0] if line[0] not in "#@" else line for line in lines]
+    new.write_text("\n".join(bare) + "\n", encoding="utf-8")
+    assert torch.equal(predict(run, new)[0], probabilities)
+
+    def call(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    assert call("predict", run, new, "--json", tmp_path / "p.json").exit_code == 0
+    torch.testing.assert_close(
+        torch.tensor(json.loads((tmp_path / "p.json").read_text())["probabilities"]), probabilities
+    )
+    (tmp_path / "long.ts").write_text(new.read_text(encoding="utf-8") + "1,2,3,4:1,2,3,4\n", encoding="utf-8")
+    write_set(tmp_path, train=["1,2,3:4,5,6:a", "3,2:1,0:b"] * 2, test=["1,2:3,4:a"])
+    for words, message in (
+        (("evaluate", tmp_path), "expected a finished run"),
+        (("evaluate", run, "--data", tmp_path), "expected the data set that it was trained on"),
+        (("predict", run, tmp_path / "none.ts"), "no such file"),
+        (("predict", run, tmp_path / "long.ts"), "expected at most 3 time steps, as in training; got 4"),
+    ):
+        failed = call(*words)
+        assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output
+    (run / "model.safetensors").write_bytes(b"x")
+    assert "expected the config and weights" in call("evaluate", run, "--data", tmp_path).output

@@ -32,6 +32,10 @@ class DataSet(NamedTuple):
     mean: list
     deviation: list
 
+    def described(self):
+        """What a trained model must know of it, for JSON."""
+        return {"classes": list(self.classes), "sizes": self.sizes, "mean": self.mean, "deviation": self.deviation}
+
 
 def folds(data, count, seed=0):
     """`count` data sets inside the training split, stratified: test is the fold, train the others."""

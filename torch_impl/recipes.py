@@ -41,7 +41,7 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("JapaneseVowels"),
+        Recipe("JapaneseVowels", epochs=100, dropout=0.3, warp=0.2, scale=0.1, jitter=0.1, beta=0.5),
         Recipe("Handwriting", epochs=100, warp=0.5, jitter=0.05),
         Recipe("UWaveGestureLibrary", epochs=100, warp=0.3, jitter=0.05),
         Recipe("SelfRegulationSCP1", epochs=10),

@@ -24,7 +24,6 @@ def train_all(name, attentions, seeds, data_folder, folder, jobs, changes, progr
         _ = catalog[attention]
     recipe = chosen_recipe(name, **changes)
     data = load_series(name, data_folder)
-    parts = list(folds(data, recipe.folds)) if recipe.folds else [data]
     Path(folder).mkdir(parents=True, exist_ok=True)
     check_writable(Path(folder) / "runs")
     pairs = [(attention, seed) for attention in attentions for seed in range(seeds)]
@@ -34,15 +33,20 @@ def train_all(name, attentions, seeds, data_folder, folder, jobs, changes, progr
         for attention, seed in pairs:
             progress.update(task, description=f"{attention} {seed}")
             advance = _Advance(progress, task)
-            summaries.append(train(recipe, attention, seed, parts[seed % len(parts)], folder, advance))
+            summaries.append(train(recipe, attention, seed, part(data, recipe, seed), folder, advance))
             progress.advance(task, recipe.epochs - advance.epochs)
         return summaries
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
-        running = [pool.submit(train, recipe, *pair, parts[pair[1] % len(parts)], folder) for pair in pairs]
+        running = [pool.submit(train, recipe, *pair, part(data, recipe, pair[1]), folder) for pair in pairs]
         for _ in as_completed(running):
             progress.advance(task, recipe.epochs)
         return [each.result() for each in running]
+
+
+def part(data, recipe, seed):
+    """What a seed is trained and tested on: the data set, or, with folds, its fold of the training split."""
+    return list(folds(data, recipe.folds))[seed % recipe.folds] if recipe.folds else data
 
 
 class _Advance:

@@ -105,14 +105,16 @@ def _read(name, folder, split):
 def _read_file(path):
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected NAME/NAME_TRAIN.ts and NAME/NAME_TEST.ts under --data")
-    for encoding in ("utf-8", "latin-1"):  # comments may be in either
+    load = _aeon().load_from_ts_file
+    try:
         try:
-            return _cases(path, *_aeon().load_from_ts_file(str(path), encoding=encoding))
+            loaded = load(str(path), encoding="utf-8")
         except UnicodeDecodeError:
-            continue
-        except Exception as error:  # the reader raises what its parsing happens to: any of it is a malformed file
-            raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {_one_line(error)}") from error
-    raise AssertionError("latin-1 decodes anything")
+            loaded = load(str(path), encoding="latin-1")  # decodes anything
+    except Exception as error:  # the reader raises what its parsing happens to: any of it is a malformed file
+        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {_one_line(error)}") from error
+    series, labels = loaded if isinstance(loaded, tuple) else (loaded, ["?"] * len(loaded))
+    return _cases(path, series, labels)
 
 
 def _cases(source, series, labels):

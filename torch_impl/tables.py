@@ -9,8 +9,9 @@ from scipy.stats import t
 
 
 def load(folder):
-    """Summaries of all finished runs below a folder, or in its JSON files. ValueError where there is none."""
-    files = [file for file in sorted(Path(folder).rglob("*.json")) if file.name != "config.json"]
+    """Summaries of all finished runs below a folder, or in a file of results. ValueError where there is none."""
+    folder = Path(folder)
+    files = [folder] if folder.is_file() else sorted(folder.rglob("result.json"))
     summaries = []
     for file in files:
         try:

@@ -3,8 +3,8 @@
 JapaneseVowels by its recipe: about 20 s a seed on 2 cores.
 
 A run is a folder FOLDER/RECIPE/ATTENTION/SEED: config.json, log.jsonl (a line an epoch), two checkpoints by turns, and
-result.json at its end. Each epoch draws its random numbers from a seed of its own, so that what is resumed is what
-would have been: bit for bit on a CPU with as many threads.
+at its end model.safetensors and result.json. Each epoch draws its random numbers from a seed of its own, so that what
+is resumed is what would have been: bit for bit on a CPU with as many threads.
 """
 
 import hashlib
@@ -87,6 +87,8 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
         "hardware": {"name": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "torch": torch.__version__,
     }
+    weights = save(model.state_dict(), {"data": json.dumps(data.described())})
+    write_file(run / "model.safetensors", lambda temporary: Path(temporary).write_bytes(weights))
     write_json(result, summary)
     return summary
 
