@@ -102,8 +102,19 @@ def test_folds_take_the_place_of_the_test_split(tmp_path, motions):
         alone = train(recipe("BasicMotions", **options), "sh", seed, fold, tmp_path / "alone")
         assert alone["test_accuracy"] == summaries[seed]["test_accuracy"]
     assert table(summaries)[0]["recipe"] == "BasicMotions, 2 folds"
-    with pytest.raises(ValueError, match="folds: expected 2 to 10, the cases of the smallest class; got 11"):
+    with pytest.raises(ValueError, match="folds: expected 2 to 10, the cases of the largest class; got 11"):
         next(folds(motions, 11))
+
+
+def test_folds_of_small_classes(motions):
+    """A class of two cases is in the training part of each of three folds."""
+    order = motions.train.labels.argsort(stable=True)
+    small = motions._replace(train=motions.train.take(order[8:]))
+    assert small.train.labels.bincount().tolist() == [2, 10, 10, 10]
+    parts = list(folds(small, 3))
+    assert all(len(part.train.labels.unique()) == 4 for part in parts) and sum(len(p.test) for p in parts) == 32
+    with pytest.raises(ValueError, match="two cases or more of each class; got one of"):
+        next(folds(motions._replace(train=motions.train.take(order[9:])), 3))
 
 
 def test_dropout_keeps_its_share_and_the_mean():

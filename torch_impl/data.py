@@ -1,5 +1,6 @@
 """Data sets as tensors: a training and a test split, whatever the inputs are; folds inside the training split."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -38,13 +39,21 @@ class DataSet(NamedTuple):
 
 
 def folds(data, count, seed=0):
-    """`count` data sets inside the training split, stratified: test is the fold, train the others."""
+    """`count` data sets inside the training split, stratified: test is the fold, train the others.
+
+    A class of fewer cases than folds is missing in some tests. Raises ValueError for fewer than two folds, more than
+    the cases of the largest class, and a class of one case, of which a fold would leave none to train on.
+    """
     from sklearn.model_selection import StratifiedKFold
 
-    smallest = int(data.train.labels.bincount().min())
-    if not 2 <= count <= smallest:
-        raise ValueError(f"folds: expected 2 to {smallest}, the cases of the smallest class; got {count}")
-    parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(data.train.labels, data.train.labels)
+    sizes = data.train.labels.bincount().tolist()
+    if not 2 <= count <= max(sizes):
+        raise ValueError(f"folds: expected 2 to {max(sizes)}, the cases of the largest class; got {count}")
+    if min(sizes) < 2:
+        raise ValueError(f"folds: expected two cases or more of each class; got one of {data.classes[sizes.index(1)]}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        parts = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(data.train.labels, data.train.labels))
     for train, fold in parts:
         yield data._replace(train=data.train.take(torch.tensor(train)), test=data.train.take(torch.tensor(fold)))
 
