@@ -11,6 +11,8 @@ import torch
 from torch_impl.data import DataSet, Split, label_indices
 
 EMBEDDED = ("JapaneseVowels", "BasicMotions")
+NUMBERS = frozenset("0123456789+-.e,: \t?nan")  # what the numbers of a case are written with; ? and nan are missing
+LARGEST = 1e20  # squares and standardised values of larger ones might overflow in float32
 
 
 def load_series(name, folder=None):
@@ -105,22 +107,60 @@ def _read(name, folder, split):
 def _read_file(path):
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected NAME/NAME_TRAIN.ts and NAME/NAME_TEST.ts under --data")
+    try:
+        encoding, labels = "utf-8-sig", _labels(path, "utf-8-sig")
+    except UnicodeDecodeError:
+        encoding, labels = "latin-1", _labels(path, "latin-1")  # decodes anything
     load = _aeon().load_from_ts_file
     try:
-        try:
-            loaded = load(str(path), encoding="utf-8")
-        except UnicodeDecodeError:
-            loaded = load(str(path), encoding="latin-1")  # decodes anything
+        series, _ = load(str(path), encoding=encoding)
     except Exception as error:  # the reader raises what its parsing happens to: any of it is a malformed file
         raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {_one_line(error)}") from error
-    series, labels = loaded if isinstance(loaded, tuple) else (loaded, ["?"] * len(loaded))
     return _cases(path, series, labels)
+
+
+def _labels(path, encoding):
+    """The label of each case of a .ts file, in lower case, or "?" where its header says that there are none.
+
+    Raises ValueError for what aeon's reader would take for something else: cases before @data, no @classLabel (it
+    would take the last feature for labels), time stamps (it drops their signs), targets of a regression, numbers such
+    as 1_0 or inf, and labels that the header does not name.
+    """
+    header, labels = {}, []
+    with open(path, encoding=encoding) as file:
+        lines = enumerate((line.strip().lower() for line in file), 1)
+        for number, line in lines:
+            if line == "@data":
+                break
+            tag, *words = line.split() or "#"
+            if tag[0] == "@":
+                header[tag] = words
+            elif header and tag[0] != "#":  # above the first tag a description may stand
+                raise ValueError(f"{path}: expected tags up to @data; got {_ends(line)!r} in line {number}")
+        if "true" in header.get("@timestamps", []) + header.get("@targetlabel", []):
+            raise ValueError(f"{path}: expected @timeStamps false and no @targetLabel; got true")
+        if not header.get("@classlabel"):
+            raise ValueError(f"{path}: expected @classLabel true and the classes, or @classLabel false; got none")
+        labelled, *classes = header["@classlabel"]
+        for number, line in lines:
+            values, _, label = line.rpartition(":") if labelled == "true" else (line, ":", "?")
+            label = label.strip()
+            if not set(values) <= NUMBERS or (labelled == "true" and label not in classes):
+                raise ValueError(
+                    f"{path}: expected a .ts file of numbers, and a label that its header names; "
+                    f"got {_ends(line)!r} in line {number}"
+                )
+            labels.append(label)
+    return labels
 
 
 def _cases(source, series, labels):
     series = [np.asarray(x, float).T for x in series]
-    if not series or min(len(x) for x in series) == 0:
+    if not series or min(x.size for x in series) == 0:
         raise ValueError(f"{source}: expected cases with one time step or more; got none or an empty one")
+    largest = max(np.abs(x).max(initial=0, where=~np.isnan(x)) for x in series)
+    if largest > LARGEST:
+        raise ValueError(f"{source}: expected numbers of at most {LARGEST:g} in size; got {largest:g}")
     return series, [str(label) for label in labels]
 
 
@@ -139,3 +179,7 @@ def _aeon():
 
 def _one_line(error):
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _ends(line):
+    return line if len(line) <= 50 else f"{line[:25]} ... {line[-20:]}"
