@@ -21,6 +21,7 @@ from primal_dual.verify import verify as verify_primal
 
 NAMES = f"Catalog entries: {', '.join(catalog)}."
 DATASET = "japanese-vowels"
+EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -149,14 +150,16 @@ def bench(
 @one_line
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A data set: JapaneseVowels, BasicMotions, or a folder under --data.")],
+    recipe: Annotated[str, typer.Argument(help=f"A data set: {EMBEDDED} need no download; else a folder in --data.")],
     seeds: Annotated[int, typer.Option(help="How many runs of each attention, with seeds from 0.")] = 5,
-    data: Annotated[Path | None, typer.Option(help="A folder of UEA sets: NAME/NAME_TRAIN.ts and _TEST.ts.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the folders of data sets are.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(help="How many runs at a time, each in a process of its own.")] = 1,
 ):
-    """Train a transformer on time series: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
+    """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
 
+    The folder RECIPE in --data has RECIPE_TRAIN.ts and RECIPE_TEST.ts of the UEA archive; images as
+    train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's .bin files; or listops' and IMDb's files.
     A run that was interrupted goes on; one that is done is not run again.
     """
     checks.integer("--seeds", seeds, 1)
@@ -170,7 +173,8 @@ def train(
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
     with _progress() as progress:
         summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
-    Console().print(report.runs(tables.table(summaries)))
+    if runs.this_process().first:
+        Console().print(report.runs(tables.table(summaries)))
 
 
 @command
@@ -199,24 +203,24 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
 ):
     """Test a finished run once more, from its weights."""
-    share, cases = _trained().evaluate(run, data)
+    share, cases = _trained().evaluate(run, data, Console(stderr=True).print)
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
 
 
 @command
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
-    file: Annotated[Path, typer.Argument(help="New cases, a .ts file; labels in it are not looked at.")],
+    file: Annotated[Path, typer.Argument(help="New cases: a .ts file, of which labels are ignored, or images.")],
     json: Json = None,
 ):
     """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
     if json:
         data.check_writable(json)
-    probabilities, classes = _trained().predict(run, file)
-    rows = probabilities.tolist()
-    Console().print(report.predictions(rows, classes))
+    probabilities, classes, names = _trained().predict(run, file)
+    rows, names = probabilities.tolist(), list(map(str, names))
+    Console().print(report.predictions(rows, classes, names))
     if json:
-        data.write_json(json, {"classes": classes, "probabilities": rows})
+        data.write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
 
 
 @app.command("version")
@@ -284,7 +288,7 @@ def _certify(declared, keys, values):
 
 
 def _fields(words):
-    """--name value ... --name value ... -> a dictionary of lists."""
+    """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true."""
     fields = {}
     for word in words:
         if word.startswith("--"):
@@ -294,10 +298,7 @@ def _fields(words):
             raise ValueError(f"{word}: expected --attention NAME ... or a --field of the recipe before it")
         else:
             values.append(word)
-    empty = [name for name, values in fields.items() if not values]
-    if empty:
-        raise ValueError(f"--{empty[0]}: expected a value after it")
-    return fields
+    return {name: values or ["true"] for name, values in fields.items()}
 
 
 def _progress():

@@ -108,14 +108,14 @@ def markdown(rows):
     return "\n".join(lines)
 
 
-def predictions(probabilities, classes, most=20):
+def predictions(probabilities, classes, names, most=20):
     """A row a case: the class and its probability; the first `most` cases."""
     table = _table(f"The first {most} of {len(probabilities)} cases" if len(probabilities) > most else None)
     for heading in ("case", "class", "probability"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for i, row in enumerate(probabilities[:most]):
+    for name, row in zip(names[:most], probabilities, strict=False):
         best = max(range(len(classes)), key=row.__getitem__)
-        table.add_row(str(i), escape(classes[best]), f"{row[best]:.3f}")
+        table.add_row(escape(name), escape(classes[best]), f"{row[best]:.3f}")
     return table
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,16 +15,18 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from primal_dual.cli import app
-from torch_impl.data import folds
+from torch_impl.data import Split, folds
 from torch_impl.models import Dropout, TimeSeriesEncoder
-from torch_impl.recipes import Recipe, recipe
+from torch_impl.recipes import RECIPES, SeriesRecipe, from_config, recipe, to_config
 from torch_impl.runs import train_all
 from torch_impl.series import augment, load_series
 from torch_impl.tables import interval, load, table
-from torch_impl.train import accuracy, learning_rate, primal, train
+from torch_impl.train import accuracy, learning_rate, this_process, train
 from torch_impl.trained import evaluate, predict
 
-TINY = Recipe("BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, warp=0.3, jitter=0.1)
+TINY = SeriesRecipe(
+    "BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, warp=0.3, jitter=0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +151,26 @@ def test_augmentation():
     assert augment(series, None, jitter=0.1).sub(series).std() == pytest.approx(0.1, rel=0.1)
 
 
-def test_recipes():
+def test_recipes(tmp_path):
     assert recipe("JapaneseVowels", epochs="7", lr="0.1").epochs == 7 and recipe("Else").name == "Else"
-    with pytest.raises(ValueError, match="speed: expected a field of the recipe, one of epochs"):
-        recipe("JapaneseVowels", speed=1)
-    with pytest.raises(ValueError, match="epochs: expected int; got 'many'"):
-        recipe("JapaneseVowels", epochs="many")
-    betas = {part.beta for member in primal("bn+sh", Recipe("x", beta=0.3)) for part in member.transform}
+    assert recipe("cifar10", bf16="False").bf16 is False and recipe("cifar10", compile="true").compile is True
+    (tmp_path / "Photos" / "train").mkdir(parents=True)
+    assert recipe("Photos", tmp_path).patch == 4 and isinstance(recipe("Photos"), SeriesRecipe)
+    for wrong, message in (
+        (dict(speed=1), "speed: expected a field of the recipe, one of epochs"),
+        (dict(epochs="many"), "epochs: expected int; got 'many'"),
+        (dict(bf16="maybe"), "bf16: expected bool; got 'maybe'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recipe("JapaneseVowels", **wrong)
+    for kind in RECIPES.values():
+        config = json.loads(json.dumps(to_config(kind(beta=0.25))))
+        assert asdict(from_config(config)) == asdict(kind(beta=0.25))
+    betas = {part.beta for member in SeriesRecipe("x", beta=0.3).primal("bn+sh") for part in member.transform}
     assert betas == {0.3}
+    long = load_series("BasicMotions")
+    long = long._replace(train=Split(torch.empty(40, 4000, 1), None, torch.zeros(40)))
+    assert SeriesRecipe("x").fitted(long).epochs == 25 and SeriesRecipe("x", epochs=7).fitted(long).epochs == 7
     rates = [learning_rate(step, 100, 0.1) for step in range(100)]
     assert (
         rates[0] == 0.1
@@ -166,15 +181,15 @@ def test_recipes():
 
 
 def test_training_learns_and_is_recorded(tmp_path, motions):
-    result = train(Recipe("BasicMotions", epochs=30, layers=1, width=32), "bn", 0, motions, tmp_path)
+    result = train(SeriesRecipe("BasicMotions", epochs=30, layers=1, width=32), "bn", 0, motions, tmp_path)
     assert result["test_accuracy"] > 0.6 and result["best_test_epoch"] >= result["test_accuracy"]
     run = tmp_path / "BasicMotions" / "bn" / "0"
     assert json.loads((run / "result.json").read_text()) == result == load(tmp_path)[0]
     assert (
-        result["recipe"]["width"] == 32 and result["threads"] == torch.get_num_threads() and result["hardware"]["cores"]
+        result["recipe"]["width"] == 32 and result["threads"] == torch.get_num_threads() and result["machine"]["cores"]
     )
     before = os.stat(run / "result.json").st_mtime_ns
-    assert train(Recipe("BasicMotions", epochs=30, layers=1, width=32), "bn", 0, motions, tmp_path) == result
+    assert train(SeriesRecipe("BasicMotions", epochs=30, layers=1, width=32), "bn", 0, motions, tmp_path) == result
     assert os.stat(run / "result.json").st_mtime_ns == before
 
 
@@ -250,7 +265,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, motio
 def test_what_cannot_go_on(tmp_path, motions):
     train(TINY, "sh", 0, motions, tmp_path)
     with pytest.raises(ValueError, match=r"BasicMotions/sh/0: expected epochs = 3, as it was begun; got 4"):
-        train(Recipe(**{**TINY.__dict__, "epochs": 4}), "sh", 0, motions, tmp_path)
+        train(replace(TINY, epochs=4), "sh", 0, motions, tmp_path)
     torch.set_num_threads(2)
     try:
         with pytest.raises(ValueError, match="expected threads = 1, as it was begun; got 2"):
@@ -258,19 +273,28 @@ def test_what_cannot_go_on(tmp_path, motions):
     finally:
         torch.set_num_threads(1)
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+; try a smaller lr"):
-        train(Recipe(**{**TINY.__dict__, "lr": 1e30, "clip": 1e30}), "sh", 1, motions, tmp_path)
+        train(replace(TINY, lr=1e30, clip=1e30), "sh", 1, motions, tmp_path)
 
 
 def test_accuracy_is_that_of_eval_mode_in_batches(motions):
     torch.manual_seed(0)
     model = TimeSeriesEncoder(**motions.sizes, width=16, num_heads=4, layers=1).train()
-    whole = accuracy(model, motions.test, batch=1000)
-    assert accuracy(model.train(), motions.test, batch=7) == whole and not model.training
+
+    def share(batch):
+        return accuracy(TINY, model.train(), motions.test, motions, this_process(), batch)
+
+    assert share(7) == share(1000) and not model.training
 
 
 def run_of(attention, seed, right):
     return dict(
-        recipe={"name": "X"}, attention=attention, seed=seed, test_accuracy=right, best_test_epoch=right, seconds=1.0
+        recipe={"folds": 0},
+        data="X",
+        attention=attention,
+        seed=seed,
+        test_accuracy=right,
+        best_test_epoch=right,
+        seconds=1.0,
     )
 
 
@@ -303,7 +327,7 @@ def test_command_line(tmp_path):
     for words, message in (
         (("BasicMotions", "--attention", "bm"), "did you mean bn"),
         (("BasicMotions", "--speed", "3"), "speed: expected a field"),
-        (("BasicMotions", "--attention"), "--attention: expected a value"),
+        (("BasicMotions", "--epochs"), "epochs: expected int; got 'true'"),
         (("BasicMotions", "softmax"), "expected --attention NAME"),
         (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
         (("Nothing",), "expected a folder of the archive"),
@@ -326,7 +350,7 @@ def test_a_finished_run_is_evaluated_and_predicts(tmp_path, count):
     share, cases = evaluate(run, tmp_path)
     assert share == result["test_accuracy"] and cases == 4
     new = tmp_path / "Own" / "Own_TEST.ts"
-    probabilities, classes = predict(run, new)
+    probabilities, classes, _ = predict(run, new)
     data = load_series("Own", tmp_path) if not count else None
     if data:
         assert (probabilities.argmax(-1) == data.test.labels).double().mean() == share

@@ -7,8 +7,6 @@ interleaved pairs of calls; memory is the peak of what a call allocates beyond i
 """
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import time
@@ -26,6 +24,7 @@ from primal_dual.kernels import EluPlusOne
 from primal_dual.primal import Primal, heads
 from primal_dual.supports import Causal, Window
 from torch_impl.attention import attention
+from torch_impl.machine import machine
 
 D, H = 64, 8
 WINDOW = Primal(support=Window(128))
@@ -162,19 +161,6 @@ def peak(call, device):
     with LiveMemory() as memory:
         call()
     return memory.peak
-
-
-def machine(device):
-    """What it ran on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": device,
-        "name": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def draw(result):

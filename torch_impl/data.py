@@ -4,6 +4,7 @@ import warnings
 from typing import NamedTuple
 
 import torch
+from torch.utils.data import DataLoader
 
 
 class Split(NamedTuple):
@@ -19,6 +20,10 @@ class Split(NamedTuple):
     def take(self, index):
         """The cases of an index."""
         return Split(*(None if x is None else x[index] for x in self))
+
+    def to(self, device):
+        """The same on a device."""
+        return Split(*(None if x is None else x.to(device, non_blocking=True) for x in self))
 
 
 class DataSet(NamedTuple):
@@ -38,6 +43,17 @@ class DataSet(NamedTuple):
         return {"classes": list(self.classes), "sizes": self.sizes, "mean": self.mean, "deviation": self.deviation}
 
 
+def batches(split, parts, device, workers=0):
+    """The cases of each of `parts`, a list of indices, on a device. workers: processes that read, where a split is not
+    in memory but has a take(index) of its own."""
+    if isinstance(split, Split):
+        yield from (split.take(index).to(device) for index in parts)
+        return
+    options = dict(batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
+    for part in DataLoader(split, sampler=parts, **options):
+        yield part.to(device)
+
+
 def folds(data, count, seed=0):
     """`count` data sets inside the training split, stratified: test is the fold, train the others.
 
@@ -53,7 +69,8 @@ def folds(data, count, seed=0):
         raise ValueError(f"folds: expected two cases or more of each class; got one of {data.classes[sizes.index(1)]}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
-        parts = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(data.train.labels, data.train.labels))
+        kept_apart = StratifiedKFold(count, shuffle=True, random_state=seed)
+        parts = list(kept_apart.split(data.train.labels, data.train.labels))
     for train, fold in parts:
         yield data._replace(train=data.train.take(torch.tensor(train)), test=data.train.take(torch.tensor(fold)))
 

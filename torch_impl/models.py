@@ -1,4 +1,4 @@
-"""The models of the benchmarks: an encoder of time series and a vision transformer, with any primal's attention."""
+"""The models of the benchmarks, with any primal's attention: encoders of series and of tokens, a vision transformer."""
 
 import torch
 import torch.nn.functional as F
@@ -11,23 +11,20 @@ from torch_impl.drop_in import timm_attention
 NORMS = ("batch", "layer", "pre-layer")
 
 
-class TimeSeriesEncoder(nn.Module):
-    """Time series (B, N, features) to logits (B, classes), after Zerveas et al. (KDD 2021).
+class _Encoder(nn.Module):
+    """What the encoders of series and of tokens share.
 
-        x = series W + b + P;   x = norm(x + attention(x));   x = norm(x + W_2 gelu(W_1 x));   logits = W_o gelu(x)
-
-    with W_o on all tokens of the series side by side, zero where padded. length: the most tokens; primal: a catalog
-    name, a Primal, or Heads; norm: "batch" (over the real tokens of a batch) or "layer", after each branch, or
-    "pre-layer", before it. Only real tokens are computed, apart from the attention itself, so that padding changes
-    nothing. Dropout acts on tokens, not on attention weights. Raises ValueError for a norm of another name, a width
-    that is no multiple of the heads, and series that are longer or have other features.
+    length: the most tokens; primal: a catalog name, a Primal, or Heads; norm: "batch" (over the real tokens of a batch)
+    or "layer", after each branch, or "pre-layer", before it. Only real tokens are computed, apart from the attention
+    itself, so that padding changes nothing. Dropout acts on tokens, not on attention weights. stochastic_depth: the
+    rate of the last block, growing linearly from zero. Raises ValueError for a norm of another name and a width that is
+    no multiple of the heads.
     """
 
     def __init__(
         self,
-        features,
+        embed,
         length,
-        classes,
         primal="softmax",
         *,
         layers=3,
@@ -36,36 +33,83 @@ class TimeSeriesEncoder(nn.Module):
         feedforward=256,
         dropout=0.1,
         norm="batch",
+        stochastic_depth=0.0,
     ):
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"norm: expected one of {', '.join(NORMS)}; got {norm!r}")
         if width % num_heads:
             raise ValueError(f"width: expected a multiple of {num_heads} heads; got {width}")
-        self.features, self.length = features, length
-        self.embed = nn.Linear(features, width)
+        self.length, self.width = length, width
+        self.embed = embed(width)
         self.positions = nn.Parameter(torch.empty(length, width).uniform_(-0.02, 0.02))
         members = heads(primal, num_heads)
-        self.blocks = nn.ModuleList(_Block(members, width, feedforward, dropout, norm) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            _Block(members, width, feedforward, dropout, norm, rate) for rate in _rates(stochastic_depth, layers)
+        )
         self.norm = nn.LayerNorm(width) if norm == "pre-layer" else nn.Identity()
         self.dropout = Dropout(dropout)
-        self.head = nn.Linear(length * width, classes)
 
-    def forward(self, series, key_mask=None):
-        """series (B, N, features), key_mask (B, N), True = real -> (B, classes)."""
-        B, N, features = series.shape
-        if self.length < N or features != self.features:
-            raise ValueError(f"series: expected (B, N <= {self.length}, {self.features}); got {tuple(series.shape)}")
+    def encode(self, inputs, key_mask):
+        """inputs (B, N, ...) -> gelu of the encoded tokens (B, N', width), N' of the longest, and their _Tokens."""
+        B, N = inputs.shape[:2]
         if key_mask is not None:
-            N = int(key_mask.any(0).nonzero().max()) + 1  # of the longest series of this batch
-            series, key_mask = series[:, :N], key_mask[:, :N]
+            N = int(key_mask.any(0).nonzero().max()) + 1  # of the longest of this batch
+            inputs, key_mask = inputs[:, :N], key_mask[:, :N]
         tokens = _Tokens(key_mask, B, N)
-        x = self.embed(tokens.real(series)) + tokens.real(self.positions[:N].expand(B, -1, -1))
+        x = self.embed(tokens.real(inputs)) + tokens.real(self.positions[:N].expand(B, -1, -1))
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, tokens)
-        x = tokens.padded(self.dropout(F.gelu(self.norm(x))))
-        return self.head(F.pad(x, (0, 0, 0, self.length - N)).flatten(1))
+        return tokens.padded(self.dropout(F.gelu(self.norm(x)))), tokens
+
+
+class TimeSeriesEncoder(_Encoder):
+    """Time series (B, N, features) to logits (B, classes), after Zerveas et al. (KDD 2021).
+
+        x = series W + b + P;   x = norm(x + attention(x));   x = norm(x + W_2 gelu(W_1 x));   logits = W_o gelu(x)
+
+    with W_o on all tokens of the series side by side, zero where padded. options: primal, layers, width, num_heads,
+    feedforward, dropout, norm ("batch", "layer", "pre-layer"), stochastic_depth. Padding changes nothing. Raises
+    ValueError for a norm of another name, a width that is no multiple of the heads, and series that are longer than
+    `length` or have other features.
+    """
+
+    def __init__(self, features, length, classes, primal="softmax", **options):
+        super().__init__(lambda width: nn.Linear(features, width), length, primal, **options)
+        self.features = features
+        self.head = nn.Linear(length * self.width, classes)
+
+    def forward(self, series, key_mask=None):
+        """series (B, N, features), key_mask (B, N), True = real -> (B, classes)."""
+        if self.length < series.shape[1] or series.shape[2] != self.features:
+            expected = f"(B, N <= {self.length}, {self.features})"
+            raise ValueError(f"series: expected {expected}; got {tuple(series.shape)}")
+        x, _ = self.encode(series, key_mask)
+        return self.head(F.pad(x, (0, 0, 0, self.length - x.shape[1])).flatten(1))
+
+
+class TokenEncoder(_Encoder):
+    """Tokens (B, N) of a vocabulary to logits (B, classes): W_o on the mean of the encoded tokens that are real.
+
+    options and errors as in TimeSeriesEncoder.
+    """
+
+    def __init__(self, vocabulary, length, classes, primal="softmax", **options):
+        super().__init__(lambda width: _Embedding(vocabulary, width), length, primal, **options)
+        self.head = nn.Linear(self.width, classes)
+
+    def forward(self, tokens, key_mask=None):
+        """tokens (B, N), whole numbers, key_mask (B, N), True = real -> (B, classes)."""
+        if self.length < tokens.shape[1]:
+            raise ValueError(f"tokens: expected (B, N <= {self.length}); got {tuple(tokens.shape)}")
+        x, real = self.encode(tokens[..., None], key_mask)
+        return self.head(x.sum(1) / real.count)
+
+
+class _Embedding(nn.Embedding):
+    def forward(self, index):
+        return super().forward(index[..., 0].long())
 
 
 class Dropout(nn.Dropout):
@@ -89,6 +133,11 @@ class _Tokens:
         self.key_mask, self.shape = key_mask, (B, N)
         self.index = None if key_mask is None else key_mask.flatten().nonzero()[:, 0]
 
+    @property
+    def count(self):
+        """Real tokens of each sequence, (B, 1)."""
+        return self.shape[1] if self.key_mask is None else self.key_mask.sum(-1, keepdim=True)
+
     def real(self, x):
         x = x.reshape(-1, x.shape[-1])
         return x if self.index is None else x[self.index]
@@ -102,9 +151,9 @@ class _Tokens:
 class _Block(nn.Module):
     """Attention and a feed-forward network, each with a residual and a norm."""
 
-    def __init__(self, members, width, feedforward, dropout, norm):
+    def __init__(self, members, width, feedforward, dropout, norm, rate):
         super().__init__()
-        self.heads, self.pre = members, norm == "pre-layer"
+        self.heads, self.pre, self.rate = members, norm == "pre-layer", rate
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
         self.norm1, self.norm2 = ((nn.BatchNorm1d if norm == "batch" else nn.LayerNorm)(width) for _ in range(2))
@@ -112,10 +161,17 @@ class _Block(nn.Module):
 
     def forward(self, x, tokens):
         if self.pre:
-            x = x + self.dropout(self._attend(self.norm1(x), tokens))
-            return x + self.dropout(self._feed(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self._attend(x, tokens)))
-        return self.norm2(x + self.dropout(self._feed(x)))
+            x = x + self._kept(self._attend(self.norm1(x), tokens), tokens)
+            return x + self._kept(self._feed(self.norm2(x)), tokens)
+        x = self.norm1(x + self._kept(self._attend(x, tokens), tokens))
+        return self.norm2(x + self._kept(self._feed(x), tokens))
+
+    def _kept(self, branch, tokens):
+        branch = self.dropout(branch)
+        if not self.training or not self.rate:
+            return branch
+        B, N = tokens.shape
+        return branch * tokens.real(_survival(B, self.rate, branch.device).expand(-1, N, -1))
 
     def _attend(self, x, tokens):
         q, k, v = tokens.padded(self.qkv(x)).unflatten(-1, (3, len(self.heads), -1)).permute(2, 0, 3, 1, 4)
@@ -154,13 +210,14 @@ class VisionTransformer(nn.Module):
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(channels, width, patch, patch)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2 + 1, width))
-        rates = [stochastic_depth * i / max(layers - 1, 1) for i in range(layers)]
+        rates = _rates(stochastic_depth, layers)
         self.blocks = nn.ModuleList(_VisionBlock(primal, width, num_heads, mlp_ratio, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
         self.apply(_initialise)
 
-    def forward(self, images):
+    def forward(self, images, key_mask=None):
+        """images (B, channels, size, size) -> (B, classes); there is no padding, and so no key_mask."""
         if images.shape[1:] != self.image:
             raise ValueError(f"images: expected (B, {', '.join(map(str, self.image))}); got {tuple(images.shape)}")
         x = self.patch_embed["proj"](images).flatten(2).mT
@@ -189,11 +246,19 @@ class _VisionBlock(nn.Module):
         return x + self._kept(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
 
     def _kept(self, branch):
-        """Stochastic depth (Huang et al., 2016): in training, drop the branch of an example with probability `rate`."""
         if not self.training or not self.rate:
             return branch
-        keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.rate
-        return branch * keep / (1 - self.rate)
+        return branch * _survival(len(branch), self.rate, branch.device)
+
+
+def _rates(last, layers):
+    """Of stochastic depth (Huang et al., ECCV 2016), a layer each."""
+    return [last * i / max(layers - 1, 1) for i in range(layers)]
+
+
+def _survival(examples, rate, device):
+    """(examples, 1, 1): zero with probability `rate`, else 1 / (1 - rate)."""
+    return (torch.rand(examples, 1, 1, device=device) >= rate) / (1 - rate)
 
 
 def _initialise(module):

@@ -1,67 +1,367 @@
-"""Recipes: how a model is trained on a data set, the same for every attention."""
+"""Recipes: everything that decides a run but the attention and the seed, for each kind of input and each benchmark."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from primal_dual.primal import Heads, heads
+from primal_dual.transforms import BatchNorm
+from torch_impl import images, lra, series
+from torch_impl.models import TimeSeriesEncoder, TokenEncoder, VisionTransformer
+
+ENCODER = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
+TOKENS = 4e6  # of a training on a set without a recipe of its own
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run, but the attention and the seed.
+    """What all recipes have; the same for every attention.
 
     With folds = k, seed s trains on the training split without its fold s mod k, and is tested on that fold: so a
     recipe is tuned without the test split.
     """
 
     name: str
-    epochs: int = 60
+    epochs: int = 100
     batch: int = 16
+    accumulate: int = 1  # parts of a batch, one after the other
+    optimizer: str = "adamw"  # or radam
     lr: float = 1e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 1e-2  # of matrices
     warm_up: float = 0.1  # share of the steps
     label_smoothing: float = 0.1
     clip: float = 4.0  # largest norm of the gradient
-    dropout: float = 0.1
+    ema: float = 0.0  # decay of the average of the weights, which is then tested; 0: none
     layers: int = 3
     width: int = 128
     num_heads: int = 8
-    feedforward: int = 256
-    norm: str = "batch"
-    warp: float = 0.0
-    scale: float = 0.0
-    jitter: float = 0.0
+    stochastic_depth: float = 0.0  # rate of the last layer
     beta: float = 1.0  # of Attention-BN
     folds: int = 0
+    bf16: bool = False
+    compile: bool = False
+    workers: int = 0  # processes that read a set that is not in memory
+    tensorboard: bool = False
 
-    @property
-    def model(self):
-        """The fields that make the model."""
-        names = ("layers", "width", "num_heads", "feedforward", "dropout", "norm")
-        return {name: getattr(self, name) for name in names}
+    def load(self, folder, say):
+        """The data set; `folder` holds those that are not embedded."""
+        raise NotImplementedError
+
+    def read(self, path, data):
+        """New cases from a file -> inputs, key_mask, and their names. data: what a run knows of its data set."""
+        raise ValueError(f"{path}: expected a run on time series or images; one on {self.name} reads no files")
+
+    def fitted(self, data):
+        """The recipe with whatever depends on the size of the data set."""
+        return self
+
+    def model(self, sizes, attention):
+        """The model, for the sizes of a data set and the name of an attention."""
+        raise NotImplementedError
+
+    def prepare(self, inputs, mean, deviation):
+        """The model's input, on the device."""
+        return inputs
+
+    def augment(self, batch, data):
+        """Input and target of a step of training, on the device -> the model's input, and labels or probabilities."""
+        return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
+
+    def primal(self, attention):
+        """The heads of a catalog name, with the recipe's beta in every BatchNorm."""
+
+        def with_beta(part):
+            return replace(part, beta=self.beta) if isinstance(part, BatchNorm) else part
+
+        def changed(member):
+            every = member.transform if isinstance(member.transform, tuple) else (member.transform,)
+            return replace(member, transform=tuple(with_beta(part) for part in every))
+
+        return Heads(*(changed(member) for member in heads(attention, self.num_heads)))
 
 
+@dataclass(frozen=True)
+class SeriesRecipe(Recipe):
+    """Time series of the UEA archive, or of one's own in its format."""
+
+    epochs: int = 0  # 0: from 10 to 100, four million tokens in all
+    feedforward: int = 256
+    dropout: float = 0.3
+    norm: str = "batch"
+    warp: float = 0.2
+    scale: float = 0.1
+    jitter: float = 0.1
+
+    def load(self, folder, say):
+        return series.load_series(self.name, folder)
+
+    def read(self, path, data):
+        inputs, key_mask = series.load_cases(path, data)
+        return inputs, key_mask, range(len(inputs))
+
+    def fitted(self, data):
+        n, length = data.train.inputs.shape[:2]
+        return self if self.epochs else replace(self, epochs=min(100, max(10, round(TOKENS / (n * length)))))
+
+    def model(self, sizes, attention):
+        options = {name: getattr(self, name) for name in ENCODER}
+        return TimeSeriesEncoder(**sizes, primal=self.primal(attention), **options)
+
+    def augment(self, batch, data):
+        x = series.augment(batch.inputs, batch.key_mask, warp=self.warp, scale=self.scale, jitter=self.jitter)
+        return x, batch.labels
+
+
+@dataclass(frozen=True)
+class TokenRecipe(Recipe):
+    """The Long Range Arena (Tay et al., ICLR 2021). length and cases: less than the benchmark's where not zero."""
+
+    batch: int = 32
+    lr: float = 5e-4
+    label_smoothing: float = 0.0
+    clip: float = 1.0
+    layers: int = 2
+    width: int = 64
+    num_heads: int = 4
+    feedforward: int = 128
+    dropout: float = 0.1
+    norm: str = "pre-layer"
+    length: int = 0
+    cases: int = 0
+
+    def load(self, folder, say):
+        return lra.load_lra(self.name, folder, length=self.length or None, cases=self.cases or None, say=say)
+
+    def model(self, sizes, attention):
+        options = {name: getattr(self, name) for name in ENCODER}
+        return TokenEncoder(**sizes, primal=self.primal(attention), **options)
+
+
+@dataclass(frozen=True)
+class ImageRecipe(Recipe):
+    """Images in folders, one a class, as ImageNet's. size: of the images, 0 = that of the first one."""
+
+    batch: int = 128
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    layers: int = 6
+    width: int = 192
+    num_heads: int = 3
+    size: int = 0
+    patch: int = 4
+    crop: str = "shifted"  # or resized, or none
+    flip: float = 0.5  # probability
+    rand_augment: float = 9.0  # magnitude; 0: none
+    mixup: float = 0.8  # of the Beta distribution; 0: none
+    cutmix: float = 1.0
+    erasing: float = 0.25  # probability
+    skip_corrupt: bool = False
+
+    def load(self, folder, say):
+        return images.load_images(self.name, folder, size=self.size or None, skip_corrupt=self.skip_corrupt, say=say)
+
+    def read(self, path, data):
+        pixels, names = images.load_files(path, data["sizes"])
+        return pixels, None, names
+
+    def model(self, sizes, attention):
+        return VisionTransformer(
+            self.primal(attention),
+            **sizes,
+            patch=self.patch,
+            layers=self.layers,
+            width=self.width,
+            num_heads=self.num_heads,
+            stochastic_depth=self.stochastic_depth,
+        )
+
+    def prepare(self, inputs, mean, deviation):
+        return images.standardised(inputs, mean, deviation)
+
+    def augment(self, batch, data):
+        try:
+            from torch_impl.augmentation import ImageAugmentation
+        except ImportError as error:
+            raise ValueError("images need kornia: pip install 'primal-dual-attention[train]'") from error
+        names = ("crop", "flip", "rand_augment", "erasing", "mixup", "cutmix")
+        augmentation = ImageAugmentation(**{name: getattr(self, name) for name in names})
+        pixels, targets = augmentation(batch.inputs, batch.labels, len(data.classes))
+        return self.prepare(pixels, data.mean, data.deviation), targets
+
+
+@dataclass(frozen=True)
+class JapaneseVowels(SeriesRecipe):
+    """Nine speakers, utterances of two vowels."""
+
+    name: str = "JapaneseVowels"
+    epochs: int = 100
+    beta: float = 0.5
+
+
+@dataclass(frozen=True)
+class Handwriting(SeriesRecipe):
+    """The alphabet, written with a smartwatch."""
+
+    name: str = "Handwriting"
+    epochs: int = 100
+    warp: float = 0.5
+
+
+@dataclass(frozen=True)
+class UWaveGestureLibrary(SeriesRecipe):
+    """Eight gestures, by an accelerometer."""
+
+    name: str = "UWaveGestureLibrary"
+    epochs: int = 100
+
+
+@dataclass(frozen=True)
+class SelfRegulationSCP1(SeriesRecipe):
+    """Slow cortical potentials: up or down."""
+
+    name: str = "SelfRegulationSCP1"
+    epochs: int = 10
+
+
+@dataclass(frozen=True)
+class SpokenArabicDigits(SeriesRecipe):
+    """Ten digits, spoken by 88 people."""
+
+    name: str = "SpokenArabicDigits"
+    epochs: int = 20
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Digits(ImageRecipe):
+    """scikit-learn's 8 x 8 digits, which need no download."""
+
+    name: str = "digits"
+    epochs: int = 60
+    batch: int = 64
+    layers: int = 3
+    width: int = 64
+    num_heads: int = 4
+    patch: int = 2
+    flip: float = 0.0
+    rand_augment: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+
+
+@dataclass(frozen=True)
+class CIFAR10(ImageRecipe):
+    """A small vision transformer on CIFAR-10: 64 tokens of 4 x 4 pixels, 2.7 million weights.
+
+    Not run at full length: that takes a GPU.
+    """
+
+    name: str = "cifar10"
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class ImageNet(ImageRecipe):
+    """DeiT-tiny/16 on ImageNet-1k, by the recipe of Touvron et al. (ICML 2021), without distillation.
+
+    Not run here: it takes days of a GPU. --accumulate or torchrun share out the batch.
+    """
+
+    name: str = "imagenet"
+    epochs: int = 300
+    batch: int = 1024
+    warm_up: float = 1 / 60
+    ema: float = 0.99996
+    layers: int = 12
+    stochastic_depth: float = 0.1
+    size: int = 224
+    patch: int = 16
+    crop: str = "resized"
+    bf16: bool = True
+    workers: int = 16
+
+
+@dataclass(frozen=True)
+class ListOps(TokenRecipe):
+    """Nested operations on lists of digits, ten classes, 500 to 2,000 tokens. Not run at full length."""
+
+    name: str = "ListOps"
+    epochs: int = 10
+
+
+@dataclass(frozen=True)
+class Text(TokenRecipe):
+    """IMDb reviews, byte by byte, two classes, up to 4,000 tokens. Not run at full length."""
+
+    name: str = "Text"
+    epochs: int = 20
+
+
+@dataclass(frozen=True)
+class PixelCIFAR10(TokenRecipe):
+    """CIFAR-10, grey pixel by grey pixel, ten classes, 1,024 tokens. Not run at full length."""
+
+    name: str = "PixelCIFAR10"
+    epochs: int = 50
+
+
+KINDS = {kind.__name__: kind for kind in (SeriesRecipe, ImageRecipe, TokenRecipe)}
 RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("JapaneseVowels", epochs=100, dropout=0.3, warp=0.2, scale=0.1, jitter=0.1, beta=0.5),
-        Recipe("Handwriting", epochs=100, warp=0.5, jitter=0.05),
-        Recipe("UWaveGestureLibrary", epochs=100, warp=0.3, jitter=0.05),
-        Recipe("SelfRegulationSCP1", epochs=10),
-        Recipe("SpokenArabicDigits", epochs=20, batch=64),
+    kind.name: kind
+    for kind in (
+        JapaneseVowels,
+        Handwriting,
+        UWaveGestureLibrary,
+        SelfRegulationSCP1,
+        SpokenArabicDigits,
+        Digits,
+        CIFAR10,
+        ImageNet,
+        ListOps,
+        Text,
+        PixelCIFAR10,
     )
 }
 
 
-def recipe(name, **changes):
-    """The recipe of a name, or the default one for another data set, with some fields changed.
+def recipe(name, folder=None, **changes):
+    """The recipe of a name, with some fields changed.
 
-    Raises ValueError for a field that no recipe has, or a value of another type.
+    Without one of that name: the default for time series if folder/name has .ts files or `folder` is None, and for
+    images otherwise. Raises ValueError for a field that the recipe has not, or a value of another type.
     """
-    chosen = RECIPES.get(name, Recipe(name))
-    types = {field.name: field.type for field in fields(Recipe)}
+    kind = RECIPES.get(name) or _kind_of(name, folder)
+    types = {field.name: field.type for field in fields(kind) if field.name != "name"}
     for field, value in changes.items():
-        if field not in types or field == "name":
-            raise ValueError(f"{field}: expected a field of the recipe, one of {', '.join(list(types)[1:])}")
+        if field not in types:
+            raise ValueError(f"{field}: expected a field of the recipe, one of {', '.join(types)}")
         try:
-            changes[field] = types[field](value)
+            changes[field] = _converted(value, types[field])
         except ValueError as error:
             raise ValueError(f"{field}: expected {types[field].__name__}; got {value!r}") from error
-    return replace(chosen, **changes)
+    return kind(name=name, **changes)
+
+
+def to_config(chosen):
+    """A recipe for JSON."""
+    return {"kind": next(kind for kind in KINDS if isinstance(chosen, KINDS[kind]))} | asdict(chosen)
+
+
+def from_config(config):
+    """The recipe of a config. Raises TypeError and KeyError for what is none."""
+    return KINDS[config["kind"]](**{name: value for name, value in config.items() if name != "kind"})
+
+
+def _kind_of(name, folder):
+    images_there = (
+        folder is not None and any(Path(folder, name).glob("train*")) and not any(Path(folder, name).glob("*.ts"))
+    )
+    return ImageRecipe if images_there else SeriesRecipe
+
+
+def _converted(value, type_):
+    if type_ is bool and isinstance(value, str):
+        if value.lower() not in ("true", "false"):
+            raise ValueError
+        return value.lower() == "true"
+    return type_(value)

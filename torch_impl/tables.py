@@ -28,7 +28,7 @@ def table(summaries):
     """A row a recipe and attention: accuracies in percent, with the paired difference to softmax over common seeds."""
     cells = {}
     for run in summaries:
-        name, count = run["recipe"]["name"], run["recipe"].get("folds")
+        name, count = run["data"], run["recipe"].get("folds")
         name += f", {count} folds" if count else ""
         cells.setdefault((name, run["attention"]), {})[run["seed"]] = run
     rows = []
