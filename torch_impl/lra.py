@@ -171,8 +171,8 @@ def _published(path, length):
                 continue
             row = [CODES.get(word, -1) for word in source.translate(None, b"()").split()]
             value = CODES.get(target, -1)
-            depth = DEPTHS[row].cumsum() if row else [1]
-            if min(row, default=-1) < 0 or depth[-1] != 0 or (depth[:-1] <= 0).any() or not 0 <= value <= 9:
+            depth = DEPTHS[row].cumsum() if row else np.ones(1)
+            if -1 in row or depth[-1] != 0 or (depth[:-1] <= 0).any() or not 0 <= value <= 9:
                 raise ValueError(
                     f"{path}, line {number}: expected a whole expression, a tab and a digit; got {_ends(line)!r}"
                 )
@@ -235,11 +235,11 @@ def _text_files(folder, instead):
 
 
 def _pixel_cifar10(folder, length, say):
-    from torch_impl.images import load_images
-
     if length != LENGTHS["PixelCIFAR10"]:
         raise ValueError(f"length: expected 1024, the pixels of an image; got {length}")
-    return pixels(load_images("cifar10", folder, say=say))
+    from torch_impl.images import load_images
+
+    return pixels(load_images("cifar10", folder, size=32, say=say))
 
 
 def _inside(folder, name):
