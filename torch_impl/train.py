@@ -80,7 +80,7 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
             with nullcontext() if last or world.size == 1 else trained.no_sync():
                 with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
                     logits = trained(inputs, batch.key_mask)
-                loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+                    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
                 if not loss.isfinite():
                     lr = recipe.lr
                     raise ValueError(f"{run}: the loss is {loss.item()} at step {step}; try a smaller lr than {lr}")
