@@ -212,11 +212,8 @@ def test_erasing_puts_noise_into_one_rectangle():
     noise = y[erased]
     assert noise.min() >= 0 and noise.mean() == pytest.approx(0.5, abs=0.01)
     assert noise.std() == pytest.approx(12**-0.5, abs=0.01)
-    assert (
-        0.15
-        < (only(erasing=0.25)(images, torch.zeros(n, dtype=torch.long), 1)[0] != 2).any(-1).any(-1)[:, 0].float().mean()
-        < 0.35
-    )
+    y, _ = only(erasing=0.25)(images, torch.zeros(n, dtype=torch.long), 1)
+    assert 0.15 < (y != 2).flatten(1).any(1).float().mean() < 0.35
 
 
 def painted(labels, classes, H=12, W=20):
@@ -227,7 +224,7 @@ def painted(labels, classes, H=12, W=20):
 @pytest.mark.parametrize("method", ["mixup", "cutmix"])
 def test_targets_mix_as_the_pixels_do(method):
     torch.manual_seed(0)
-    labels = torch.arange(300) % 5
+    labels = torch.arange(1000) % 5
     y, targets = only(**{method: 1.0})(painted(labels, 5), labels, 5)
     torch.testing.assert_close(y.mean((2, 3)), targets, rtol=0, atol=1e-6)
     mixed = (targets.amax(1) < 0.99).float().mean()
@@ -241,7 +238,8 @@ def test_targets_mix_as_the_pixels_do(method):
         assert torch.equal(other, rows[:, :, None] & columns[:, None, :])
         for inside in (rows, columns):
             assert (F.pad(inside.int(), (1, 1)).diff().abs().sum(1) <= 2).all()
-        assert other.any(0).all()  # anywhere in the image
+        coverage = other.float().mean(0)  # anywhere in the image, on no side more than on the other
+        assert coverage.min() > 0 and (coverage - coverage.flip(0, 1)).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("method", ["mixup", "cutmix"])
