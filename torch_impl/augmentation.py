@@ -125,14 +125,25 @@ OPERATIONS = {
 
 
 def _mixup(images, targets, a):
-    """kornia's draws a uniform share."""
+    """kornia's draws its shares uniformly."""
     other = torch.randperm(len(images)).to(images.device)
-    share = Beta(a, a).sample((len(images),)).to(images)
-    return images.lerp(images[other], share[:, None, None, None]), targets.lerp(targets[other], share[:, None])
+    share = Beta(a, a).sample((len(images), 1)).to(images)
+    return images.lerp(images[other], share[..., None, None]), targets.lerp(targets[other], share)
 
 
 def _cutmix(images, targets, a):
-    cut = K.RandomCutMixV2(beta=a, data_keys=["input", "class"], use_correct_lambda=True)
-    images, mix = cut(images, torch.arange(len(images), device=images.device))
-    _, other, kept = mix[0].unbind(-1)
-    return images, targets[other.long()].lerp(targets, kept[:, None])
+    """kornia's takes the pixels by a mask on the CPU, which a GPU would wait for."""
+    other = torch.randperm(len(images)).to(images.device)
+    side = (1 - Beta(a, a).sample((len(images), 1))).sqrt()
+
+    def interval(length):
+        """A random one for each image, (B, length)."""
+        width = (side * length).round()
+        start = (torch.rand_like(side) * (length - width + 1)).floor()
+        at = torch.arange(length)
+        return ((start <= at) & (at < start + width)).to(images.device)
+
+    rows, columns = (interval(length) for length in images.shape[-2:])
+    cut = rows[:, None, :, None] & columns[:, None, None, :]
+    share = cut.mean((-2, -1), dtype=targets.dtype)
+    return images[other].where(cut, images), targets.lerp(targets[other], share)
