@@ -92,7 +92,7 @@ def pixels(images):
 
     in the fixed point of PIL's convert("L"), to which it is equal. Raises ValueError for other images.
     """
-    train, test = (split._replace(inputs=_luma(split.inputs)) for split in (images.train, images.test))
+    train, test = (Split(_luma(split.inputs), None, split.labels) for split in (images.train, images.test))
     sizes = dict(vocabulary=256, length=train.inputs.shape[1], classes=len(images.classes))
     return images._replace(train=train, test=test, sizes=sizes, mean=[], deviation=[])
 
