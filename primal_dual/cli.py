@@ -1,9 +1,11 @@
 """The command line `primal-dual`."""
 
 import functools
+import importlib
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Self-attention as the support vector expansion of a support vector regression (SVR).",
 )
+Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this file: .png, .pdf or .svg.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
 
@@ -114,17 +117,12 @@ def demo(
 
     Exit status 1 if an entry fails.
     """
-    try:
-        from primal_dual.figures import draw
-    except ImportError as error:
-        raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'") from error
-    if output.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"{output}: expected a name that ends in .png, .pdf or .svg")
-    data.check_writable(output)
+    _check_figure(output)
+    from primal_dual.figures import draw
+
     keys, targets = data.japanese_vowels()
     rows = _verify(catalog, keys, targets, 10.0, 0.1, "CLARABEL")
-    data.write_file(output, draw(keys, targets).savefig)
-    Console(soft_wrap=True).print(f"Figure: {escape(str(output))}")
+    _draw(output, lambda: draw(keys, targets))
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 
@@ -164,10 +162,7 @@ def train(
     """
     checks.integer("--seeds", seeds, 1)
     checks.integer("--jobs", jobs, 1)
-    try:
-        from torch_impl import runs, tables
-    except ImportError as error:
-        raise ValueError(f"training needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
+    runs, tables = _torch_part("runs"), _torch_part("tables")
     fields = _fields(context.args)
     attentions = fields.pop("attention", ["softmax", "bn", "sh", "bn+sh"])
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
@@ -181,20 +176,64 @@ def train(
 def results(
     folder: Annotated[Path, typer.Argument(help="A folder of runs, or a file of results.")] = Path("runs"),
     json: Json = None,
+    figure: Figure = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ):
     """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
-    from torch_impl.tables import load, table
-
+    tables, plots = _torch_part("tables"), _plots(figure)
     if json:
         data.check_writable(json)
-    summaries = load(folder)
+    summaries = tables.load(folder)
+    rows = tables.table(summaries)
     if markdown:
-        print(report.markdown(table(summaries)))
+        print(report.markdown(rows))
     else:
-        Console().print(report.runs(table(summaries)))
+        Console().print(report.runs(rows))
     if json:
         data.write_json(json, {"runs": summaries})
+    _draw(figure, lambda: plots.accuracies(rows))
+
+
+@command
+def redundancy(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs: RUNS/RECIPE/ATTENTION/SEED, one an attention.")],
+    data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
+    figure: Figure = None,
+    json: Json = None,
+):
+    """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant."""
+    analysis, plots = _torch_part("redundancy"), _plots(figure)
+    if json:
+        data.check_writable(json)
+    found = {}
+    for folder in runs:
+        each, run = analysis.of_run(folder, data_folder, say=Console(stderr=True).print)
+        found[run.attention if len(runs) == 1 or run.attention not in found else str(folder)] = each
+    summaries = {name: each.summary() for name, each in found.items()}
+    Console().print(report.redundancy(summaries))
+    if json:
+        data.write_json(json, report.plain({"runs": list(map(str, runs)), "redundancy": summaries}))
+    _draw(figure, lambda: plots.heads(found))
+
+
+@command
+def efficiency(
+    lengths: Annotated[list[int] | None, typer.Argument(help="Tokens: 256 512 1024 2048 4096 8192.")] = None,
+    figure: Figure = None,
+    json: Json = None,
+):
+    """Operations, memory and time of softmax, bn, sh and bn+sh in a layer, training and inference, against length."""
+    measure, plots = _torch_part("efficiency"), _plots(figure)
+    for N in lengths or ():
+        checks.integer("lengths", N, 2)
+    if json:
+        data.check_writable(json)
+    with _progress() as progress:
+        result = measure.run(measure.device(), lengths or measure.LENGTHS, track=progress.track)
+    Console().print(report.efficiency(result["rows"]))
+    if json:
+        data.write_json(json, result)
+    _draw(figure, lambda: plots.efficiency(result))
 
 
 @command
@@ -203,7 +242,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
 ):
     """Test a finished run once more, from its weights."""
-    share, cases = _trained().evaluate(run, data, Console(stderr=True).print)
+    share, cases = _torch_part("trained").evaluate(run, data, Console(stderr=True).print)
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
 
 
@@ -216,7 +255,7 @@ def predict(
     """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
     if json:
         data.check_writable(json)
-    probabilities, classes, names = _trained().predict(run, file)
+    probabilities, classes, names = _torch_part("trained").predict(run, file)
     rows, names = probabilities.tolist(), list(map(str, names))
     Console().print(report.predictions(rows, classes, names))
     if json:
@@ -234,18 +273,41 @@ def main():
     try:
         status = app(standalone_mode=False)
     except Exception as error:
-        if not hasattr(error, "format_message") or not sys.argv[1:]:
+        if not hasattr(error, "format_message"):
+            raise
+        if not sys.argv[1:]:
             app()
         status = _fail(error.format_message())
     sys.exit(status)
 
 
-def _trained():
+def _torch_part(name):
     try:
-        from torch_impl import trained
+        return importlib.import_module(f"torch_impl.{name}")
     except ImportError as error:
         raise ValueError(f"this needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
-    return trained
+
+
+def _plots(figure):
+    """The module that draws, before long work; None without a figure."""
+    if figure is None:
+        return None
+    _check_figure(figure)
+    return _torch_part("plots")
+
+
+def _check_figure(figure):
+    if find_spec("matplotlib") is None:
+        raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'")
+    if figure.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"{figure}: expected a name that ends in .png, .pdf or .svg")
+    data.check_writable(figure)
+
+
+def _draw(figure, make):
+    if figure:
+        data.write_file(figure, make().savefig)
+        Console(soft_wrap=True).print(f"Figure: {escape(str(figure))}")
 
 
 def _input(dataset, keys, targets):

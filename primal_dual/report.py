@@ -119,6 +119,29 @@ def predictions(probabilities, classes, names, most=20):
     return table
 
 
+def redundancy(summaries):
+    """The summaries of `torch_impl.redundancy`, a row a run."""
+    table = _table("L2 distance between heads, mean and deviation over layers")
+    for heading in ("attention", "of outputs", "of attention maps"):
+        table.add_column(heading, justify="left" if heading == "attention" else "right")
+    for name, summary in summaries.items():
+        numbers = ((each["mean"], each["deviation"]) for each in (summary["outputs"], summary["maps"]))
+        table.add_row(escape(name), *(f"{m:.3f}" + ("" if d is None else f" ± {d:.3f}") for m, d in numbers))
+    return table
+
+
+def efficiency(rows):
+    """The rows of `torch_impl.efficiency.run`, beside softmax."""
+    table = _table("Shares of softmax's")
+    for heading in ("tokens", "attention", "mode", "operations", "memory", "time"):
+        table.add_column(heading, justify="left" if heading in ("attention", "mode") else "right")
+    for row in rows:
+        if row["attention"] != "softmax":
+            ratios = (f"{row[f'{what}_ratio']:.2f}" for what in ("flops", "bytes", "seconds"))
+            table.add_row(f"{row['N']:,}", row["attention"], row["mode"], *ratios)
+    return table
+
+
 def plain(x):
     """Numbers for JSON: infinity and NaN, which it does not have, as None."""
     if isinstance(x, dict):

@@ -105,7 +105,7 @@ def _folder(split, path):
         for label in os.scandir(path)
         if label.is_dir()
         for file in os.scandir(label)
-        if _is_image(file.name)
+        if is_image(file.name)
     )
     names = [name for _, name in found]
     return Source(split, [label for label, _ in found], names, partial(_open_file, names))
@@ -119,7 +119,7 @@ def _archive(split, path):
         with tarfile.open(path, "r:") if content is path else tarfile.open(fileobj=io.BytesIO(content)) as tar:
             while member := tar.next():
                 tar.members.clear()  # those of ImageNet would take a gigabyte
-                if member.isfile() and _is_image(member.name):
+                if member.isfile() and is_image(member.name):
                     parts = PurePosixPath(member.name).parts
                     parts = parts[1:] if parts[0] == split else parts
                     if len(parts) != 2:
@@ -146,7 +146,8 @@ def _unpacked(path):
     return content.getvalue()
 
 
-def _is_image(path):
+def is_image(path):
+    """Whether a file's suffix says so."""
     path = PurePosixPath(path)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 

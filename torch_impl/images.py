@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from torch_impl.data import DataSet, Split, label_indices
-from torch_impl.image_sources import MEMORY, Source, digits, in_folder
+from torch_impl.image_sources import MEMORY, Source, digits, in_folder, is_image
 
 PIECE = 1000  # images decoded side by side
 STATISTICS = 10_000  # images of a set on disk that give its mean and deviation
@@ -60,6 +60,21 @@ def load_images(name, folder=None, *, size=None, skip_corrupt=False, say=silent)
     mean, deviation = _statistics(batches)
     sizes = dict(channels=len(mean), size=size, classes=len(classes))
     return DataSet(name, train, test, classes, sizes, mean, deviation)
+
+
+def load_files(path, sizes):
+    """New images, a file or all of a folder and the folders in it -> uint8 (n, channels, size, size), their names.
+
+    sizes: of the data set that a model was trained on; treated as in `load_images`. Raises ValueError for what is
+    missing or no image.
+    """
+    path = Path(path)
+    names = sorted(map(str, filter(is_image, path.rglob("*")))) if path.is_dir() else [str(path)]
+    if not path.exists() or not names:
+        raise ValueError(f"{path}: expected an image, or a folder of images; got none")
+    source = Source(str(path), names, names, lambda i: Image.open(names[i]))
+    images = [torch.from_numpy(_pixels(source, i, sizes["size"])).permute(2, 0, 1) for i in range(len(names))]
+    return torch.stack(images)[:, : sizes["channels"]], names
 
 
 def scaled(images):

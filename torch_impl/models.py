@@ -51,12 +51,12 @@ class _Encoder(nn.Module):
         self.dropout = Dropout(dropout)
 
     def encode(self, inputs, key_mask):
-        """inputs (B, N, ...) -> gelu of the encoded tokens (B, N', width), N' of the longest, and their _Tokens."""
+        """inputs (B, N, ...) -> gelu of the encoded tokens (B, N', width), N' of the longest, and their Tokens."""
         B, N = inputs.shape[:2]
         if key_mask is not None:
             N = int(key_mask.any(0).nonzero().max()) + 1  # of the longest of this batch
             inputs, key_mask = inputs[:, :N], key_mask[:, :N]
-        tokens = _Tokens(key_mask, B, N)
+        tokens = Tokens(key_mask, B, N)
         x = self.embed(tokens.real(inputs)) + tokens.real(self.positions[:N].expand(B, -1, -1))
         x = self.dropout(x)
         for block in self.blocks:
@@ -126,7 +126,7 @@ class Dropout(nn.Dropout):
         return x * (keep.to(x.dtype) / (1 - self.p))
 
 
-class _Tokens:
+class Tokens:
     """The real tokens of a batch, (B, N, F) <-> (T, F); zero where there is none."""
 
     def __init__(self, key_mask, B, N):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from scipy.stats import t
 
+from primal_dual.primal import catalog
+
 
 def load(folder):
     """Summaries of all finished runs below a folder, or in a file of results. ValueError where there is none."""
@@ -31,8 +33,8 @@ def table(summaries):
         name, count = run["data"], run["recipe"].get("folds")
         name += f", {count} folds" if count else ""
         cells.setdefault((name, run["attention"]), {})[run["seed"]] = run
-    rows = []
-    for (recipe, attention), runs in cells.items():
+    rows, order = [], list(catalog)
+    for (recipe, attention), runs in sorted(cells.items(), key=lambda cell: (cell[0][0], order.index(cell[0][1]))):
         last = [100 * run["test_accuracy"] for run in runs.values()]
         softmax = cells.get((recipe, "softmax"), {})
         paired = [100 * (runs[s]["test_accuracy"] - softmax[s]["test_accuracy"]) for s in runs if s in softmax]
