@@ -187,18 +187,19 @@ kinds = {
     "on the edge: $0 < |\\delta_j| < C$": ("v", "C0", (size >= 1e-6) & (size <= C - 1e-6)),
     "outside: $|\\delta_j| = C$": ("s", "C1", size > C - 1e-6),
 }
+
+# %%
+f_grid = Phi(grid) @ w.value
 plt.figure(figsize=(8, 4.5), layout="constrained")
-plt.fill_between(
-    grid, Phi(grid) @ w.value - epsilon, Phi(grid) @ w.value + epsilon, color="C2", alpha=0.3, label="tube"
-)
-plt.plot(grid, Phi(grid) @ w.value, label="SVR")
+plt.fill_between(grid, f_grid - epsilon, f_grid + epsilon, color="C2", alpha=0.3, label="tube")
+plt.plot(grid, f_grid, label="SVR")
 plt.plot(grid, Phi(grid) @ ridge_w, ":", color="black", label="ridge")
 plt.vlines(x, y, np.clip(y, f - epsilon, f + epsilon), color="C1", label=r"slack $\xi_j$")
 for label, (marker, colour, chosen) in kinds.items():
     plt.plot(x[chosen], y[chosen], marker, color=colour, label=label)
-plt.gca().set(
-    xlabel="time $x$", ylabel="coefficient of the vowel", title="Only points on the tube's edge or outside it count"
-)
+plt.xlabel("time $x$")
+plt.ylabel("coefficient of the vowel")
+plt.title("Only points on the tube's edge or outside it count")
 plt.legend(fontsize="small")
 plt.show()
 
@@ -291,6 +292,7 @@ assert gap_bounds_the_weights
 Cs, epsilons = (0.1, 1.0, 100.0), (0.05, 0.2, 0.6)
 solved = {(c, e): solve_dual(declared, keys, targets, C=c, epsilon=e) for c in Cs for e in epsilons}
 
+# %%
 figure, panels = plt.subplots(3, 3, figsize=(10, 8), sharex=True, sharey=True, layout="constrained")
 for axes, ((c, e), v) in zip(panels.flat, solved.items(), strict=True):
     f = v.predict(grid[:, None])[:, 0]
