@@ -113,6 +113,10 @@ for scale, (C, _, dual) in solved.items():
     assert (abs(delta[residual > 0.1 + 1e-6]) > (1 - 1e-6) * C).all(), "outside the tube: at the bound"
 assert (np.diff(list(support_vectors.values())) < 0).all(), "a larger scale has fewer support vectors"
 
+# %% [markdown]
+# We look at the coefficient that varies most, and at the Gram matrices $G_{gh} = \bar z_g\cdot\bar z_h$ with
+# $\bar z_g = \Phi(\bar k_g)/h(\bar k_g)$.
+
 
 # %%
 def gram(scale):
@@ -130,7 +134,7 @@ for (top, bottom), (scale, (_, _, dual)) in zip(axes.T, solved.items(), strict=T
     top.plot(targets[:, output], ".", color="0.6", label="next frame")
     top.plot(centres, pooled[:, output], "s", label="pooled target")
     top.plot(dual.predict(keys)[:, output], label="attention")
-    top.set(title=f"scale {scale}: {N // scale} points, {support_vectors[scale]} support vectors", xlabel="frame")
+    top.set(title=f"scale {scale}: {N // scale} points,\n{support_vectors[scale]} support vectors", xlabel="frame")
     image = bottom.imshow(gram(scale) / gram(scale).max(), cmap="cividis", vmin=0, extent=(0, N, N, 0))
     bottom.set(xlabel="frame")
 axes[0, 0].set_ylabel(f"coefficient {output}")
