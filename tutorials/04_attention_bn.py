@@ -403,4 +403,4 @@ assert abs(running_variance(single) - exact).max() < 1e-3, "and keeps its digits
 assert abs(of_the_past(single)[1] - exact).max() > 0.05, "a difference of squares loses them"
 
 # %% [markdown]
-# Next: [5. Attention-SH](05_attention_sh.py), scaled heads: an SVR with less training data.
+# Next: [5. Attention-SH](05_attention_sh.ipynb), scaled heads: an SVR with less training data.
