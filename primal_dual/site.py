@@ -12,7 +12,8 @@ STYLE = """
 :root { --text: #1b1f24; --dim: #57606a; --line: #d0d7de; --code: #f6f8fa; --link: #0550ae; }
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--text); background: white; font: 1.05rem/1.6 system-ui, sans-serif; }
-header, main, footer { max-width: 52rem; margin: 0 auto; padding: 0.75rem 1rem; }
+header, main, footer { max-width: 62rem; margin: 0 auto; padding: 0.75rem 1rem; }
+p, li { max-width: 46rem; }
 header, footer { display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; justify-content: space-between; }
 header { border-bottom: 1px solid var(--line); }
 footer { border-top: 1px solid var(--line); margin-bottom: 2rem; }
@@ -20,14 +21,15 @@ a { color: var(--link); }
 h1, h2, h3 { line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; }
 img { max-width: 100%; height: auto; }
-pre { overflow-x: auto; margin: 0.75rem 0; padding: 0.75rem 1rem; font-size: 0.85rem; line-height: 1.45; }
+pre { overflow-x: auto; margin: 0.75rem 0; padding: 0.75rem 1rem; font-size: 0.8rem; line-height: 1.45; }
 .highlight pre { background: var(--code); border: 1px solid var(--line); border-radius: 0.4rem; }
 .output pre { border-left: 3px solid var(--line); color: var(--dim); }
 math { font-size: 1.05em; }
-math[display="block"] { display: block math; overflow: auto hidden; max-width: 100%; padding: 0.4rem 0; }
+.equation { display: block; overflow: auto hidden; padding: 0.4rem 0; }
+.equation math { min-width: max-content; }
 table { display: block; overflow-x: auto; max-width: 100%; border-collapse: collapse; }
 th, td { padding: 0.3rem 0.7rem; border: 1px solid var(--line); text-align: left; }
-.contents li { margin-bottom: 1rem; }
+.contents { list-style: none; padding: 0; }
 """
 FRAME = """\
 <!DOCTYPE html>
@@ -121,7 +123,7 @@ def _html(markdown):
 
     class Renderer(IPythonRenderer):
         def block_math(self, body):
-            return convert(body, display="block")
+            return f'<span class="equation">{convert(body, display="block")}</span>'  # which scrolls if it is wide
 
         def inline_math(self, body):
             return convert(body)

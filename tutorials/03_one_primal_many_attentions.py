@@ -120,9 +120,11 @@ assert primal_dual_and_attention_agree(linear)
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-for axes, (name, primal) in zip(panels, {"softmax": softmax, "linear": linear}.items(), strict=True):
+for axes, (name, primal) in zip(
+    panels, {"softmax: peaked": softmax, "linear: nearly even": linear}.items(), strict=True
+):
     image = axes.imshow(attention_weights(primal, keys, keys), cmap="cividis", vmin=0, vmax=0.2)
-    axes.set(title=f"{name} attention", xlabel="key (frame)", ylabel="query (frame)")
+    axes.set(title=name, xlabel="key (frame)", ylabel="query (frame)")
 figure.colorbar(image, ax=panels, label="attention weight", extend="max")
 plt.show()
 
@@ -158,13 +160,14 @@ for name, primal in sparse.items():
     assert unseen_keys_have_no_value
 
 # %%
-figure, panels = plt.subplots(1, 4, figsize=(13, 3.6), sharey=True, layout="constrained")
+figure, panels = plt.subplots(1, 4, figsize=(13, 4), sharey=True, layout="constrained")
 for axes, (name, primal) in zip(panels, ({"everything": softmax} | sparse).items(), strict=True):
-    axes.imshow(attention_weights(primal, keys, keys), cmap="cividis", vmin=0, vmax=0.3)
+    image = axes.imshow(attention_weights(primal, keys, keys), cmap="cividis", vmin=0, vmax=0.3)
     axes.axhline(10, color="white", linestyle=":")
     count = seen[name][10].sum() if name in seen else n
     axes.set(title=f"{name}: query 10's SVR\nhas {count} training points", xlabel="key (frame)")
 panels[0].set_ylabel("query (frame)")
+figure.colorbar(image, ax=panels, label="attention weight", extend="max", shrink=0.7)
 plt.show()
 
 # %% [markdown]
