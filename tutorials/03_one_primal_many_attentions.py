@@ -16,24 +16,11 @@ from dataclasses import dataclass, replace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from primal_dual import (
-    Causal,
-    Convolution,
-    EluPlusOne,
-    Gaussian,
-    Heads,
-    Primal,
-    Strided,
-    UnitNorm,
-    Window,
-    attention,
-    attention_weights,
-    catalog,
-    certify,
-    solve_dual,
-    solve_primal,
-)
+from primal_dual import Heads, Primal, attention, attention_weights, catalog, certify, solve_dual, solve_primal
 from primal_dual.data import japanese_vowels
+from primal_dual.kernels import EluPlusOne, Gaussian
+from primal_dual.supports import Causal, Strided, Window
+from primal_dual.transforms import Convolution, UnitNorm
 
 plt.style.use("tableau-colorblind10")
 
