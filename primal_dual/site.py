@@ -2,10 +2,8 @@
 
 import re
 from html import escape
-from pathlib import Path
 
-from primal_dual.data import write_file
-from primal_dual.tutorials import check_extra, executed, made, notebook, tutorials
+from primal_dual.tutorials import check_extra, executed, made, notebook, quiet, tutorials, write_text
 
 NAME = "Primal-dual attention"
 STYLE = """
@@ -51,11 +49,11 @@ FRAME = """\
 """
 
 
-def write_site(folder, every=None, *, execute=True, progress=lambda tutorial, done, cells: None):
+def write_site(folder, every=None, *, execute=True, progress=quiet):
     """Write index.html and a page a tutorial, NN_name.html, with code, output and figures -> their paths.
 
     every: the tutorials, all without. execute: run them first. progress(tutorial, done, cells): called after each
-    cell that was executed. ValueError for a folder that cannot be written, and for a missing extra.
+    code cell that was executed. ValueError for a folder that cannot be written, and for a missing extra.
     """
     check_extra()
     folder, every = made(folder), every or tutorials()
@@ -70,7 +68,7 @@ def write_site(folder, every=None, *, execute=True, progress=lambda tutorial, do
         ]
         pages[_page(tutorial)] = _framed(f"{tutorial.number}. {tutorial.title}", "\n".join(links), _body(book))
     for name, text in pages.items():
-        write_file(folder / name, lambda temporary, text=text: Path(temporary).write_text(text, encoding="utf-8"))
+        write_text(folder / name, text)
     return [folder / name for name in pages]
 
 

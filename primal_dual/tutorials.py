@@ -72,7 +72,11 @@ def twin(path):
     return _text(_with_install(notebook(find(path.stem, path.parent))))
 
 
-def write_notebooks(folder, every=None, *, execute=True, progress=lambda tutorial, done, cells: None):
+def quiet(tutorial, done, cells):
+    """No progress shown."""
+
+
+def write_notebooks(folder, every=None, *, execute=True, progress=quiet):
     """Write tutorials, all without `every`, as folder/NN_name.ipynb, executed or not -> their paths.
 
     progress(tutorial, done, cells): called after each code cell that was executed. ValueError for a folder that cannot
@@ -83,12 +87,11 @@ def write_notebooks(folder, every=None, *, execute=True, progress=lambda tutoria
     for tutorial in every or tutorials():
         book = _with_install(notebook(tutorial))
         paths.append(folder / f"{tutorial.path.stem}.ipynb")
-        text = _text(executed(tutorial, book, progress) if execute else book)
-        write_file(paths[-1], lambda temporary, text=text: Path(temporary).write_text(text, encoding="utf-8"))
+        write_text(paths[-1], _text(executed(tutorial, book, progress) if execute else book))
     return paths
 
 
-def executed(tutorial, book, progress=lambda tutorial, done, cells: None):
+def executed(tutorial, book, progress=quiet):
     """A tutorial's notebook with its outputs. A cell that fails raises what nbclient makes of it."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -173,6 +176,11 @@ def made(folder):
     except OSError as error:
         raise ValueError(f"{folder}: expected a folder that can be written; {error.strerror}") from error
     return Path(folder)
+
+
+def write_text(path, text):
+    """Write a file in UTF-8, or nothing."""
+    write_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 
 def check_extra():
