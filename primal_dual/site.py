@@ -11,14 +11,15 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--text); background: white; font: 1.05rem/1.6 system-ui, sans-serif; }
 header, main, footer { max-width: 62rem; margin: 0 auto; padding: 0.75rem 1rem; }
-p, li { max-width: 46rem; }
+p:not(:has(.equation)), li { max-width: 46rem; }
 header, footer { display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; justify-content: space-between; }
 header { border-bottom: 1px solid var(--line); }
 footer { border-top: 1px solid var(--line); margin-bottom: 2rem; }
 a { color: var(--link); }
 h1, h2, h3 { line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; }
-img { max-width: 100%; height: auto; }
+.output_png { overflow-x: auto; }
+img { max-width: max(100%, 36rem); height: auto; }
 pre { overflow-x: auto; margin: 0.75rem 0; padding: 0.75rem 1rem; font-size: 0.8rem; line-height: 1.45; }
 .highlight pre { background: var(--code); border: 1px solid var(--line); border-radius: 0.4rem; }
 .output pre { border-left: 3px solid var(--line); color: var(--dim); }
@@ -119,11 +120,14 @@ def _html(markdown):
     from latex2mathml.converter import convert
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+    def mathml(latex, display):
+        return convert(latex, display=display).replace(r"\_", "_")  # which it leaves in \text as it is
+
     class Renderer(IPythonRenderer):
         def block_math(self, body):
-            return f'<span class="equation">{convert(body, display="block")}</span>'  # which scrolls if it is wide
+            return f'<span class="equation">{mathml(body, "block")}</span>'  # it scrolls if it is wide
 
         def inline_math(self, body):
-            return convert(body)
+            return mathml(body, "inline")
 
     return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(markdown)
