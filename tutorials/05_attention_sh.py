@@ -416,5 +416,5 @@ moved = abs(attention(causal, changed, changed, targets) - f).max(1)
 assert moved[:15].max() < 1e-12 and moved[15:].min() > 1e-6, "the future does not leak"
 
 # %% [markdown]
-# Next: [6. Certify a trained transformer](06_certify_a_trained_transformer.ipynb), where the keys and values come first,
-# and the SVR that they solve after.
+# Next: [6. Certify a trained transformer](06_certify_a_trained_transformer.ipynb), where the keys and values come
+# first, and the SVR that they solve after.

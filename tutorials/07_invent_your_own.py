@@ -245,8 +245,8 @@ assert np.isclose(rise / (2 * step), slope, rtol=1e-7), "the gradient is the slo
 # ## Step 5: train
 #
 # JapaneseVowels: nine speakers say a vowel, and a transformer of two layers is to tell who. 270 utterances train it,
-# 370 test it, on frames standardised by the training split. All attentions have the same few epochs, rate and seeds: chosen
-# beforehand, for a short tutorial. Nothing is chosen by the test split.
+# 370 test it, on frames standardised by the training split. All attentions have the same few epochs, rate and seeds:
+# chosen beforehand, for a short tutorial. Nothing is chosen by the test split.
 
 # %%
 data = load_series("JapaneseVowels")
@@ -304,10 +304,11 @@ plt.show()
 # ### What this shows, and what not
 #
 # It shows that the new attentions train, at once, in a recipe that was made for another. The curves nearly coincide: on
-# this easy set, attention hardly matters to the loss in four epochs. It does not show that one is better. A test of $n = 370$ cases measures an accuracy $p$ with a standard error of $\sqrt{p(1-p)/n}$. Three seeds say
-# little of the spread between seeds: the 95% interval of a mean of three is 4.3 standard errors wide each way, and the
-# standard error is itself a guess; three seeds that agree by accident make it zero. And four
-# epochs show who starts fast, not who ends high.
+# this easy set, attention hardly matters to the loss in four epochs. It does not show that one is better. A test of 370
+# cases measures an accuracy $p$ with a standard error of $\sqrt{p(1-p)/370}$. Three seeds say little of the spread
+# between seeds: the 95% interval of a mean of three is 4.3 standard errors wide each way, and the standard error is
+# itself a guess; three seeds that agree by accident make it zero. And four epochs show who starts fast, not who ends
+# high.
 #
 # **Claim.** The means lie closer together than chance alone would move the difference of two.
 
@@ -333,8 +334,8 @@ assert np.ptp(means) < chance, "nothing here ranks the attentions"
 
 # %% [markdown]
 # **Solution.** With $a = x\cdot y/\sqrt D$, $\log\cosh a = \log(e^a + e^{-a}) - \log 2$, by `logaddexp`. It is a
-# kernel: the even half of the exponential's power series. A query attends to keys like it and to their opposites: the sum of
-# softmax attention's rows for $q$ and for $-q$, before they are normalised.
+# kernel: the even half of the exponential's power series. A query attends to keys like it and to their opposites: the
+# sum of softmax attention's rows for $q$ and for $-q$, before they are normalised.
 
 
 # %%
