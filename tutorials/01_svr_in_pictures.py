@@ -1,0 +1,394 @@
+# %% [markdown]
+# # 1. SVR in pictures
+#
+# Support vector regression (SVR) fits a function that may be wrong by $\epsilon$ for free, and pays for every further
+# error in proportion to it. We build it from ridge regression on one-dimensional data: one coefficient of a spoken
+# vowel over time. Attention comes in the next tutorial, and is nothing but this.
+#
+# You will learn
+# - how a kernel method writes its function as a sum over training points,
+# - what the tube, the slack and the support vectors are,
+# - why the primal and the dual problem have the same value, and what their gap proves,
+# - what $C$ and $\epsilon$ do.
+
+# %%
+import warnings
+from math import factorial
+
+import cvxpy as cp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from primal_dual import Primal, Taylor, attention, certify, solve_dual, solve_primal
+from primal_dual.data import japanese_vowels
+
+plt.style.use("tableau-colorblind10")
+
+# %% [markdown]
+# ## The data
+#
+# The recording is cut into 25 frames; each frame has 12 coefficients, of which we take the second. The input $x$ is
+# time, scaled to $[-2, 2]$.
+
+# %%
+frames, _ = japanese_vowels()
+y = frames[:, 1]
+n = len(y)
+x = np.linspace(-2, 2, n)
+grid = np.linspace(-2, 2, 200)  # where functions are drawn
+
+# %% [markdown]
+# ## Features
+#
+# A straight line is too stiff, so let the model be linear in features of $x$:
+#
+# $$ f(x) = \langle w, \Phi(x) \rangle, \qquad \Phi_t(x) = \frac{x^t}{\sqrt{t!}}, \quad t = 0, \dots, 8 $$
+#
+# The square roots give the inner product of two feature vectors a simple form, the *kernel*:
+#
+# $$ K(x, x') = \langle \Phi(x), \Phi(x') \rangle = \sum_{t=0}^{8} \frac{(x x')^t}{t!} $$
+#
+# It is the exponential series of $x x'$, cut off.
+
+
+# %%
+def Phi(x):
+    t = np.arange(9)
+    return x[:, None] ** t / np.sqrt([factorial(i) for i in t])
+
+
+Z = Phi(x)  # (25, 9): a row of features a training point
+K = Z @ Z.T  # (25, 25): the Gram matrix
+
+# %%
+kernel_is_the_series = np.array([[sum((a * b) ** t / factorial(t) for t in range(9)) for b in x] for a in x])
+assert np.allclose(K, kernel_is_the_series, rtol=0, atol=1e-12)
+assert np.allclose(Z, Taylor(8).features(x[:, None]), rtol=0, atol=1e-12)  # the package has the same features
+
+# %% [markdown]
+# ## Ridge regression, twice
+#
+# Ridge regression minimises $\sum_j (y_j - \langle w, \Phi(x_j) \rangle)^2 + \lambda |w|^2$. Its solution is one line,
+# and can be written in two ways: in feature space, or as a sum over training points.
+#
+# $$ w = (Z^\top Z + \lambda I)^{-1} Z^\top y = \sum_j \delta_j \Phi(x_j), \qquad \delta = (K + \lambda I)^{-1} y $$
+#
+# The second is a *dual* form: a number $\delta_j$ for each training point, and then $f(x) = \sum_j \delta_j K(x, x_j)$.
+
+# %%
+ridge_w = np.linalg.solve(Z.T @ Z + 0.1 * np.eye(9), Z.T @ y)
+ridge_delta = np.linalg.solve(K + 0.1 * np.eye(n), y)
+
+# %%
+weights_are_a_sum_over_points = np.allclose(ridge_w, Z.T @ ridge_delta, rtol=0, atol=1e-10)
+assert weights_are_a_sum_over_points
+every_point_has_a_say = abs(ridge_delta).min() > 1e-3
+assert every_point_has_a_say
+
+# %% [markdown]
+# ## The tube and the slack
+#
+# The square makes far points shout. SVR measures an error $r$ by another loss. It is zero inside a tube of half-width
+# $\epsilon$, and linear outside:
+#
+# $$ \ell_\epsilon(r) = \max(|r| - \epsilon, 0) $$
+#
+# How far a point is outside the tube is its *slack*: $\xi$ above, $\tilde\xi$ below.
+
+# %%
+C, epsilon = 1.0, 0.2
+r = np.linspace(-1.2, 1.2, 241)
+plt.figure(figsize=(6, 3.5), layout="constrained")
+plt.plot(r, r**2, "--", label="ridge: $r^2$")
+plt.plot(r, np.maximum(abs(r) - epsilon, 0), label=r"SVR: $\max(|r| - \epsilon, 0)$")
+plt.axvspan(-epsilon, epsilon, color="C2", alpha=0.3, label=r"tube, $|r| \leq \epsilon$")
+plt.xlabel("error $r = y - f(x)$")
+plt.ylabel("loss")
+plt.title("Inside the tube errors are free")
+plt.legend()
+plt.show()
+
+# %%
+loss = np.maximum(abs(r) - epsilon, 0)
+xi, xi_tilde = np.maximum(r - epsilon, 0), np.maximum(-r - epsilon, 0)
+loss_is_the_sum_of_both_slacks = np.allclose(loss, xi + xi_tilde, rtol=0, atol=1e-15)
+assert loss_is_the_sum_of_both_slacks and (xi * xi_tilde == 0).all()
+
+# %% [markdown]
+# ## The primal problem
+#
+# Small weights and little slack, with $C$ as the exchange rate:
+#
+# $$ \min_{w, \xi, \tilde\xi} \ \frac{1}{2} |w|^2 + C \sum_j (\xi_j + \tilde\xi_j) $$
+# $$ y_j - \langle w, \Phi(x_j) \rangle \leq \epsilon + \xi_j, \qquad
+# \langle w, \Phi(x_j) \rangle - y_j \leq \epsilon + \tilde\xi_j, \qquad \xi, \tilde\xi \geq 0 $$
+#
+# In cvxpy it reads the same.
+
+# %%
+accurate = dict(solver="CLARABEL", tol_gap_abs=1e-13, tol_gap_rel=1e-13, tol_feas=1e-13)
+w = cp.Variable(9)
+above, below = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)  # slacks xi and xi~
+primal = cp.Problem(
+    cp.Minimize(cp.sum_squares(w) / 2 + C * cp.sum(above + below)),
+    [y - Z @ w <= epsilon + above, Z @ w - y <= epsilon + below],
+)
+primal.solve(**accurate)
+f = Z @ w.value
+
+# %%
+slack = np.maximum(abs(y - f) - epsilon, 0)
+slack_is_no_more_than_it_must_be = np.allclose(above.value + below.value, slack, rtol=0, atol=1e-8)
+assert slack_is_no_more_than_it_must_be
+assert np.isclose(primal.value, w.value @ w.value / 2 + C * slack.sum(), rtol=1e-10, atol=0)
+
+# %% [markdown]
+# ## The dual problem
+#
+# Give each constraint a price: $\alpha_j$ for being above the tube, $\tilde\alpha_j$ for being below. Minimising the
+# Lagrangian over $w$ gives $w = \sum_j \delta_j \Phi(x_j)$ with $\delta = \alpha - \tilde\alpha$, a sum over training
+# points as before. Over $\xi$ it gives $\alpha_j \leq C$: no point can pay more. What is left to maximise is
+#
+# $$ \max_{0 \leq \alpha, \tilde\alpha \leq C} \ -\frac{1}{2} \delta^\top K \delta
+# - \epsilon \sum_j (\alpha_j + \tilde\alpha_j) + \sum_j y_j \delta_j $$
+#
+# The features appear only in $K$. Below, $\delta^\top K \delta$ is written as $|Z^\top \delta|^2$.
+
+# %%
+alpha, alpha_tilde = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)
+delta = alpha - alpha_tilde
+dual = cp.Problem(
+    cp.Maximize(-cp.sum_squares(Z.T @ delta) / 2 - epsilon * cp.sum(alpha + alpha_tilde) + y @ delta),
+    [alpha <= C, alpha_tilde <= C],
+)
+dual.solve(**accurate)
+
+# %%
+d = delta.value
+values_meet = abs(primal.value - (-d @ K @ d / 2 - epsilon * abs(d).sum() + y @ d)) < 1e-9
+assert values_meet
+expansion_is_the_primal_function = np.allclose(Phi(grid) @ w.value, Phi(grid) @ Z.T @ d, rtol=0, atol=1e-8)
+assert expansion_is_the_primal_function
+
+# %% [markdown]
+# ## Support vectors
+#
+# A price is paid only where its constraint is tight. So every point is one of three kinds:
+#
+# $$ |y_j - f(x_j)| < \epsilon \Rightarrow \delta_j = 0, \qquad |y_j - f(x_j)| = \epsilon \Rightarrow |\delta_j| \leq C,
+# \qquad |y_j - f(x_j)| > \epsilon \Rightarrow |\delta_j| = C $$
+#
+# The points with $\delta_j \neq 0$ are the *support vectors*. The others could be left out, and $f$ would be the same.
+
+# %%
+size = abs(d)
+kinds = {
+    "inside: $\\delta_j = 0$": ("o", "C3", size < 1e-6),
+    "on the edge: $0 < |\\delta_j| < C$": ("v", "C0", (size >= 1e-6) & (size <= C - 1e-6)),
+    "outside: $|\\delta_j| = C$": ("s", "C1", size > C - 1e-6),
+}
+
+# %%
+f_grid = Phi(grid) @ w.value
+plt.figure(figsize=(8, 4.5), layout="constrained")
+plt.fill_between(grid, f_grid - epsilon, f_grid + epsilon, color="C2", alpha=0.3, label="tube")
+plt.plot(grid, f_grid, label="SVR")
+plt.plot(grid, Phi(grid) @ ridge_w, ":", color="black", label="ridge")
+plt.vlines(x, y, np.clip(y, f - epsilon, f + epsilon), color="C1", label=r"slack $\xi_j$")
+for label, (marker, colour, chosen) in kinds.items():
+    plt.plot(x[chosen], y[chosen], marker, color=colour, label=label)
+plt.xlabel("time $x$")
+plt.ylabel("coefficient of the vowel")
+plt.title("Only points on the tube's edge or outside it count")
+plt.legend(fontsize="small")
+plt.show()
+
+# %%
+inside, edge, outside = (chosen for _, _, chosen in kinds.values())
+distance = abs(y - f)
+assert (distance[inside] < epsilon).all() and (distance[outside] > epsilon).all()
+edge_points_are_at_distance_epsilon = np.allclose(distance[edge], epsilon, rtol=0, atol=1e-8)
+assert edge_points_are_at_distance_epsilon
+
+kept = edge | outside
+w_kept = cp.Variable(9)
+objective = cp.sum_squares(w_kept) / 2 + C * cp.sum(cp.pos(cp.abs(y[kept] - Z[kept] @ w_kept) - epsilon))
+cp.Problem(cp.Minimize(objective)).solve(**accurate)
+others_can_be_left_out = np.allclose(w_kept.value, w.value, rtol=0, atol=1e-8)
+assert others_can_be_left_out
+
+# %% [markdown]
+# ## The same in one line each
+#
+# The package declares a model by its parts. Here they are the kernel `Taylor(8)` and no normaliser, $h(x) = 1$. From
+# the declaration it writes both problems and solves them. Inputs and targets are matrices, a row a point.
+
+# %%
+declared = Primal(Taylor(8), normalizer="one")
+keys, targets = x[:, None], y[:, None]
+W = solve_primal(declared, keys, targets, C=C, epsilon=epsilon)
+v = solve_dual(declared, keys, targets, C=C, epsilon=epsilon)
+print("primal value", W.value, "  dual value", v.value)
+
+# %%
+assert np.isclose(W.value, primal.value, rtol=1e-10, atol=0) and np.isclose(v.value, dual.value, rtol=1e-10, atol=0)
+same_weights = np.allclose(W.weight[0], w.value, rtol=0, atol=1e-8)
+same_prices = np.allclose((v.alpha - v.alpha_tilde)[:, 0], d, rtol=0, atol=1e-8)
+assert same_weights and same_prices
+f_attention = attention(declared, grid[:, None], keys, v.values)[:, 0]
+f_is_the_expansion = abs(f_attention - Phi(grid) @ w.value).max() < 1e-8
+assert f_is_the_expansion
+
+# %% [markdown]
+# ## The gap closes
+#
+# Whatever $w$ and whatever $\delta$ in the box: the dual value is below the optimum, the primal value above. So the gap
+# between them bounds how far each is from the best. It even bounds the weights, since the primal is strongly convex:
+#
+# $$ \frac{1}{2} |w - w^*|^2 \leq P(w) - P(w^*) \leq P(w) - D(\delta) $$
+#
+# Stop the solver early and watch it.
+
+# %%
+P, D, weights = [], [], []
+for iterations in range(1, 13):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it was stopped early is the point
+        primal.solve(**accurate, max_iter=iterations)
+        dual.solve(**accurate, max_iter=iterations)
+    d_k = np.clip(delta.value, -C, C)
+    weights.append(w.value)
+    P.append(w.value @ w.value / 2 + C * np.maximum(abs(y - Z @ w.value) - epsilon, 0).sum())
+    D.append(-d_k @ K @ d_k / 2 - epsilon * abs(d_k).sum() + y @ d_k)
+P, D = np.array(P), np.array(D)
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+left.plot(range(1, 13), P, "o-", label="primal value")
+left.plot(range(1, 13), D, "s--", label="dual value")
+left.set(xlabel="iterations of the solver", ylabel="value", title="Primal and dual value meet", ylim=(0, 1))
+left.legend()
+right.semilogy(range(1, 13), np.maximum(P - D, 1e-16), "o-", color="C3")
+right.set(
+    xlabel="iterations of the solver", ylabel="gap: primal value $-$ dual value", title="Their gap falls to rounding"
+)
+plt.show()
+
+# %%
+dual_value_is_never_above_the_primal_value = (D[:, None] <= P + 1e-12).all()
+assert dual_value_is_never_above_the_primal_value
+assert P[-1] - D[-1] < 1e-10 < 1e-3 < P[0] - D[0]
+gap_bounds_the_weights = (((np.array(weights) - W.weight) ** 2).sum(axis=1) / 2 <= P - D + 1e-12).all()
+assert gap_bounds_the_weights
+
+# %% [markdown]
+# ## What C and epsilon do
+#
+# $C$ is the price of slack: a higher one bends $f$ towards the points. $\epsilon$ is how much error is free: a higher
+# one leaves fewer support vectors and a flatter $f$.
+
+# %%
+Cs, epsilons = (0.1, 1.0, 100.0), (0.05, 0.2, 0.6)
+solved = {(c, e): solve_dual(declared, keys, targets, C=c, epsilon=e) for c in Cs for e in epsilons}
+
+# %%
+figure, panels = plt.subplots(3, 3, figsize=(10, 8), sharex=True, sharey=True, layout="constrained")
+for axes, ((c, e), v) in zip(panels.flat, solved.items(), strict=True):
+    f = v.predict(grid[:, None])[:, 0]
+    support = (v.alpha + v.alpha_tilde)[:, 0] > 1e-6 * c
+    axes.fill_between(grid, f - e, f + e, color="C2", alpha=0.3)
+    axes.plot(grid, f)
+    axes.plot(x[~support], y[~support], "o", color="C3", markersize=4)
+    axes.plot(x[support], y[support], "s", color="C1", markersize=4)
+    axes.set_title(f"C = {c}, $\\epsilon$ = {e}: {support.sum()} support vectors", fontsize="medium")
+figure.supxlabel("time $x$")
+figure.supylabel("coefficient; support vectors are orange squares")
+plt.show()
+
+
+# %%
+def norm_and_slack(v, e):
+    d = (v.alpha - v.alpha_tilde)[:, 0]
+    return d @ K @ d / 2, np.maximum(abs(y - K @ d) - e, 0).sum()
+
+
+table = np.array([[norm_and_slack(solved[c, e], e) for e in epsilons] for c in Cs])  # (C, epsilon, norm or slack)
+higher_C_means_larger_weights = (np.diff(table[:, :, 0], axis=0) >= -1e-9).all()
+higher_C_means_less_slack = (np.diff(table[:, :, 1], axis=0) <= 1e-9).all()
+assert higher_C_means_larger_weights and higher_C_means_less_slack
+best_values = table[:, :, 0] + np.array(Cs)[:, None] * table[:, :, 1]
+wider_tube_costs_less = (np.diff(best_values, axis=1) <= 1e-9).all()
+assert wider_tube_costs_less
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: The widest useful tube
+#
+# From which $\epsilon$ on is $f = 0$? Find it without solving anything, then check both sides of it.
+
+# %% [markdown]
+# **Solution.** $w = 0$ costs nothing as soon as all targets are inside the tube around zero: $\epsilon \geq \max_j
+# |y_j|$. A little below that, the largest target $j$ alone pulls: $f(x) = \delta_j K(x, x_j)$ has to carry it back to
+# the edge, so $|\delta_j| = (|y_j| - \epsilon) / K(x_j, x_j)$.
+
+# %%
+widest = abs(y).max()
+beyond = solve_dual(declared, keys, targets, C=C, epsilon=1.01 * widest)
+before = solve_dual(declared, keys, targets, C=C, epsilon=0.99 * widest)
+nothing_is_left_beyond_the_largest_target = abs(beyond.values).max() < 1e-8
+assert nothing_is_left_beyond_the_largest_target
+
+j = np.argmax(abs(y))
+largest_target_alone = np.zeros(n)
+largest_target_alone[j] = np.sign(y[j]) * 0.01 * widest / K[j, j]
+assert np.allclose(before.values[:, 0], largest_target_alone, rtol=0, atol=1e-8)
+
+# %% [markdown]
+# ### Exercise 2: A bias
+#
+# Let $f(x) = \langle w, \Phi(x) \rangle + b$ with a free $b$ that costs nothing. Which constraint does the dual gain?
+# Solve both problems, and compare with `Primal(..., bias=True)`.
+
+# %% [markdown]
+# **Solution.** The Lagrangian is linear in $b$, with the slope $-\sum_j \delta_j$. Its minimum is finite only if
+# $\sum_j \delta_j = 0$.
+
+# %%
+b = cp.Variable()
+slack = cp.pos(cp.abs(y - Z @ w - b) - epsilon)
+biased_primal = cp.Problem(cp.Minimize(cp.sum_squares(w) / 2 + C * cp.sum(slack)))
+biased_dual = cp.Problem(dual.objective, [*dual.constraints, cp.sum(delta) == 0])
+biased_primal.solve(**accurate)
+biased_dual.solve(**accurate)
+biased = solve_dual(Primal(Taylor(8), normalizer="one", bias=True), keys, targets, C=C, epsilon=epsilon)
+
+values_meet_with_a_bias = np.allclose([biased_dual.value, biased.value], biased_primal.value, rtol=1e-9, atol=0)
+assert values_meet_with_a_bias and abs(delta.value.sum()) < 1e-8
+assert np.isclose(biased.bias[0], b.value, rtol=0, atol=1e-6)
+
+# %% [markdown]
+# ### Exercise 3: An outlier
+#
+# Take the point that is farthest above the tube, and move it up by 10. What happens to ridge regression, and what to
+# the SVR? Say why before you compute. `certify` judges values that you already have.
+
+# %% [markdown]
+# **Solution.** Nothing happens to the SVR. The point already pays the highest price $C$, and pays no more however far
+# it goes: the old $\delta$ still meets every condition of the optimum. Ridge regression moves, since its
+# $\delta_j = r_j / \lambda$ grows with the error.
+
+# %%
+moved = targets.copy()
+moved[np.argmax(y - K @ d)] += 10
+certificate = certify(declared, keys, d[:, None], targets=moved, C=C, epsilon=epsilon)
+again = solve_primal(declared, keys, moved, C=C, epsilon=epsilon)
+ridge_moved = np.linalg.solve(Z.T @ Z + 0.1 * np.eye(9), Z.T @ moved[:, 0])
+
+svr_does_not_move = certificate.relative_gap < 1e-9 and np.allclose(again.weight[0], W.weight[0], rtol=0, atol=1e-8)
+ridge_does = abs(Z @ ridge_moved - Z @ ridge_w).max() > 1
+assert svr_does_not_move and ridge_does
+
+# %% [markdown]
+# Next: [2. Softmax attention is an SVR](02_softmax_attention_is_an_svr.ipynb), where the kernel becomes the exponential
+# and the sum over training points becomes attention.

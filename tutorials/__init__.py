@@ -1,0 +1,1 @@
+"""Tutorials: percent scripts, from ridge regression to an attention of your own. See `primal_dual.tutorials`."""
