@@ -83,7 +83,8 @@ def test_redundancy_command(trained, tmp_path):
     done = call("redundancy", *runs, "--figure", tmp_path / "h.png", "--json", tmp_path / "h.json")
     assert done.exit_code == 0 and "softmax" in done.output, done.output
     kept = json.loads((tmp_path / "h.json").read_text())["redundancy"]
-    assert kept["bn"]["maps"]["mean"] > 0 and Image.open(tmp_path / "h.png").size[0] > 300
+    with Image.open(tmp_path / "h.png") as picture:
+        assert kept["bn"]["maps"]["mean"] > 0 and picture.size[0] > 300
     for words, message in (
         ((tmp_path,), "expected a finished run"),
         ((*runs, "--figure", tmp_path / "h.xyz"), "ends in .png"),

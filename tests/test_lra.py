@@ -22,7 +22,8 @@ OPERATORS = {
     "[SM": lambda numbers: sum(numbers) % 10,
 }
 WORDS = [*"0123456789", *OPERATORS, "]"]
-DIGEST = "0e211f3c2be10948b06e3edbb472d5e4f9e1ba7b86dc009770beef6579873883"  # of 100 expressions and their values, whatever numpy and the machine
+# of 100 expressions and their values, whatever numpy and the machine
+DIGEST = "0e211f3c2be10948b06e3edbb472d5e4f9e1ba7b86dc009770beef6579873883"
 
 
 def parse(tokens):
