@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from primal_dual.verify import verify as verify_primal
 
 NAMES = f"Catalog entries: {', '.join(catalog)}."
 DATASET = "japanese-vowels"
+FOUR = ["softmax", "bn", "sh", "bn+sh"]
 EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
 
 app = typer.Typer(
@@ -113,16 +115,22 @@ def certify(
 def demo(
     output: Annotated[Path, typer.Option(help="The figure: .png, .pdf or .svg.")] = Path("primal-dual-demo.png"),
 ):
-    """Verify the whole catalog on JapaneseVowels, then draw softmax, BN and SH: forecast, attention map, duality.
+    """Verify the whole catalog on JapaneseVowels; draw softmax, BN and SH: forecast, attention map, duality; train.
 
-    Exit status 1 if an entry fails.
+    The training is short, for a look: 10 epochs and one seed of each attention. Exit status 1 if an entry fails.
     """
+    runs, tables = _torch_part("runs"), _torch_part("tables")
     _check_figure(output)
     from primal_dual.figures import draw
 
     keys, targets = data.japanese_vowels()
     rows = _verify(catalog, keys, targets, 10.0, 0.1, "CLARABEL")
     _draw(output, lambda: draw(keys, targets))
+    with _progress() as progress, TemporaryDirectory() as folder:
+        fields = "JapaneseVowels", FOUR, 1, None, folder, 1, {"epochs": 10}
+        summaries = runs.train_all(*fields, progress)
+    Console().print(report.runs(tables.table(summaries)))
+    Console(soft_wrap=True).print("10 epochs, one seed: a look, no result. primal-dual train JapaneseVowels is one.")
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 
@@ -164,7 +172,7 @@ def train(
     checks.integer("--jobs", jobs, 1)
     runs, tables = _torch_part("runs"), _torch_part("tables")
     fields = _fields(context.args)
-    attentions = fields.pop("attention", ["softmax", "bn", "sh", "bn+sh"])
+    attentions = fields.pop("attention", FOUR)
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
     with _progress() as progress:
         summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
@@ -260,6 +268,37 @@ def predict(
     Console().print(report.predictions(rows, classes, names))
     if json:
         data.write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
+
+
+@command
+def tutorials(
+    which: Annotated[str | None, typer.Argument(help="A number or a name; without it, they are listed.")] = None,
+    through: Annotated[bool, typer.Option("--all", help="Run through, without waiting for Enter.")] = False,
+    figures: Annotated[Path, typer.Option(help="Where its figures go.")] = Path("primal-dual-tutorials"),
+    notebooks: Annotated[Path | None, typer.Option(help="Write executed notebooks to this folder instead.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a small web site to this folder instead.")] = None,
+):
+    """List the tutorials; run one in the terminal, cell by cell; or write notebooks or pages, of one or of all."""
+    from primal_dual import site
+    from primal_dual import tutorials as scripts
+
+    chosen = [scripts.find(which)] if which else scripts.tutorials()
+    console = Console()
+    if notebooks or html:
+        with _progress() as progress:
+            tasks = {each: progress.add_task(each.name, total=None) for each in chosen}
+
+            def advance(tutorial, done, cells):
+                progress.update(tasks[tutorial], completed=done, total=cells)
+
+            paths = scripts.write_notebooks(notebooks, chosen, progress=advance) if notebooks else []
+            paths += site.write_site(html, chosen, progress=advance) if html else []
+        Console(soft_wrap=True).print("\n".join(escape(str(path)) for path in paths))
+    elif which:
+        scripts.run(chosen[0], figures, pause=not through and sys.stdin.isatty() and console.is_terminal)
+    else:
+        console.print(report.tutorials(chosen))
+        console.print("Run one: primal-dual tutorials 1", highlight=False)
 
 
 @app.command("version")

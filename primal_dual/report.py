@@ -142,6 +142,16 @@ def efficiency(rows):
     return table
 
 
+def tutorials(listed):
+    """A row a tutorial."""
+    table = _table(None)
+    for heading in ("", "name", "title"):
+        table.add_column(heading, justify="left" if heading else "right")
+    for tutorial in listed:
+        table.add_row(str(tutorial.number), tutorial.name, tutorial.title)
+    return table
+
+
 def plain(x):
     """Numbers for JSON: infinity and NaN, which it does not have, as None."""
     if isinstance(x, dict):

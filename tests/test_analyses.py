@@ -121,5 +121,5 @@ def test_the_picture_of_accuracies_has_every_row():
     left, right = figure.axes
     shown = {round(x, 6) for line in left.lines if len(line.get_xdata()) for x in line.get_xdata()}
     assert isinstance(figure, Figure) and {51.0, 80.0, 70.0} <= shown
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["softmax", "sh", "bn"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["softmax", "bn", "sh"]
     assert len(right.containers) == 1  # sh against softmax; one seed has no interval

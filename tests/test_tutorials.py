@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from primal_dual.cli import app
 from primal_dual.site import write_site
 from primal_dual.tutorials import find, notebook, run, tutorials, twin, write_notebooks
 
@@ -235,3 +237,25 @@ def test_a_module_that_a_cell_lacks_is_named(small, tmp_path):
     for write in (lambda: run(small[1], tmp_path, console=console()), lambda: write_notebooks(tmp_path, small[1:])):
         with pytest.raises(ValueError, match=r"No module named 'no_such_module'; pip install"):
             write()
+
+
+def test_command_line(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("primal_dual.tutorials.tutorials", lambda folder=None: small)
+
+    def call(*words):
+        return CliRunner().invoke(app, ["tutorials", *map(str, words)])
+
+    listed = call()
+    assert listed.exit_code == 0 and "A small one" in listed.output and "another" in listed.output
+    ran = call(1, "--all", "--figures", tmp_path / "figures")
+    assert ran.exit_code == 0 and "twice: 42" in ran.output and list((tmp_path / "figures").glob("*.png")), ran.output
+    written = call("another", "--notebooks", tmp_path / "books", "--html", tmp_path / "site")
+    assert written.exit_code == 0 and (tmp_path / "books" / "02_another.ipynb").exists(), written.output
+    assert (tmp_path / "site" / "index.html").exists()
+    (tmp_path / "file").write_text("")
+    for words, message in (
+        ((9,), "one of 1 small, 2 another; got '9'"),
+        ((1, "--all", "--figures", tmp_path / "file" / "x"), "expected a folder that can be written"),
+    ):
+        failed = call(*words)
+        assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output

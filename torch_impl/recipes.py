@@ -203,7 +203,10 @@ class Handwriting(SeriesRecipe):
 
     name: str = "Handwriting"
     epochs: int = 100
-    warp: float = 0.5
+    lr: float = 2e-3
+    dropout: float = 0.1
+    warp: float = 0.7
+    beta: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ class UWaveGestureLibrary(SeriesRecipe):
     """Eight gestures, by an accelerometer."""
 
     name: str = "UWaveGestureLibrary"
-    epochs: int = 100
+    epochs: int = 50
+    warp: float = 0.3
+    beta: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,7 @@ class SelfRegulationSCP1(SeriesRecipe):
 
     name: str = "SelfRegulationSCP1"
     epochs: int = 10
+    beta: float = 0.5
 
 
 @dataclass(frozen=True)
