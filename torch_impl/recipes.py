@@ -194,6 +194,8 @@ class JapaneseVowels(SeriesRecipe):
 
     name: str = "JapaneseVowels"
     epochs: int = 100
+    warp: float = 0.4
+    jitter: float = 0.2
     beta: float = 0.5
 
 
