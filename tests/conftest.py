@@ -1,6 +1,15 @@
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from torch_impl import expansion
 
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("tests")
 torch.set_num_threads(1)  # tests are small, and run in parallel
+
+
+@pytest.fixture(autouse=True)
+def fused(monkeypatch):
+    """The small problems of tests are evaluated as large ones are, unless a test says otherwise."""
+    monkeypatch.setattr(expansion, "SHORT", 0)

@@ -34,6 +34,7 @@ from primal_dual import (
     transforms,
 )
 from tests.problems import primals, random_mask, seeds
+from torch_impl import expansion
 from torch_impl.bench import LiveMemory
 from torch_impl.registry import registered
 
@@ -411,3 +412,30 @@ def test_causal_outputs_do_not_know_later_tokens(name):
     f = torch_impl.attention(heads(name, 4), q, k, v, is_causal=True)
     g = torch.autograd.grad(f[..., :100, :].square().sum(), (q, k, v))
     assert all((x[..., 100:, :] == 0).all() and (x[..., :100, :] != 0).any() for x in g)
+
+
+@pytest.mark.parametrize("name", catalog)
+@pytest.mark.parametrize("mask", [None, "keys", "finite"])
+def test_plain_products_of_short_sequences(name, mask, monkeypatch):
+    """The same values and gradients as fused, also where an example has no key; and they are what runs."""
+    torch.manual_seed(0)
+    x = [torch.randn(3, 2, 11, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    g = torch.randn(3, 2, 11, 5, dtype=torch.float64)
+    options = {}
+    if mask == "keys":
+        options["key_mask"] = torch.arange(11) < torch.tensor([[11], [4], [0]])
+    if mask == "finite":
+        options["attn_mask"] = torch.randn(3, 1, 1, 11, dtype=torch.float64)
+    found, calls = [], []
+    products = expansion._products
+    monkeypatch.setattr(expansion, "_products", lambda *each: calls.append(1) or products(*each))
+    for short in (0, 32):
+        monkeypatch.setattr(expansion, "SHORT", short)
+        f = torch_impl.attention(heads(name, 2), *x, **options)
+        found.append((f, *torch.autograd.grad(f, x, g)))
+        assert not calls or short
+    assert bool(calls) == (
+        name in ("softmax", "bn", "sh", "bn+sh", "conv1d", "conv2d", "qk-norm", "multi-head", "strided")
+    )
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-12, atol=1e-12)

@@ -26,6 +26,7 @@ from torch_impl.seen import Seen, merged, pool, shares
 from torch_impl.transforms import TensorBatchNorm, fit
 
 BLOCK = 2**24  # numbers in the largest tensor of a block of queries
+SHORT = 32  # tokens up to which plain products are faster on a CPU
 
 
 def expansion(primal, transforms, q, k, v, seen, dropout_p):
@@ -67,8 +68,10 @@ def _by_common_keys(primal, q, k, v, seen, dropout_p):
     if primal.normalizer == "sum" and isinstance(kernel, Exponential):
         if seen.only_causal:
             return _sdpa(kernel, q, k, v, None, dropout_p, is_causal=True)
-        visible = seen.visible(slice(0, M), columns, q.device)
-        return _sdpa(kernel, q, k, v, merged(visible, seen.log_weight), dropout_p)
+        mask = merged(seen.visible(slice(0, M), columns, q.device), seen.log_weight)
+        if seen.shared and seen.one_row and not dropout_p and _short(q, k, v):
+            return _products(kernel, q, k, v, mask)
+        return _sdpa(kernel, q, k, v, mask, dropout_p)
     if primal.normalizer == "sum" and hasattr(kernel, "log_features") and seen.by_key and not dropout_p:
         log_q, log_k = kernel.log_features(q), kernel.log_features(k)
         return linear_attention(log_q, log_k, v, seen.real, seen.log_weight, is_causal=seen.causal)
@@ -211,6 +214,22 @@ def _sdpa(kernel, q, k, v, mask, dropout_p, is_causal=False):
     mask = mask if mask is None or len(lead) == 2 or mask.ndim == 2 else _two_leading_axes(mask, lead)
     f = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale=kernel.scale)
     return f.reshape(*lead, *f.shape[-2:])
+
+
+def _short(q, k, v):
+    """Whether plain products are faster: on a CPU, for few tokens, where no graph is made for others."""
+    few = max(q.shape[-2], k.shape[-2]) <= SHORT
+    return q.device.type == "cpu" and not torch.compiler.is_compiling() and few and v.dtype.itemsize >= 4
+
+
+def _products(kernel, q, k, v, mask):
+    """softmax(q k') v. The mask is by key, so that a query without keys finds values of zero alone."""
+    scale = q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
+    a = (q.to(v.dtype) * scale) @ k.to(v.dtype).mT
+    if mask is not None:
+        lowest = torch.finfo(a.dtype).min
+        a = a + (mask.clamp_min(lowest) if mask.is_floating_point() else a.new_zeros(()).where(mask, lowest))
+    return a.softmax(-1) @ v
 
 
 def _two_leading_axes(x, lead):

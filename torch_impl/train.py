@@ -103,7 +103,7 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
             if writer:
                 for name, value in log[-1].items():
                     writer.add_scalar(name, value, epoch + 1)
-            say(line)
+            say(log[-1])
 
     accuracies = [line["test_accuracy"] for line in log if "test_accuracy" in line]
     summary = config | {
