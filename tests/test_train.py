@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.progress import Progress
+from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from primal_dual.cli import app
@@ -193,10 +196,51 @@ def test_training_learns_and_is_recorded(tmp_path, motions):
     assert os.stat(run / "result.json").st_mtime_ns == before
 
 
+OPTIONS = [
+    dict(optimizer="radam"),
+    dict(ema=0.5),
+    dict(bf16=True),
+    dict(compile=True),
+    dict(stochastic_depth=0.5, layers=2),
+    dict(accumulate=3),
+    dict(tensorboard=True),
+    dict(norm="pre-layer", beta=0.3),
+]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's own compiler
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_every_option_learns_and_resumes(tmp_path, motions, options):
+    """Stopped after its second epoch and begun again, it ends as without a stop; and it is not what it is without."""
+    chosen = replace(TINY, epochs=4, **options)
+
+    class Stop(Exception):
+        pass
+
+    def stop(line):
+        if line["epoch"] == 2:
+            raise Stop
+
+    whole = train(chosen, "bn+sh", 0, motions, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(chosen, "bn+sh", 0, motions, tmp_path / "stopped", stop)
+    torch.manual_seed(9)
+    torch._dynamo.reset()
+    train(chosen, "bn+sh", 0, motions, tmp_path / "stopped")
+    path = Path("BasicMotions") / "bn+sh" / "0"
+    assert_same(tmp_path / "stopped" / path, tmp_path / "whole" / path)
+    losses = [line["loss"] for line in contents(tmp_path / "whole" / path)[1]]
+    assert losses[-1] < losses[0] and whole["recipe"] == to_config(chosen)
+    plain = train(replace(TINY, epochs=4), "bn+sh", 0, motions, tmp_path / "plain")
+    if "tensorboard" in options:
+        assert list((tmp_path / "whole" / path).glob("events.out.tfevents.*"))
+    elif "compile" not in options:
+        ours, theirs = (load_file(tmp_path / each / path / "model.safetensors") for each in ("whole", "plain"))
+        assert ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours), plain
+
+
 def contents(run):
     """Weights, optimizer and log, time fields aside."""
-    from safetensors.torch import load as load_tensors
-
     newest = None
     for file in run.glob("checkpoint-*.safetensors"):
         content = file.read_bytes()[:-32]

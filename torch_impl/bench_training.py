@@ -155,7 +155,9 @@ def _row(what, ratio, at_most, seconds, baseline_seconds):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m torch_impl.bench_training", description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write the results there")
-    parser.add_argument("--epochs", type=int, default=22, help="of JapaneseVowels; ten of them are tested, too, and not timed")
+    parser.add_argument(
+        "--epochs", type=int, default=22, help="of JapaneseVowels; ten of them are tested, too, and not timed"
+    )
     options = parser.parse_args(arguments)
     if options.epochs < 18:
         parser.error(f"--epochs: expected 18 or more; got {options.epochs}")

@@ -54,8 +54,11 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
     torch.manual_seed(_seed(seed, "weights"))
     model = recipe.model(data.sizes, attention).to(world.device)
     optimizer = _optimizer(recipe, model)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    done, log = _resume(run, model, average, optimizer, say)
+    modules = {"model": model}
+    if recipe.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        modules["average"] = average
+    done, log = _resume(run, modules, optimizer, say)
     tested_model = average.module if recipe.ema else model
     trained = _parallel(model, recipe, world)
     writer = _tensorboard(run, done) if recipe.tensorboard and world.first else None
@@ -99,7 +102,7 @@ def train(recipe, attention, seed, data, folder, say=lambda line: None):
             line["test_accuracy"] = accuracy(recipe, tested_model, test_split, data, world)
         log.append(line | {"seconds": time.perf_counter() - start})
         if world.first:
-            _save(run, model, average, optimizer, log)
+            _save(run, modules, optimizer, log)
             if writer:
                 for name, value in log[-1].items():
                     writer.add_scalar(name, value, epoch + 1)
@@ -212,7 +215,7 @@ def _tensorboard(run, done):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError("--tensorboard needs tensorboard: pip install tensorboard") from error
+        raise ValueError("--tensorboard needs it: pip install 'primal-dual-attention[train]'") from error
     return SummaryWriter(run, purge_step=done + 1)
 
 
@@ -241,10 +244,9 @@ def _seed(*words):
     return int.from_bytes(hashlib.sha256(" ".join(map(str, words)).encode()).digest()[:8], "little") >> 1
 
 
-def _save(run, model, average, optimizer, log):
-    """Weights, their average, optimizer and log in one file, whose last 32 bytes are the SHA-256 of the others."""
-    tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
-    tensors |= {f"average.{name}": x for name, x in average.state_dict().items()}
+def _save(run, modules, optimizer, log):
+    """Weights, optimizer and log in one file, whose last 32 bytes are the SHA-256 of the others."""
+    tensors = {f"{key}.{name}": x for key, module in modules.items() for name, x in module.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": x for name, x in state.items()}
     content = save(_contiguous(tensors), {"log": json.dumps(log)})
@@ -258,7 +260,7 @@ def _contiguous(tensors):
     return {name: x.detach().contiguous() for name, x in tensors.items()}
 
 
-def _resume(run, model, average, optimizer, say):
+def _resume(run, modules, optimizer, say):
     """Load the newest checkpoint that is whole -> how many epochs it has seen, and the log of them."""
     found = []
     for file in run.glob("checkpoint-*.safetensors"):
@@ -279,8 +281,8 @@ def _resume(run, model, average, optimizer, say):
     def below(prefix):
         return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
-    model.load_state_dict(below("model."))
-    average.load_state_dict(below("average."))
+    for key, module in modules.items():
+        module.load_state_dict(below(f"{key}."))
     state = {}
     for name, x in below("optimizer.").items():
         i, key = name.split(".")
