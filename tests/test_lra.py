@@ -22,7 +22,7 @@ OPERATORS = {
     "[SM": lambda numbers: sum(numbers) % 10,
 }
 WORDS = [*"0123456789", *OPERATORS, "]"]
-DIGEST = "0e211f3c2be10948b06e3edbb472d5e4f9e1ba7b86dc009770beef6579873883"  # of 100 expressions and their values, whatever numpy and the machine
+DIGEST = "0e211f3c2be10948b06e3edbb472d5e4f9e1ba7b86dc009770beef6579873883"  # of 100 expressions, their values
 
 
 def parse(tokens):
@@ -123,6 +123,7 @@ def test_listops_is_a_data_set():
     assert not set(map(tuple, data.train.inputs.tolist())) & set(map(tuple, data.test.inputs.tolist()))
     more = load_lra("ListOps", length=64, cases=2000)  # the same test split, whatever the number for training
     assert len(more.test) == 2000 and more.train.inputs[:30].equal(data.train.inputs)
+    assert set(map(tuple, data.test.inputs.tolist())) < set(map(tuple, more.test.inputs.tolist()))
 
 
 def write_listops(folder, train=None, test=None):
@@ -224,6 +225,15 @@ def test_text_is_bytes(write, where, tmp_path):
         assert sorted(read) == sorted((text.encode()[:7], label, True) for text, label in TEXTS[name])
     assert load_lra("Text", tmp_path).train.inputs.shape == (3, 4000) and load_lra("Text", tmp_path).name == "Text"
     assert load_lra("Text", tmp_path, length=2).train.key_mask is None
+
+
+def test_texts_are_in_the_order_of_their_names(tmp_path):
+    """Not in that of the file system, which would draw other cases on another machine."""
+    texts = [(f"{i:02}", i % 2) for i in range(100)]
+    write_text_files(tmp_path, dict(train=texts[::-1], test=texts))
+    data = load_lra("Text", tmp_path)
+    read = [int(bytes((row[:2] - 1).tolist())) for row in data.test.inputs]
+    assert read == sorted(range(100), key=lambda i: (i % 2, f"{i}_7.txt"))
 
 
 def test_fewer_texts_are_drawn_from_all(tmp_path):
