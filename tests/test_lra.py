@@ -310,7 +310,6 @@ def test_pixels_need_colours_in_bytes(images):
 
 
 def test_cifar10_as_grey_pixels(tmp_path):
-    pytest.importorskip("torch_impl.images")
     rng, folder = np.random.default_rng(0), tmp_path / "cifar10"
     folder.mkdir()
     records = {f"data_batch_{i}": rng.integers(256, size=(4, 3073), dtype=np.uint8) for i in range(1, 6)}

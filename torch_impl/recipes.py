@@ -204,7 +204,7 @@ class Handwriting(SeriesRecipe):
     """The alphabet, written with a smartwatch."""
 
     name: str = "Handwriting"
-    epochs: int = 100
+    epochs: int = 60
     lr: float = 2e-3
     dropout: float = 0.1
     warp: float = 0.7

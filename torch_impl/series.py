@@ -33,7 +33,8 @@ def load_series(name, folder=None):
         missing = np.argmin(present.any(axis=0))
         raise ValueError(f"{name}: expected some value of each feature in training; got none of {missing}")
     mean = np.nanmean(tokens, axis=0).tolist()
-    deviation = np.nanstd(tokens, axis=0).tolist()
+    constant = np.nanmin(tokens, axis=0) == np.nanmax(tokens, axis=0)  # whose deviation is rounding
+    deviation = np.where(constant, 0.0, np.nanstd(tokens, axis=0)).tolist()
     splits = (
         Split(*padded(series, length, mean, deviation), indices)
         for series, indices in ((train, labels), (test, test_labels))
