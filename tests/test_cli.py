@@ -128,19 +128,21 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "aeon.datasets", None)
     result = run("verify")
     assert result.exit_code == 2 and "pip install 'primal-dual-attention[data]'" in result.stderr
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "primal_dual.figures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run("demo")
     assert result.exit_code == 2 and "pip install 'primal-dual-attention[plot]'" in result.stderr
 
 
-def test_demo_draws_its_figure(tmp_path, monkeypatch):
+def test_demo_draws_its_figure_and_trains(tmp_path, monkeypatch):
     passed = [verify("softmax", Primal(), *data.digit_rows())]
     monkeypatch.setattr(cli, "_verify", lambda *arguments: passed)
-    for name in ("figure.png", "figure.svg"):
-        result = run("demo", "--output", tmp_path / name)
-        assert result.exit_code == 0 and (tmp_path / name).stat().st_size > 20_000
+    result = run("demo", "--output", tmp_path / "figure.png")
+    assert result.exit_code == 0 and (tmp_path / "figure.png").stat().st_size > 20_000
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    trained = [
+        line.split()[1] for line in result.stdout.splitlines() if "JapaneseVowels " in line and "primal" not in line
+    ]
+    assert trained == ["softmax", "bn", "sh", "bn+sh"] and "a look, no result" in result.stdout
 
 
 def test_bench(monkeypatch, tmp_path):

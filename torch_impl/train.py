@@ -221,12 +221,10 @@ def _tensorboard(run, done):
 
 def _same_configuration(run, config, world):
     file = run / "config.json"
-    if not file.exists():
-        if world.first:
-            run.mkdir(parents=True, exist_ok=True)
-            write_json(file, config)
-        world.wait()
-        return
+    if world.first and not file.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(file, config)
+    world.wait()
     try:
         before = json.loads(file.read_text())
         flat = [{**each["recipe"], **each, "recipe": None} for each in (before, config)]
