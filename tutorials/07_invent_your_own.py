@@ -430,5 +430,5 @@ assert np.linalg.eigvalsh(1 / (1 + np.exp(-keys @ keys.T))).min() < -0.1, "an ei
 assert "positive semidefinite" in refusal, "so there is no SVR, and the solver says why"
 
 # %% [markdown]
-# Next: [8. From here to a GPU](08_from_here_to_a_gpu.ipynb). You have come from ridge regression to an attention of your
-# own; what is left is to train it at full length, and to read the results honestly.
+# Next: [8. From here to a GPU](08_from_here_to_a_gpu.ipynb). You have come from ridge regression to an attention of
+# your own; what is left is to train it at full length, and to read the results honestly.
