@@ -174,9 +174,10 @@ def train(
     fields = _fields(context.args)
     attentions = fields.pop("attention", FOUR)
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
+    first = runs.this_process().first
     with _progress() as progress:
         summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
-    if runs.this_process().first:
+    if first:
         Console().print(report.runs(tables.table(summaries)))
 
 

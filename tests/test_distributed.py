@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 
 PROGRAM = """
 import sys, torch
-import torch.distributed as dist
 from torch_impl.data import Split
 from torch_impl.recipes import SeriesRecipe
 from torch_impl.series import load_series
-from torch_impl.train import train
+from torch_impl.train import leave, train
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
 data = load_series("BasicMotions")
@@ -24,8 +23,7 @@ data = data._replace(train=train_split, test=test_split)
 recipe = SeriesRecipe("BasicMotions", epochs=2, batch=13, layers=2, width=16, num_heads=4, feedforward=16, dropout=0.0,
                       norm=sys.argv[3], warp=0.0, scale=0.0, jitter=0.0, accumulate=int(sys.argv[2]), ema=0.9)
 train(recipe, "bn+sh", 1, data, sys.argv[1])
-if dist.is_initialized():
-    dist.destroy_process_group()
+leave()
 """
 
 
@@ -75,3 +73,17 @@ def test_what_cannot_be_shared(tmp_path, alone):
     assert run(other).returncode == 0
     failed = run(other, processes=2)
     assert failed.returncode and "expected processes = 1, as it was begun; got 2" in failed.stderr
+
+
+def test_torchrun_of_the_command_line(tmp_path):
+    """One table, of runs that both processes trained."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = "-m primal_dual.cli train BasicMotions --attention softmax --seeds 1 --epochs 1 --norm layer --layers 1"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [*launcher, *words.split(), "--folder", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.count("BasicMotions") == 1, done.stderr
+    summary = json.loads((tmp_path / "BasicMotions" / "softmax" / "0" / "result.json").read_text())
+    assert summary["processes"] == 2 and "destroy_process_group" not in done.stderr
+    failed = subprocess.run([*command, "--jobs", "2"], env=environment, capture_output=True, text=True, timeout=300)
+    assert failed.returncode and "--jobs: expected 1 under torchrun" in failed.stderr

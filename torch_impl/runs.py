@@ -14,7 +14,7 @@ from primal_dual.data import check_writable
 from primal_dual.primal import catalog
 from torch_impl.data import folds
 from torch_impl.recipes import recipe as chosen_recipe
-from torch_impl.train import this_process, train
+from torch_impl.train import leave, this_process, train
 
 
 def train_all(name, attentions, seeds, data_folder, folder, jobs, changes, progress):
@@ -35,7 +35,9 @@ def train_all(name, attentions, seeds, data_folder, folder, jobs, changes, progr
     pairs = [(attention, seed) for attention in attentions for seed in range(seeds)]
     show = _Show(progress, data.name, len(pairs), recipe.epochs)
     if jobs == 1:
-        return [_run(recipe, data, folder, pair, partial(show, pair)) for pair in pairs]
+        summaries = [_run(recipe, data, folder, pair, partial(show, pair)) for pair in pairs]
+        leave()
+        return summaries
     spawn, threads = get_context("spawn"), max(1, (os.cpu_count() or 1) // jobs)
     with (
         spawn.Manager() as manager,

@@ -156,6 +156,12 @@ def this_process():
     return World(dist.get_rank() if size > 1 else 0, size, device)
 
 
+def leave():
+    """The end of training together."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def learning_rate(step, steps, warm_up):
     """The share of the peak learning rate at a step: linear warm-up, then half a cosine to zero."""
     warm = max(1, round(warm_up * steps))
