@@ -190,7 +190,11 @@ class ImageRecipe(Recipe):
 
 @dataclass(frozen=True)
 class JapaneseVowels(SeriesRecipe):
-    """Nine speakers, utterances of two vowels."""
+    """Nine speakers, utterances of two vowels.
+
+    Test accuracy of the last epoch, %: softmax 98.3 ± 0.2, bn 98.3 ± 0.1, sh 98.3 ± 0.1, bn+sh 98.4 ± 0.1; 5 seeds,
+    54 to 84 s each on one busy core of an AMD EPYC.
+    """
 
     name: str = "JapaneseVowels"
     epochs: int = 100
@@ -201,7 +205,11 @@ class JapaneseVowels(SeriesRecipe):
 
 @dataclass(frozen=True)
 class Handwriting(SeriesRecipe):
-    """The alphabet, written with a smartwatch."""
+    """The alphabet, written with a smartwatch.
+
+    Test accuracy of the last epoch, %: softmax 32.6 ± 0.8, bn 33.2 ± 2.0, sh 35.7 ± 1.8, bn+sh 36.4 ± 1.2; 5 seeds,
+    108 to 124 s each on one busy core of an AMD EPYC.
+    """
 
     name: str = "Handwriting"
     epochs: int = 60
@@ -213,7 +221,11 @@ class Handwriting(SeriesRecipe):
 
 @dataclass(frozen=True)
 class UWaveGestureLibrary(SeriesRecipe):
-    """Eight gestures, by an accelerometer."""
+    """Eight gestures, by an accelerometer.
+
+    Test accuracy of the last epoch, %: softmax 86.6 ± 1.9, bn 85.4 ± 1.0, sh 85.9 ± 1.3, bn+sh 85.6 ± 0.9; 5 seeds,
+    180 to 375 s each on one busy core of an AMD EPYC.
+    """
 
     name: str = "UWaveGestureLibrary"
     epochs: int = 50
