@@ -243,7 +243,7 @@ plt.show()
 #
 # Heads that put out the same are a waste. A measure of that is how far apart they are, on average over the queries:
 #
-# $$d_{st} = \frac1M\sum_{i=1}^M \big\lVert f^s_i - f^t_i\big\rVert .$$
+# $$d_{st} = \frac1M\sum_{i=1}^M \lVert f^s_i - f^t_i\rVert .$$
 #
 # The nearer, the more redundant. `redundancy` takes it over all real queries of some examples, in each layer. With
 # finished runs, `primal-dual redundancy` does the same.
