@@ -235,7 +235,11 @@ class UWaveGestureLibrary(SeriesRecipe):
 
 @dataclass(frozen=True)
 class SelfRegulationSCP1(SeriesRecipe):
-    """Slow cortical potentials: up or down."""
+    """Slow cortical potentials: up or down.
+
+    Test accuracy of the last epoch, %: softmax 89.4, bn 91.1, sh 92.8, bn+sh 90.4; 1 seed, 561 to 699 s each on one
+    busy core of an AMD EPYC.
+    """
 
     name: str = "SelfRegulationSCP1"
     epochs: int = 10
