@@ -217,7 +217,7 @@ def redundancy(
     found = {}
     for folder in runs:
         each, run = analysis.of_run(folder, data_folder, say=Console(stderr=True).print)
-        found[run.attention if len(runs) == 1 or run.attention not in found else str(folder)] = each
+        found[run.attention if run.attention not in found else str(folder)] = each
     summaries = {name: each.summary() for name, each in found.items()}
     Console().print(report.redundancy(summaries))
     if json:

@@ -167,11 +167,12 @@ def draw(result):
     """Time and memory against N, log-log, each with its floor -> a matplotlib Figure."""
     from matplotlib.figure import Figure
 
+    from torch_impl.plots import COLOURS
+
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     seconds, memory = figure.subplots(1, 2)
-    colours = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#E69F00")  # colour-blind safe (Okabe, Ito)
     softmax = {point["N"]: point for point in result["curves"] if point["name"] == "softmax"}
-    for name, colour in zip(CURVES, colours, strict=True):
+    for name, colour in zip(CURVES, COLOURS, strict=False):
         points = [point for point in result["curves"] if point["name"] == name]
         N = [point["N"] for point in points]
         seconds.loglog(N, [point["seconds"] for point in points], "o-", color=colour, label=name, markersize=4)

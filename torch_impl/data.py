@@ -92,6 +92,15 @@ def label_indices(name, labels, test_labels):
     return classes, *(torch.tensor([index[label] for label in each]) for each in (labels, test_labels))
 
 
+def silent(line):
+    """Say nothing."""
+
+
+def one_line(error):
+    """What an error says, in one line that is not long; its type if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def few(names):
     """The first five names, for a message."""
     return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -11,15 +11,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from torch_impl.data import DataSet, Split, label_indices
+from torch_impl.data import DataSet, Split, label_indices, one_line, silent
 from torch_impl.image_sources import MEMORY, Source, digits, in_folder, is_image
 
 PIECE = 1000  # images decoded side by side
 STATISTICS = 10_000  # images of a set on disk that give its mean and deviation
-
-
-def silent(line):
-    """Say nothing."""
 
 
 def load_images(name, folder=None, *, size=None, skip_corrupt=False, say=silent):
@@ -194,8 +190,8 @@ def _opened(source, i):
         with source.open(i) as image:
             yield image
     except Exception as error:  # a decoder raises what its parsing happens to: any of it is a corrupt image
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{source.names[i]}: expected an image of 8 bits a channel; got {reason}") from error
+        expected = "expected an image of 8 bits a channel"
+        raise ValueError(f"{source.names[i]}: {expected}; got {one_line(error)}") from error
 
 
 def _own_size(source, skip_corrupt):

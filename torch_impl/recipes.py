@@ -182,7 +182,7 @@ class ImageRecipe(Recipe):
             from torch_impl.augmentation import ImageAugmentation
         except ImportError as error:
             raise ValueError("images need kornia: pip install 'primal-dual-attention[train]'") from error
-        names = ("crop", "flip", "rand_augment", "erasing", "mixup", "cutmix")
+        names = (field.name for field in fields(ImageAugmentation))
         augmentation = ImageAugmentation(**{name: getattr(self, name) for name in names})
         pixels, targets = augmentation(batch.inputs, batch.labels, len(data.classes))
         return self.prepare(pixels, data.mean, data.deviation), targets

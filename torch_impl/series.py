@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from torch_impl.data import DataSet, Split, label_indices
+from torch_impl.data import DataSet, Split, label_indices, one_line
 
 EMBEDDED = ("JapaneseVowels", "BasicMotions")
 NUMBERS = frozenset("0123456789+-.e,: \t?nan")  # what the numbers of a case are written with; ? and nan are missing
@@ -116,7 +116,7 @@ def _read_file(path):
     try:
         series, _ = load(str(path), encoding=encoding)
     except Exception as error:  # the reader raises what its parsing happens to: any of it is a malformed file
-        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {_one_line(error)}") from error
+        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {one_line(error)}") from error
     return _cases(path, series, labels)
 
 
@@ -176,10 +176,6 @@ def _aeon():
     except ImportError as error:
         raise ValueError("time series need aeon: pip install 'primal-dual-attention[data]'") from error
     return datasets
-
-
-def _one_line(error):
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _ends(line):

@@ -1,7 +1,7 @@
 """Train a model by a recipe, and go on where it was interrupted: in one file, from top to bottom.
 
-JapaneseVowels: 98 % of the test split in about 30 s a seed, on 2 cores. On a GPU where there is one; under torchrun, a
-batch is shared out to all processes.
+JapaneseVowels: 98 % of the test split in about a minute a seed, on one core. On a GPU where there is one; under
+torchrun, a batch is shared out to all processes.
 
 A run is a folder FOLDER/DATA/ATTENTION/SEED: config.json, log.jsonl (a line an epoch), two checkpoints by turns, and
 at its end model.safetensors and result.json. Each epoch draws its random numbers from a seed of its own, so that what
@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from primal_dual.data import write_file, write_json
-from torch_impl.data import Split, batches
+from torch_impl.data import Split, batches, silent
 from torch_impl.machine import machine
 from torch_impl.recipes import to_config
 
@@ -34,7 +34,7 @@ TESTS = 10  # how often a run is tested; all but the last time only for best_tes
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 
 
-def train(recipe, attention, seed, data, folder, say=lambda line: None):
+def train(recipe, attention, seed, data, folder, say=silent):
     """One run, from its last checkpoint if it has one -> its result, a dictionary.
 
     say: told each line of the log, a dictionary, and of a damaged checkpoint. Raises ValueError for an optimizer of
