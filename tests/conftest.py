@@ -3,6 +3,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from torch_impl import expansion
+from torch_impl.series import load_series
 
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("tests")
@@ -13,3 +14,9 @@ torch.set_num_threads(1)  # tests are small, and run in parallel
 def fused(monkeypatch):
     """The small problems of tests are evaluated as large ones are, unless a test says otherwise."""
     monkeypatch.setattr(expansion, "SHORT", 0)
+
+
+@pytest.fixture(scope="session")
+def motions():
+    """A real set of 40 and 40 short series, which comes with aeon."""
+    return load_series("BasicMotions")

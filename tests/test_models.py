@@ -5,17 +5,18 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from primal_dual import catalog
-from torch_impl.models import TimeSeriesEncoder, VisionTransformer, deit_tiny
+from torch_impl.models import Dropout, TimeSeriesEncoder, VisionTransformer, deit_tiny
 
 NAMES = [name for name in catalog if name != "multi-head"]
 
 
+@pytest.mark.parametrize("patch", [1, 5])
 @pytest.mark.parametrize("norm", ["batch", "layer", "pre-layer"])
 @pytest.mark.parametrize("name", NAMES)
-def test_padding_changes_nothing_even_in_training(name, norm):
-    """Batch statistics, too, are those of real tokens."""
+def test_padding_changes_nothing_even_in_training(name, norm, patch):
+    """Batch statistics, too, are those of real tokens; and a token of five steps may have some of them padded."""
     torch.manual_seed(0)
-    options = dict(layers=2, width=16, num_heads=4, feedforward=20, dropout=0.0, norm=norm)
+    options = dict(layers=2, width=16, num_heads=4, feedforward=20, dropout=0.0, norm=norm, patch=patch)
     model = TimeSeriesEncoder(3, 12, 5, name, **options).double()
     x = torch.randn(4, 9, 3).double()
     real = torch.arange(9) < torch.tensor([[9], [4], [7], [9]])
@@ -27,6 +28,16 @@ def test_padding_changes_nothing_even_in_training(name, norm):
     torch.testing.assert_close(model(padded, mask)[1], model(x[1:2, :4])[0])
 
 
+def test_a_patch_is_a_token_of_its_steps_side_by_side():
+    torch.manual_seed(0)
+    options = dict(layers=1, width=16, num_heads=4)
+    patched, plain = TimeSeriesEncoder(3, 11, 5, patch=4, **options), TimeSeriesEncoder(12, 3, 5, **options)
+    plain.load_state_dict(patched.state_dict())
+    x = torch.randn(2, 11, 3)
+    by_hand = torch.stack([torch.cat([x, torch.zeros(2, 1, 3)], 1)[:, i : i + 4].flatten(1) for i in (0, 4, 8)], 1)
+    torch.testing.assert_close(patched.eval()(x), plain.eval()(by_hand))
+
+
 def test_dropout_and_errors():
     model = TimeSeriesEncoder(3, 12, 5, width=16, num_heads=4)
     x = torch.randn(4, 12, 3)
@@ -36,6 +47,8 @@ def test_dropout_and_errors():
             model(wrong)
     with pytest.raises(ValueError, match="norm: expected one of batch, layer, pre-layer; got 'group'"):
         TimeSeriesEncoder(3, 12, 5, norm="group")
+    with pytest.raises(ValueError, match="patch: expected one time step or more; got 0"):
+        TimeSeriesEncoder(3, 12, 5, patch=0)
     with pytest.raises(ValueError, match="width: expected a multiple of 8 heads; got 12"):
         TimeSeriesEncoder(3, 12, 5, width=12)
     with pytest.raises(ValueError, match="size: expected a multiple of the patch, 16; got 30"):
@@ -99,3 +112,14 @@ def test_stochastic_depth_keeps_the_mean():
     assert (kept.flatten(1) == 0).all(1).float().mean() == pytest.approx(0.5, abs=0.05)
     torch.testing.assert_close(kept.mean(0), branch[0], atol=0.05, rtol=0.1)
     assert torch.equal(model.eval().blocks[1]._kept(branch), branch)
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    torch.manual_seed(0)
+    x = torch.ones(1000, 1001)
+    kept = Dropout(0.3)(x)
+    torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / 0.7]))
+    assert (kept == 0).float().mean() == pytest.approx(0.3, abs=0.002)
+    for axis in (0, 1):
+        assert (kept == 0).float().mean(axis).std() == pytest.approx((0.21 / 1000) ** 0.5, rel=0.1)  # independent
+    assert torch.equal(Dropout(0.3).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)

@@ -69,24 +69,36 @@ class TimeSeriesEncoder(_Encoder):
 
         x = series W + b + P;   x = norm(x + attention(x));   x = norm(x + W_2 gelu(W_1 x));   logits = W_o gelu(x)
 
-    with W_o on all tokens of the series side by side, zero where padded. options: primal, layers, width, num_heads,
-    feedforward, dropout, norm ("batch", "layer", "pre-layer"), stochastic_depth. Padding changes nothing. Raises
-    ValueError for a norm of another name, a width that is no multiple of the heads, and series that are longer than
-    `length` or have other features.
+    with W_o on all tokens of the series side by side, zero where padded. patch: time steps a token, one after the other
+    (Nie et al., ICLR 2023). options: primal, layers, width, num_heads, feedforward, dropout, norm ("batch", "layer",
+    "pre-layer"), stochastic_depth. Padding changes nothing. Raises ValueError for a norm of another name, a width that
+    is no multiple of the heads, a patch below one, and series that are longer than `length` or have other features.
     """
 
-    def __init__(self, features, length, classes, primal="softmax", **options):
-        super().__init__(lambda width: nn.Linear(features, width), length, primal, **options)
-        self.features = features
-        self.head = nn.Linear(length * self.width, classes)
+    def __init__(self, features, length, classes, primal="softmax", *, patch=1, **options):
+        if patch < 1:
+            raise ValueError(f"patch: expected one time step or more; got {patch}")
+        super().__init__(lambda width: nn.Linear(patch * features, width), -(-length // patch), primal, **options)
+        self.features, self.longest, self.patch = features, length, patch
+        self.head = nn.Linear(self.length * self.width, classes)
 
     def forward(self, series, key_mask=None):
         """series (B, N, features), key_mask (B, N), True = real -> (B, classes)."""
-        if self.length < series.shape[1] or series.shape[2] != self.features:
-            expected = f"(B, N <= {self.length}, {self.features})"
+        if self.longest < series.shape[1] or series.shape[2] != self.features:
+            expected = f"(B, N <= {self.longest}, {self.features})"
             raise ValueError(f"series: expected {expected}; got {tuple(series.shape)}")
-        x, _ = self.encode(series, key_mask)
+        x, _ = self.encode(*self._patches(series, key_mask))
         return self.head(F.pad(x, (0, 0, 0, self.length - x.shape[1])).flatten(1))
+
+    def _patches(self, series, key_mask):
+        """(B, N, features) -> (B, N / patch, patch features), zero where padded, and which of them have a real step."""
+        if self.patch == 1:
+            return series, key_mask
+        missing = -series.shape[1] % self.patch
+        if key_mask is not None:
+            series = series.masked_fill(~key_mask[..., None], 0)
+            key_mask = F.pad(key_mask, (0, missing)).unflatten(1, (-1, self.patch)).any(-1)
+        return F.pad(series, (0, 0, 0, missing)).unflatten(1, (-1, self.patch)).flatten(2), key_mask
 
 
 class TokenEncoder(_Encoder):

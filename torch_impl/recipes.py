@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from primal_dual.primal import Heads, heads
-from primal_dual.transforms import BatchNorm
+from primal_dual.transforms import BatchNorm, parts
 from torch_impl import images, lra, series
 from torch_impl.models import TimeSeriesEncoder, TokenEncoder, VisionTransformer
 
@@ -36,6 +36,7 @@ class Recipe:
     num_heads: int = 8
     stochastic_depth: float = 0.0  # rate of the last layer
     beta: float = 1.0  # of Attention-BN
+    scales: str = "1 2 4 8"  # of Attention-SH, the heads in equal shares
     folds: int = 0
     bf16: bool = False
     compile: bool = False
@@ -67,16 +68,25 @@ class Recipe:
         return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
 
     def primal(self, attention):
-        """The heads of a catalog name, with the recipe's beta in every BatchNorm."""
+        """The heads of a catalog name: the recipe's beta in every BatchNorm, its scales where one is above 1."""
+        members, scales = heads(attention, self.num_heads), self._scales()
+        scaled = any(member.scale > 1 for member in members)
 
         def with_beta(part):
             return replace(part, beta=self.beta) if isinstance(part, BatchNorm) else part
 
-        def changed(member):
-            every = member.transform if isinstance(member.transform, tuple) else (member.transform,)
-            return replace(member, transform=tuple(with_beta(part) for part in every))
+        def tuned(s, member):
+            transform = tuple(map(with_beta, sum(parts(member.transform), ())))
+            scale = scales[len(scales) * s // len(members)] if scaled else member.scale
+            return replace(member, transform=transform, scale=scale)
 
-        return Heads(*(changed(member) for member in heads(attention, self.num_heads)))
+        return Heads(*(tuned(s, member) for s, member in enumerate(members)))
+
+    def _scales(self):
+        words = self.scales.split()
+        if not words or not all(word.isdecimal() for word in words):
+            raise ValueError(f'scales: expected whole numbers, such as "1 2 4 8"; got {self.scales!r}')
+        return [int(word) for word in words]
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class SeriesRecipe(Recipe):
     feedforward: int = 256
     dropout: float = 0.3
     norm: str = "batch"
+    patch: int = 1  # time steps a token
     warp: float = 0.2
     scale: float = 0.1
     jitter: float = 0.1
@@ -104,7 +115,7 @@ class SeriesRecipe(Recipe):
 
     def model(self, sizes, attention):
         options = {name: getattr(self, name) for name in ENCODER}
-        return TimeSeriesEncoder(**sizes, primal=self.primal(attention), **options)
+        return TimeSeriesEncoder(**sizes, primal=self.primal(attention), patch=self.patch, **options)
 
     def augment(self, batch, data):
         x = series.augment(batch.inputs, batch.key_mask, warp=self.warp, scale=self.scale, jitter=self.jitter)
