@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
 from primal_dual import (
@@ -146,3 +147,13 @@ def naive_convolution(part, x, causal):
             for i in range(len(x))
         ]
     )
+
+
+def random_problem(seed, lead, M, N, D, Dv, masked):
+    rng = np.random.default_rng(seed)
+    q, k, v = (rng.standard_normal((*lead, *shape)) for shape in ((M, D), (N, D), (N, Dv)))
+    return rng, q, k, v, rng.random((*lead, N)) < 0.7 if masked else None
+
+
+def tensors(*arrays):
+    return [None if x is None else torch.tensor(x, requires_grad=x.dtype == float) for x in arrays]
