@@ -1,11 +1,9 @@
 """The command line `primal-dual`."""
 
 import functools
-import importlib
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -13,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from primal_dual import checks, data, report
+from primal_dual import checks, cli_training, data, report
 from primal_dual.certificate import certify as certify_values
+from primal_dual.console import FOUR, Json, check_figure, fail, one_line, progress_bar, torch_part, write_figure
 from primal_dual.primal import Heads, catalog
 from primal_dual.supports import svr_queries
 from primal_dual.verify import svrs
@@ -24,8 +22,6 @@ from primal_dual.verify import verify as verify_primal
 
 NAMES = f"Catalog entries: {', '.join(catalog)}."
 DATASET = "japanese-vowels"
-FOUR = ["softmax", "bn", "sh", "bn+sh"]
-EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,25 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Self-attention as the support vector expansion of a support vector regression (SVR).",
 )
-Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this file: .png, .pdf or .svg.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
-
-
-def one_line(function):
-    """Let bad input end in one line and exit status 2."""
-
-    @functools.wraps(function)
-    def run(*args, **options):
-        try:
-            function(*args, **options)
-        except ValueError as error:
-            raise typer.Exit(_fail(error)) from error
-
-    return run
 
 
 def command(function):
-    """Make a function a command, of which bad input ends in one line and exit status 2."""
     return app.command()(one_line(function))
 
 
@@ -119,14 +99,14 @@ def demo(
 
     The training is short, for a look: 10 epochs and one seed of each attention. Exit status 1 if an entry fails.
     """
-    runs, tables = _torch_part("runs"), _torch_part("tables")
-    _check_figure(output)
+    runs, tables = torch_part("runs"), torch_part("tables")
+    check_figure(output)
     from primal_dual.figures import draw
 
     keys, targets = data.japanese_vowels()
     rows = _verify(catalog, keys, targets, 10.0, 0.1, "CLARABEL")
-    _draw(output, lambda: draw(keys, targets))
-    with _progress() as progress, TemporaryDirectory() as folder:
+    write_figure(output, lambda: draw(keys, targets))
+    with progress_bar() as progress, TemporaryDirectory() as folder:
         fields = "JapaneseVowels", FOUR, 1, None, folder, 1, {"epochs": 10}
         summaries = runs.train_all(*fields, progress)
     Console().print(report.runs(tables.table(summaries)))
@@ -145,130 +125,11 @@ def bench(
 
     if json:
         data.check_writable(json)
-    with _progress() as progress:
+    with progress_bar() as progress:
         results = benchmark.run(memory, progress.track)
     Console().print(report.benchmarks(results))
     if json:
         data.write_json(json, report.plain(results))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@one_line
-def train(
-    context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help=f"A data set: {EMBEDDED} need no download; else a folder in --data.")],
-    seeds: Annotated[int, typer.Option(help="How many runs of each attention, with seeds from 0.")] = 5,
-    data: Annotated[Path | None, typer.Option(help="Where the folders of data sets are.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(help="How many runs at a time, each in a process of its own.")] = 1,
-):
-    """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
-
-    The folder RECIPE in --data has RECIPE_TRAIN.ts and RECIPE_TEST.ts of the UEA archive; images as
-    train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's .bin files; or listops' and IMDb's files.
-    A run that was interrupted goes on; one that is done is not run again.
-    """
-    checks.integer("--seeds", seeds, 1)
-    checks.integer("--jobs", jobs, 1)
-    runs, tables = _torch_part("runs"), _torch_part("tables")
-    fields = _fields(context.args)
-    attentions = fields.pop("attention", FOUR)
-    changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
-    first = runs.this_process().first
-    with _progress() as progress:
-        summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
-    if first:
-        Console().print(report.runs(tables.table(summaries)))
-
-
-@command
-def results(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs, or a file of results.")] = Path("runs"),
-    json: Json = None,
-    figure: Figure = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
-):
-    """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
-    tables, plots = _torch_part("tables"), _plots(figure)
-    if json:
-        data.check_writable(json)
-    summaries = tables.load(folder)
-    rows = tables.table(summaries)
-    if markdown:
-        print(report.markdown(rows))
-    else:
-        Console().print(report.runs(rows))
-    if json:
-        data.write_json(json, {"runs": summaries})
-    _draw(figure, lambda: plots.accuracies(rows))
-
-
-@command
-def redundancy(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs: RUNS/RECIPE/ATTENTION/SEED, one an attention.")],
-    data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
-    figure: Figure = None,
-    json: Json = None,
-):
-    """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant."""
-    analysis, plots = _torch_part("redundancy"), _plots(figure)
-    if json:
-        data.check_writable(json)
-    found = {}
-    for folder in runs:
-        each, run = analysis.of_run(folder, data_folder, say=Console(stderr=True).print)
-        found[run.attention if run.attention not in found else str(folder)] = each
-    summaries = {name: each.summary() for name, each in found.items()}
-    Console().print(report.redundancy(summaries))
-    if json:
-        data.write_json(json, report.plain({"runs": list(map(str, runs)), "redundancy": summaries}))
-    _draw(figure, lambda: plots.heads(found))
-
-
-@command
-def efficiency(
-    lengths: Annotated[list[int] | None, typer.Argument(help="Tokens: 256 512 1024 2048 4096 8192.")] = None,
-    figure: Figure = None,
-    json: Json = None,
-):
-    """Operations, memory and time of softmax, bn, sh and bn+sh in a layer, training and inference, against length."""
-    measure, plots = _torch_part("efficiency"), _plots(figure)
-    for N in lengths or ():
-        checks.integer("lengths", N, 2)
-    if json:
-        data.check_writable(json)
-    with _progress() as progress:
-        result = measure.run(measure.device(), lengths or measure.LENGTHS, track=progress.track)
-    Console().print(report.efficiency(result["rows"]))
-    if json:
-        data.write_json(json, result)
-    _draw(figure, lambda: plots.efficiency(result))
-
-
-@command
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
-    data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
-):
-    """Test a finished run once more, from its weights."""
-    share, cases = _torch_part("trained").evaluate(run, data, Console(stderr=True).print)
-    Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
-
-
-@command
-def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
-    file: Annotated[Path, typer.Argument(help="New cases: a .ts file, of which labels are ignored, or images.")],
-    json: Json = None,
-):
-    """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
-    if json:
-        data.check_writable(json)
-    probabilities, classes, names = _torch_part("trained").predict(run, file)
-    rows, names = probabilities.tolist(), list(map(str, names))
-    Console().print(report.predictions(rows, classes, names))
-    if json:
-        data.write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
 
 
 @command
@@ -286,7 +147,7 @@ def tutorials(
     chosen = [scripts.find(which)] if which else scripts.tutorials()
     console = Console()
     if notebooks or html:
-        with _progress() as progress:
+        with progress_bar() as progress:
             tasks = {each: progress.add_task(each.name, total=None) for each in chosen}
 
             def advance(tutorial, done, cells):
@@ -308,6 +169,9 @@ def show_version():
     Console().print(version("primal-dual-attention"))
 
 
+app.add_typer(cli_training.app)
+
+
 def main():
     """The entry point of `primal-dual`: a usage error is one line, too."""
     try:
@@ -317,37 +181,8 @@ def main():
             raise
         if not sys.argv[1:]:
             app()
-        status = _fail(error.format_message())
+        status = fail(error.format_message())
     sys.exit(status)
-
-
-def _torch_part(name):
-    try:
-        return importlib.import_module(f"torch_impl.{name}")
-    except ImportError as error:
-        raise ValueError(f"this needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
-
-
-def _plots(figure):
-    """The module that draws, before long work; None without a figure."""
-    if figure is None:
-        return None
-    _check_figure(figure)
-    return _torch_part("plots")
-
-
-def _check_figure(figure):
-    if find_spec("matplotlib") is None:
-        raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'")
-    if figure.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"{figure}: expected a name that ends in .png, .pdf or .svg")
-    data.check_writable(figure)
-
-
-def _draw(figure, make):
-    if figure:
-        data.write_file(figure, make().savefig)
-        Console(soft_wrap=True).print(f"Figure: {escape(str(figure))}")
 
 
 def _input(dataset, keys, targets):
@@ -366,7 +201,7 @@ def _verify(declared, keys, targets, C, epsilon, solver):
     """Verify catalog entries with a progress bar, and print the table."""
     keys, targets = checks.matrix("keys", keys, "N D"), checks.matrix("targets", targets, "N Dv")
     rows = []
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("", total=sum(len(svrs(primal, keys)) for primal in declared.values()))
         advance = functools.partial(progress.advance, task)
         for name, primal in declared.items():
@@ -383,37 +218,10 @@ def _certify(declared, keys, values):
     if isinstance(declared, Heads):
         return certify_values(declared, keys, values)
     keys = checks.matrix("keys", keys, "N D")
-    with _progress() as progress:
+    with progress_bar() as progress:
         queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
         each = (certify_values(declared, keys, values, query=query) for query in queries)
         return (max(each, key=lambda certificate: certificate.relative_gap),)
-
-
-def _fields(words):
-    """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true."""
-    fields = {}
-    for word in words:
-        if word.startswith("--"):
-            name, _, value = word[2:].partition("=")
-            values = fields[name.replace("-", "_")] = [value] if value else []
-        elif not fields:
-            raise ValueError(f"{word}: expected --attention NAME ... or a --field of the recipe before it")
-        else:
-            values.append(word)
-    return {name: values or ["true"] for name, values in fields.items()}
-
-
-def _progress():
-    columns = TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _fail(error):
-    """Print an error in one line, and return its exit status."""
-    message = escape(" ".join(str(error).split()))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {message}")
-    return 2
 
 
 if __name__ == "__main__":
