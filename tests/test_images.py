@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from torch_impl import image_sources, images
+from torch_impl.data import folds
 from torch_impl.images import ImageStream, load_images, scaled, standardised
 
 SIZE, COUNTS = 7, {"train": {"cat": 5, "dog": 3}, "test": {"cat": 2, "dog": 2}}
@@ -237,6 +238,24 @@ def test_streams_serve_a_data_loader_and_its_workers(tmp_path, on_disk, layout):
     batches = list(loader)
     assert torch.equal(torch.cat([batch.inputs for batch in batches]), pixels[index])
     assert torch.equal(torch.cat([batch.labels for batch in batches]), labels[index])
+
+
+def test_folds_of_a_set_on_disk_stay_there(tmp_path, monkeypatch):
+    pixels, labels = write_set(tmp_path / "pets")["train"]
+    monkeypatch.setattr(images, "MEMORY", 0)
+    data = load_images("pets", tmp_path)
+    monkeypatch.setattr(images, "_decoded", None)
+    parts = list(folds(data, 2))
+    monkeypatch.undo()
+    for part in parts:
+        train, test = (split.take(torch.arange(len(split))) for split in (part.train, part.test))
+        assert isinstance(part.train, ImageStream) and len(part.train) + len(part.test) == len(labels)
+        assert_same(pickle.loads(pickle.dumps(part.test)), (test.inputs, test.labels))
+        found = torch.cat([train.inputs, test.inputs]), torch.cat([train.labels, test.labels])
+        for image, label in zip(*found, strict=True):
+            (i,) = (pixels == image).flatten(1).all(1).nonzero()
+            assert labels[i] == label
+    assert not torch.equal(*(part.test.take(torch.arange(2)).inputs for part in parts))
 
 
 def write_cifar(folder, records=4, classes=("bird", "cat", "automobile")):

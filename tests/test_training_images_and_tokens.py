@@ -75,6 +75,16 @@ def test_images_on_disk_train_as_those_in_memory(photos, tmp_path, monkeypatch):
         torch.testing.assert_close(weights[1][name], x, rtol=0, atol=0)
 
 
+def test_a_batch_of_corrupt_images_alone_is_told(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MEMORY", 0)
+    recipe = ImageRecipe("Photos", epochs=1, layers=1, width=16, num_heads=2, batch=4, skip_corrupt=True)
+    data = recipe.load(photos, lambda line: None)
+    for file in photos.glob("Photos/train/*/*"):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match="expected a whole image in the batch of step 0; got none"):
+        train(recipe, "softmax", 0, data, tmp_path)
+
+
 def test_augmented_training_is_reproduced(photos, tmp_path):
     recipe = ImageRecipe("Photos", epochs=2, layers=1, width=16, num_heads=2, batch=8)
     data = recipe.load(photos, print)

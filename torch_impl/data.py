@@ -21,6 +21,8 @@ class Split(NamedTuple):
         """The cases of an index."""
         return Split(*(None if x is None else x[index] for x in self))
 
+    subset = take  # of a split on disk it is one on disk
+
     def to(self, device):
         """The same on a device."""
         return Split(*(None if x is None else x.to(device, non_blocking=True) for x in self))
@@ -72,7 +74,7 @@ def folds(data, count, seed=0):
         kept_apart = StratifiedKFold(count, shuffle=True, random_state=seed)
         parts = list(kept_apart.split(data.train.labels, data.train.labels))
     for train, fold in parts:
-        yield data._replace(train=data.train.take(torch.tensor(train)), test=data.train.take(torch.tensor(fold)))
+        yield data._replace(train=data.train.subset(torch.tensor(train)), test=data.train.subset(torch.tensor(fold)))
 
 
 def label_indices(name, labels, test_labels):

@@ -26,6 +26,11 @@ class Source(NamedTuple):
     names: list
     open: Callable
 
+    def subset(self, index):
+        """The source of some of its images."""
+        labels, names = ([each[i] for i in index] for each in (self.labels, self.names))
+        return Source(self.split, labels, names, partial(_open_some, self.open, index))
+
 
 def digits():
     """Scikit-learn's digits, 8 x 8: the third, sixth, ... image of each class for the test, the others for training."""
@@ -154,6 +159,10 @@ def is_image(path):
 
 def _arrays(split, images, labels):
     return Source(split, labels, [f"{split} image {i}" for i in range(len(labels))], partial(_open_array, images))
+
+
+def _open_some(open_, index, i):
+    return open_(index[i])
 
 
 def _open_array(images, i):

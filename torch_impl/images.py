@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +110,10 @@ class ImageStream:
         return Split(images, None, self.labels[whole])
 
     __getitem__ = take
+
+    def subset(self, index):
+        """The split of the images of an index, still on disk."""
+        return replace(self, source=self.source.subset(index.tolist()), labels=self.labels[index])
 
 
 def _in_memory(source, size, skip_corrupt, say):

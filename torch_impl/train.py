@@ -79,6 +79,10 @@ def train(recipe, attention, seed, data, folder, say=silent):
         total = torch.zeros((), dtype=torch.float64, device=world.device)
         for i, ((_, weight), batch) in enumerate(zip(shares, parts, strict=True)):
             step, last = epoch * steps_an_epoch + i // recipe.accumulate, (i + 1) % recipe.accumulate == 0
+            if not len(batch):
+                raise ValueError(
+                    f"{run}: expected a whole image in the batch of step {step}; got none: all are corrupt"
+                )
             inputs, targets = recipe.augment(batch, data)
             with nullcontext() if last or world.size == 1 else trained.no_sync():
                 with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
@@ -108,6 +112,8 @@ def train(recipe, attention, seed, data, folder, say=silent):
                     writer.add_scalar(name, value, epoch + 1)
             say(log[-1])
 
+    if writer:
+        writer.close()
     accuracies = [line["test_accuracy"] for line in log if "test_accuracy" in line]
     summary = config | {
         "test_accuracy": accuracies[-1],
