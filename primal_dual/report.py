@@ -85,7 +85,7 @@ def runs(rows):
     table = _table("Test accuracy of the last epoch, percent")
     for heading in ("data set", "attention", "n", "mean", "sd", "less softmax, 95%", "best", "s"):
         left = heading in ("data set", "attention")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True, overflow="fold")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "data set")
     for row in rows:
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])

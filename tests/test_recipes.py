@@ -1,7 +1,7 @@
 """Recipes, their fields and their defaults."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -36,7 +36,9 @@ def test_recipes(tmp_path):
             SeriesRecipe("x", scales=wrong).primal("sh")
     long = load_series("BasicMotions")
     long = long._replace(train=Split(torch.empty(40, 4000, 1), None, torch.zeros(40)))
-    assert SeriesRecipe("x").fitted(long).epochs == 25 and SeriesRecipe("x", epochs=7).fitted(long).epochs == 7
+    assert (SeriesRecipe("x").fitted(long).epochs, SeriesRecipe("x").fitted(long).patch) == (200, 125)
+    chosen = SeriesRecipe("x", patch=3)
+    assert chosen.fitted(long) == replace(chosen, epochs=75) and replace(chosen, epochs=7).fitted(long).epochs == 7
     rates = [learning_rate(step, 100, 0.1) for step in range(100)]
     assert (
         rates[0] == 0.1

@@ -9,15 +9,16 @@ from typer.testing import CliRunner
 
 from primal_dual.cli import app
 from tests.training import write_set
+from torch_impl.recipes import recipe, to_config
 from torch_impl.runs import train_all
 from torch_impl.series import load_series
-from torch_impl.tables import interval, load, table
+from torch_impl.tables import interval, load, table, title
 from torch_impl.trained import evaluate, predict
 
 
 def run_of(attention, seed, right):
     return dict(
-        recipe={"folds": 0},
+        recipe={"folds": 0, "name": "X"},
         data="X",
         attention=attention,
         seed=seed,
@@ -42,6 +43,15 @@ def test_the_table_has_paired_differences(tmp_path):
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.484, 2 + 2.484), abs=1e-3)
     with pytest.raises(ValueError, match="expected finished runs"):
         load(tmp_path / "none")
+
+
+def test_the_title_tells_what_is_changed():
+    def of(chosen, data="Handwriting"):
+        return title({"data": data, "recipe": to_config(chosen)})
+
+    assert of(recipe("Handwriting", compile=True)) == "Handwriting" and of(recipe("X", epochs=3), "X") == "X"
+    assert of(recipe("Handwriting", folds=5, lr=0.5)) == "Handwriting, 5 folds, lr 0.5"
+    assert of(recipe("Text", length=100, epochs=1), "Text-100") == "Text-100, epochs 1"
 
 
 def test_command_line(tmp_path):

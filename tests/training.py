@@ -3,7 +3,7 @@
 from torch_impl.recipes import SeriesRecipe
 
 TINY = SeriesRecipe(
-    "BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, warp=0.3, jitter=0.1
+    "BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, patch=1, warp=0.3, jitter=0.1
 )
 
 

@@ -29,7 +29,7 @@ from torch_impl.models import deit_tiny
 from torch_impl.recipes import ImageNet, JapaneseVowels
 from torch_impl.train import train
 
-EPOCH = JapaneseVowels(num_heads=16, dropout=0.1, norm="layer", warp=0.0, scale=0.0, jitter=0.0)
+EPOCH = JapaneseVowels(patch=1, num_heads=16, dropout=0.1, norm="layer", warp=0.0, scale=0.0, jitter=0.0)
 AT_MOST = {"epoch": 0.45, "bn": 1.03, "sh": 1.05}
 
 

@@ -9,7 +9,7 @@ from torch_impl import images, lra, series
 from torch_impl.models import TimeSeriesEncoder, TokenEncoder, VisionTransformer
 
 ENCODER = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
-TOKENS = 4e6  # of a training on a set without a recipe of its own
+TOKENS, MOST_TOKENS = 4e6, 32  # of a training, and of a series, on a set without a recipe of its own
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Recipe:
 class SeriesRecipe(Recipe):
     """Time series of the UEA archive, or of one's own in its format."""
 
-    epochs: int = 0  # 0: from 10 to 100, four million tokens in all
+    epochs: int = 0  # 0: from 10 to 200, four million tokens in all
     feedforward: int = 256
     dropout: float = 0.3
     norm: str = "batch"
-    patch: int = 1  # time steps a token
+    patch: int = 0  # time steps a token; 0: so many that there are at most 32 tokens
     warp: float = 0.2
     scale: float = 0.1
     jitter: float = 0.1
@@ -111,7 +111,9 @@ class SeriesRecipe(Recipe):
 
     def fitted(self, data):
         n, length = data.train.inputs.shape[:2]
-        return self if self.epochs else replace(self, epochs=min(100, max(10, round(TOKENS / (n * length)))))
+        patch = self.patch or -(-length // MOST_TOKENS)
+        epochs = self.epochs or min(200, max(10, round(TOKENS / (n * -(-length // patch)))))
+        return replace(self, patch=patch, epochs=epochs)
 
     def model(self, sizes, attention):
         options = {name: getattr(self, name) for name in ENCODER}

@@ -8,6 +8,9 @@ from pathlib import Path
 from scipy.stats import t
 
 from primal_dual.primal import catalog
+from torch_impl.recipes import RECIPES, to_config
+
+TOLD = ("folds", "length", "cases", "workers", "compile", "tensorboard")  # by the name, or no part of the result
 
 
 def load(folder):
@@ -30,9 +33,7 @@ def table(summaries):
     """A row a recipe and attention: accuracies in percent, with the paired difference to softmax over common seeds."""
     cells = {}
     for run in summaries:
-        name, count = run["data"], run["recipe"].get("folds")
-        name += f", {count} folds" if count else ""
-        cells.setdefault((name, run["attention"]), {})[run["seed"]] = run
+        cells.setdefault((title(run), run["attention"]), {})[run["seed"]] = run
     rows, order = [], list(catalog)
     for (recipe, attention), runs in sorted(cells.items(), key=lambda cell: (cell[0][0], order.index(cell[0][1]))):
         last = [100 * run["test_accuracy"] for run in runs.values()]
@@ -52,6 +53,16 @@ def table(summaries):
             }
         )
     return rows
+
+
+def title(run):
+    """The data of a run, and what its recipe has otherwise than the one of that name: "cifar10, 5 folds, epochs 3"."""
+    fields, kind = run["recipe"], RECIPES.get(run["recipe"]["name"])
+    usual = to_config(kind()) if kind else {}
+    folds = [f"{fields['folds']} folds"] if fields["folds"] else []
+    now = usual | fields
+    changes = [f"{name} {now[name]}" for name in usual if name not in TOLD and now[name] != usual[name]]
+    return ", ".join([run["data"], *folds, *changes])
 
 
 def interval(differences):
