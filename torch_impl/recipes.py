@@ -225,11 +225,13 @@ class Handwriting(SeriesRecipe):
     """
 
     name: str = "Handwriting"
-    epochs: int = 60
+    epochs: int = 200
+    patch: int = 16
     lr: float = 2e-3
     dropout: float = 0.1
-    warp: float = 0.7
-    beta: float = 0.5
+    warp: float = 0.4
+    beta: float = 0.0
+    scales: str = "1 2"
 
 
 @dataclass(frozen=True)
