@@ -210,10 +210,11 @@ class JapaneseVowels(SeriesRecipe):
     """
 
     name: str = "JapaneseVowels"
-    epochs: int = 100
+    epochs: int = 150
+    patch: int = 3
     warp: float = 0.4
     jitter: float = 0.2
-    beta: float = 0.5
+    scales: str = "1 2"
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,11 @@ class UWaveGestureLibrary(SeriesRecipe):
     """
 
     name: str = "UWaveGestureLibrary"
-    epochs: int = 50
+    epochs: int = 150
+    patch: int = 16
     warp: float = 0.3
-    beta: float = 0.5
+    beta: float = 0.0
+    scales: str = "1 2"
 
 
 @dataclass(frozen=True)

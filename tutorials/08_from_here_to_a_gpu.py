@@ -171,11 +171,12 @@ assert all(a is b for a, b in zip(encoder.parameters(), parameters, strict=True)
 #     primal-dual train JapaneseVowels --attention softmax bn sh bn+sh --seeds 5
 #     primal-dual results
 #
-# We do here what the first command does, in small: four epochs for a hundred, and half the width. That is far too short
-# for a verdict. It is long enough to see each tool at work.
+# We do here what the first command does, in small: four epochs, half the width, and a token for each frame, where the
+# recipe has one for three. That is far too short for a verdict. It is long enough to see each tool at work.
 
 # %%
-chosen = recipe("JapaneseVowels", epochs=4, batch=30, layers=2, width=64, num_heads=4, feedforward=128)
+small = dict(epochs=4, batch=30, layers=2, width=64, num_heads=4, feedforward=128)
+chosen = recipe("JapaneseVowels", patch=1, beta=0.5, scales="1 2 4 8", **small)
 print(chosen)
 data = load_series("JapaneseVowels")
 attentions, seeds = ("softmax", "bn", "sh", "bn+sh"), (0, 1, 2)
