@@ -269,8 +269,10 @@ class SpokenArabicDigits(SeriesRecipe):
     """Ten digits, spoken by 88 people."""
 
     name: str = "SpokenArabicDigits"
-    epochs: int = 20
+    epochs: int = 15
     batch: int = 64
+    patch: int = 4
+    scales: str = "1 2"
 
 
 @dataclass(frozen=True)
