@@ -260,8 +260,11 @@ class SelfRegulationSCP1(SeriesRecipe):
     """
 
     name: str = "SelfRegulationSCP1"
-    epochs: int = 10
-    beta: float = 0.5
+    epochs: int = 20
+    patch: int = 8
+    dropout: float = 0.5
+    scale: float = 0.3
+    jitter: float = 0.5
 
 
 @dataclass(frozen=True)
