@@ -1,5 +1,7 @@
 """Pictures of results: accuracies with their paired differences, head redundancy, efficiency."""
 
+from textwrap import fill
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -23,7 +25,7 @@ def accuracies(rows):
             if row["difference"]:
                 mean, low, high = row["difference"]
                 right.errorbar(mean, each, xerr=[[mean - low], [high - mean]], **style)
-    left.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    left.set(yticks=range(len(names)), yticklabels=[fill(name, 28) for name in names], ylim=(len(names) - 0.5, -0.5))
     left.set_xlabel("test accuracy, %\nmean and deviation over seeds")
     right.axvline(0, color=COLOURS[0], linewidth=1)
     right.set_xlabel("less softmax, percentage points\nmean and 95% interval over the same seeds")
