@@ -20,16 +20,18 @@ from torch_impl.models import TimeSeriesEncoder, Tokens
 ATTENTIONS = ("softmax", "bn", "sh", "bn+sh")
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 WIDTH, HEADS = 512, 8
+TIMED = 2**14  # tokens, at least
 
 
 def run(device, lengths=LENGTHS, attentions=ATTENTIONS, repeats=3, track=lambda each, description: each):
     """All measurements -> {"machine", "rows"}: a row a length, attention and mode ("training" or "inference"), with
-    flops, bytes and seconds, each also as a ratio to softmax's. track: shows progress over the lengths."""
+    flops, bytes and seconds, each also as a ratio to softmax's. repeats: the fewest; short sequences have more, since
+    their times scatter more. track: shows progress over the lengths."""
     rows = []
     for N in track(lengths, description="lengths"):
         for mode in ("training", "inference"):
             calls = {name: _call(name, N, device, mode) for name in attentions}
-            seconds = _interleaved(calls, device, repeats)
+            seconds = _interleaved(calls, device, max(repeats, TIMED // N))
             found = {
                 name: dict(flops=flops(name, N, mode), bytes=peak(call, device), seconds=seconds[name])
                 for name, call in calls.items()
