@@ -51,6 +51,12 @@ def attention(
     return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
 
 
+def attention_to_zeros(primal, q, k, v, key_mask):
+    """attention(primal, q, k, v, key_mask) of arguments that fit, unchecked, with k and v zero where key_mask hides."""
+    record(primal, q, k, v, key_mask, None, False, None, None)
+    return _attend(primal, q, k, v, key_mask, None, None, hidden_are_zero=True)
+
+
 def attention_weights(
     primal, q, k, key_mask=None, *, query_mask=None, attn_mask=None, is_causal=False, beta=None, taps=None
 ):
@@ -71,8 +77,12 @@ def _attend(primal, *arguments, **options):
     return (_side_by_side if isinstance(primal, Heads) else _attention)(primal, *arguments, **options)
 
 
-def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta, **options):
+def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta=None, **options):
     """Heads: those of one primal in one call."""
+    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
+    beta = beta[:, None, None] if beta is not None and beta.ndim else beta
+    if len(primal.groups) == 1:
+        return _attention(primal.primals[0], q, k, v, key_mask, query_mask, attn_mask, beta=beta, **options)
     order = [s for _, heads in primal.groups for s in heads]
     sizes = [len(heads) for _, heads in primal.groups]
 
@@ -82,32 +92,45 @@ def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta, **o
             return [x] * len(sizes)
         return _ordered(x, order).split(sizes, -3)
 
-    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
-    beta = beta[:, None, None] if beta is not None and beta.ndim else beta
     each = [
         _attention(member, *tensors, key_mask, query_mask, mask, beta=own, **options)
         for (member, _), *tensors, mask, own in zip(
             primal.groups, *(grouped(x) for x in (q, k, v, attn_mask, beta)), strict=True
         )
     ]
-    return _ordered(torch.cat(each, -3), [order.index(s) for s in range(len(order))]) if len(each) > 1 else each[0]
+    return _ordered(torch.cat(each, -3), [order.index(s) for s in range(len(order))])
 
 
 def _ordered(x, order):
     return x if order == sorted(order) else x.index_select(-3, torch.tensor(order, device=x.device))
 
 
-def _attention(primal, q, k, v, key_mask, query_mask, attn_mask, *, is_causal, dropout_p, beta, taps):
+def _attention(
+    primal,
+    q,
+    k,
+    v,
+    key_mask,
+    query_mask,
+    attn_mask,
+    *,
+    is_causal=False,
+    dropout_p=0.0,
+    beta=None,
+    taps=None,
+    hidden_are_zero=False,
+):
     convolutions, transforms = parts(primal.transform)
     transforms = [part for part in transforms if not isinstance(part, Identity)]
     if beta is not None:
         transforms = [TensorBatchNorm(beta, part.eps) if isinstance(part, BatchNorm) else part for part in transforms]
     context = seen(primal.support, is_causal, key_mask, attn_mask)
     device = q.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    if autocast:
         v = v.to(torch.get_autocast_dtype(device))
-    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
-        if context.real is not None:
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        if context.real is not None and not hidden_are_zero:
             k, v = (x.masked_fill(~context.real[..., None], 0) for x in (k, v))
         for part in convolutions:
             q = convolve(part, q, query_mask, context.causal, taps)

@@ -39,13 +39,14 @@ class Seen:
 
     def visible(self, rows, columns, device):
         """Booleans (..., rows, columns) for slices of queries and keys, or None where all is visible."""
-        i = torch.arange(rows.start, rows.stop, device=device)
-        j = torch.arange(columns.start, columns.stop, device=device)
         seen = None
-        if not isinstance(self.support, Everything):
-            seen = twin(self.support)(self.support, i[:, None], j)
-        if self.causal:
-            seen = _both(seen, j <= i[:, None])
+        if self.causal or not isinstance(self.support, Everything):
+            i = torch.arange(rows.start, rows.stop, device=device)[:, None]
+            j = torch.arange(columns.start, columns.stop, device=device)
+            if not isinstance(self.support, Everything):
+                seen = twin(self.support)(self.support, i, j)
+            if self.causal:
+                seen = _both(seen, j <= i)
         if self.allowed is not None:
             seen = _both(seen, self.allowed[..., rows, columns])
         return seen if self.real is None else _both(seen, self.real[..., None, columns])
