@@ -19,13 +19,13 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to 
 
 
 def one_line(function):
-    """Let bad input end in one line and exit status 2."""
+    """Let bad input, and files that cannot be read or written, end in one line and exit status 2."""
 
     @functools.wraps(function)
     def run(*args, **options):
         try:
             function(*args, **options)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise typer.Exit(fail(error)) from error
 
     return run

@@ -21,6 +21,10 @@ def test_recipes(tmp_path):
         (dict(speed=1), "speed: expected a field of the recipe, one of epochs"),
         (dict(epochs="many"), "epochs: expected int; got 'many'"),
         (dict(bf16="maybe"), "bf16: expected bool; got 'maybe'"),
+        (dict(epochs=-1), "epochs: expected 0 or more; got -1"),
+        (dict(accumulate=0), "accumulate: expected 1 or more; got 0"),
+        (dict(label_smoothing=5), "label_smoothing: expected 0 to 1; got 5.0"),
+        (dict(beta="nan"), "beta: expected -1000000.0 to 1000000.0; got nan"),
     ):
         with pytest.raises(ValueError, match=message):
             recipe("JapaneseVowels", **wrong)

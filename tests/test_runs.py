@@ -1,6 +1,8 @@
 """Runs from the command line: trained, tabulated, evaluated, and asked for predictions."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -70,13 +72,32 @@ def test_command_line(tmp_path):
         (("BasicMotions", "softmax"), "expected --attention NAME"),
         (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
         (("Nothing",), "expected a folder of the archive"),
+        (("BasicMotions", "--folder", "/dev/null/runs"), "Not a directory: '/dev/null/runs'"),
     ):
-        failed = call("train", *words, "--folder", tmp_path)
+        failed = call("train", "--folder", tmp_path, *words)
         assert failed.exit_code == 2 and message in failed.output and "Traceback" not in failed.output, failed.output
     assert call("results", tmp_path / "none").exit_code == 2
     kept = tmp_path / "kept.json"
     assert call("results", tmp_path, "--json", kept).exit_code == 0 and load(kept) == load(tmp_path)
     assert "| BasicMotions | bn | 2 |" in call("results", kept, "--markdown").output
+
+
+FULL_DISK = """
+import resource
+from primal_dual.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+main()
+"""
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    words = ["train", "BasicMotions", "--attention", "sh", "--seeds", 1, "--epochs", 2, "--folder", tmp_path]
+    run = tmp_path / "BasicMotions" / "sh" / "0"
+    failed = subprocess.run([sys.executable, "-c", FULL_DISK, *map(str, words)], capture_output=True, text=True)
+    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1
+    assert f"{run / 'checkpoint-1.safetensors'}: cannot be written: File too large" in failed.stderr
+    assert [file.name for file in run.iterdir()] == ["config.json"]
+    assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0 and (run / "result.json").exists()
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -159,6 +159,14 @@ def test_what_cannot_go_on(tmp_path, motions):
         train(replace(TINY, lr=1e30, clip=1e30), "sh", 1, motions, tmp_path)
 
 
+def test_a_run_that_failed_before_its_first_epoch_binds_nobody(tmp_path, motions):
+    with pytest.raises(ValueError, match="width: expected a multiple of 5 heads"):
+        train(replace(TINY, num_heads=5), "softmax", 0, motions, tmp_path)
+    train(TINY, "softmax", 0, motions, tmp_path)
+    config = json.loads((tmp_path / "BasicMotions" / "softmax" / "0" / "config.json").read_text())
+    assert config["recipe"]["num_heads"] == TINY.num_heads
+
+
 def test_accuracy_is_that_of_eval_mode_in_batches(motions):
     torch.manual_seed(0)
     model = TimeSeriesEncoder(**motions.sizes, width=16, num_heads=4, layers=1).train()

@@ -1,7 +1,9 @@
 """Recipes: everything that decides a run but the attention and the seed, for each kind of input and each benchmark."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
+from typing import ClassVar
 
 from primal_dual.primal import Heads, heads
 from primal_dual.transforms import BatchNorm, parts
@@ -10,6 +12,16 @@ from torch_impl.models import TimeSeriesEncoder, TokenEncoder, VisionTransformer
 
 ENCODER = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
 TOKENS, MOST_TOKENS = 4e6, 32  # of a training, and of a series, on a set without a recipe of its own
+AT_LEAST_ONE = ("epochs", "batch", "accumulate", "layers", "width", "num_heads", "feedforward", "patch")
+NOT_NEGATIVE = ("lr", "weight_decay", "clip", "folds", "workers", "warp", "scale", "jitter", "length", "cases", "size")
+SHARES = ("warm_up", "label_smoothing", "ema", "stochastic_depth", "dropout", "flip", "erasing")
+LIMITS = {
+    **dict.fromkeys(AT_LEAST_ONE, (1, inf)),
+    **dict.fromkeys((*NOT_NEGATIVE, "mixup", "cutmix"), (0, inf)),
+    **dict.fromkeys(SHARES, (0, 1)),
+    "beta": (-1e6, 1e6),
+    "rand_augment": (0, 10),
+}
 
 
 @dataclass(frozen=True)
@@ -17,8 +29,10 @@ class Recipe:
     """What all recipes have; the same for every attention.
 
     With folds = k, seed s trains on the training split without its fold s mod k, and is tested on that fold: so a
-    recipe is tuned without the test split.
+    recipe is tuned without the test split. Raises ValueError for a number outside the limits.
     """
+
+    limits: ClassVar = LIMITS
 
     name: str
     epochs: int = 100
@@ -42,6 +56,13 @@ class Recipe:
     compile: bool = False
     workers: int = 0  # processes that read a set that is not in memory
     tensorboard: bool = False
+
+    def __post_init__(self):
+        for name, (least, most) in self.limits.items():
+            value = getattr(self, name, least)
+            if not least <= value <= most:
+                expected = f"{least} or more" if most == inf else f"{least} to {most}"
+                raise ValueError(f"{name}: expected {expected}; got {value}")
 
     def load(self, folder, say):
         """The data set; `folder` holds those that are not embedded."""
@@ -92,6 +113,8 @@ class Recipe:
 @dataclass(frozen=True)
 class SeriesRecipe(Recipe):
     """Time series of the UEA archive, or of one's own in its format."""
+
+    limits: ClassVar = LIMITS | dict.fromkeys(("epochs", "patch"), (0, inf))
 
     epochs: int = 0  # 0: from 10 to 200, four million tokens in all
     feedforward: int = 256

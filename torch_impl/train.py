@@ -233,7 +233,8 @@ def _tensorboard(run, done):
 
 def _same_configuration(run, config, world):
     file = run / "config.json"
-    if world.first and not file.exists():
+    begun = file.exists() and any(run.glob("*.safetensors"))  # a configuration without an epoch binds nobody
+    if world.first and not begun:
         run.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
     world.wait()
@@ -245,8 +246,8 @@ def _same_configuration(run, config, world):
     different = [name for name in flat[1] if flat[0].get(name) != flat[1][name]]
     if different:
         name = different[0]
-        begun, now = flat[0].get(name), flat[1][name]
-        raise ValueError(f"{run}: expected {name} = {begun}, as it was begun; got {now}. Give it another folder")
+        then, now = flat[0].get(name), flat[1][name]
+        raise ValueError(f"{run}: expected {name} = {then}, as it was begun; got {now}. Give it another folder")
 
 
 def _seed(*words):
