@@ -86,11 +86,11 @@ def runs(rows):
     for heading in ("data set", "attention", "n", "mean", "sd", "less softmax, 95%", "best", "s"):
         left = heading in ("data set", "attention")
         table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "data set")
-    for row in rows:
+    for name, row in _named_once(rows):
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
         numbers = f"{row['mean']:.1f}", deviation, paired, f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
-        table.add_row(row["recipe"], row["attention"], str(row["seeds"]), *numbers)
+        table.add_row(name, row["attention"], str(row["seeds"]), *numbers)
     return table
 
 
@@ -100,12 +100,18 @@ def markdown(rows):
         "| data set | attention | seeds | test accuracy | less softmax, 95% | best epoch | s a run |",
         "|" + "---|" * 7,
     ]
-    for row in rows:
+    for name, row in _named_once(rows):
         accuracy = f"{row['mean']:.1f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.1f}")
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
-        cells = row["recipe"], row["attention"], row["seeds"], accuracy, paired
+        cells = name, row["attention"], row["seeds"], accuracy, paired
         lines.append("| " + " | ".join(map(str, cells)) + f" | {row['best_test_epoch']:.1f} | {row['seconds']:.0f} |")
     return "\n".join(lines)
+
+
+def _named_once(rows):
+    """Each row with the name of its recipe, blank where the row above has the same."""
+    above = [None, *(row["recipe"] for row in rows)]
+    return [("" if row["recipe"] == name else row["recipe"], row) for name, row in zip(above, rows, strict=False)]
 
 
 def predictions(probabilities, classes, names, most=20):

@@ -79,7 +79,8 @@ def test_command_line(tmp_path):
     assert call("results", tmp_path / "none").exit_code == 2
     kept = tmp_path / "kept.json"
     assert call("results", tmp_path, "--json", kept).exit_code == 0 and load(kept) == load(tmp_path)
-    assert "| BasicMotions | bn | 2 |" in call("results", kept, "--markdown").output
+    markdown = call("results", kept, "--markdown").output
+    assert "| BasicMotions | softmax | 2 |" in markdown and "\n|  | bn | 2 |" in markdown
 
 
 FULL_DISK = """
