@@ -235,6 +235,7 @@ class JapaneseVowels(SeriesRecipe):
     name: str = "JapaneseVowels"
     epochs: int = 150
     patch: int = 3
+    dropout: float = 0.5
     warp: float = 0.4
     jitter: float = 0.2
     scales: str = "1 2"
