@@ -284,11 +284,13 @@ class SelfRegulationSCP1(SeriesRecipe):
     """
 
     name: str = "SelfRegulationSCP1"
-    epochs: int = 20
-    patch: int = 8
+    epochs: int = 80
+    patch: int = 32
     dropout: float = 0.5
-    scale: float = 0.3
-    jitter: float = 0.5
+    warp: float = 0.0
+    jitter: float = 0.2
+    beta: float = 0.0
+    scales: str = "1 2"
 
 
 @dataclass(frozen=True)
