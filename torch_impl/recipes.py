@@ -284,11 +284,11 @@ class SelfRegulationSCP1(SeriesRecipe):
     """
 
     name: str = "SelfRegulationSCP1"
-    epochs: int = 80
-    patch: int = 32
+    epochs: int = 20
+    patch: int = 8
     dropout: float = 0.5
-    warp: float = 0.0
-    jitter: float = 0.2
+    scale: float = 0.3
+    jitter: float = 0.5
     beta: float = 0.0
     scales: str = "1 2"
 
