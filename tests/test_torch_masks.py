@@ -19,10 +19,12 @@ from primal_dual import (
     Primal,
     Window,
     catalog,
+    heads,
     supports,
     transforms,
 )
 from tests.problems import primals, random_mask, random_problem, seeds, tensors
+from torch_impl.attention import attention_to_zeros
 
 
 def test_a_mask_may_have_more_axes():
@@ -87,6 +89,17 @@ def test_one_row_of_a_mask_is_a_key_mask(name):
     torch.testing.assert_close(torch_impl.attention(catalog[name], q, k, v, attn_mask=key_mask[:, None]), expected)
     floats = torch.where(key_mask, 0.0, float("-inf")).double()[:, None]
     torch.testing.assert_close(torch_impl.attention(catalog[name], q, k, v, attn_mask=floats), expected)
+
+
+@pytest.mark.parametrize("name", catalog)
+def test_attention_to_zeros_is_attention_where_what_is_hidden_is_zero(name):
+    primal = heads(name, 3)
+    rng = np.random.default_rng(0)
+    key_mask = torch.arange(9) < torch.tensor([[9], [6]])
+    q, k, v = (x * key_mask[:, None, :, None] for x in tensors(*rng.standard_normal((3, 2, 3, 9, 4))))
+    anything = torch.where(key_mask[:, None, :, None], 0, float("nan"))
+    expected = torch_impl.attention(primal, q, k + anything, v + anything, key_mask)
+    assert torch.equal(attention_to_zeros(primal, q, k, v, key_mask), expected)
 
 
 @pytest.mark.parametrize("kernel", [Exponential(), EluPlusOne(), Gaussian(), primal_dual.Taylor(2)])

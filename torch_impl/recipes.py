@@ -228,8 +228,8 @@ class ImageRecipe(Recipe):
 class JapaneseVowels(SeriesRecipe):
     """Nine speakers, utterances of two vowels.
 
-    Test accuracy of the last epoch, %: softmax 98.2 ± 0.3, bn 98.2 ± 0.2, sh 98.4 ± 0.2, bn+sh 98.3 ± 0.1; 5 seeds,
-    33 to 47 s each on one core of an AMD EPYC.
+    Test accuracy of the last epoch, %: softmax 98.2 ± 0.3, bn 97.8 ± 0.3, sh 98.3 ± 0.1, bn+sh 97.8 ± 0.4; 5 seeds,
+    26 to 33 s each on one core of an AMD EPYC.
     """
 
     name: str = "JapaneseVowels"
@@ -279,8 +279,8 @@ class UWaveGestureLibrary(SeriesRecipe):
 class SelfRegulationSCP1(SeriesRecipe):
     """Slow cortical potentials: up or down.
 
-    Test accuracy of the last epoch, %: softmax 90.7 ± 1.2, bn 88.5 ± 1.8, sh 89.4 ± 2.4, bn+sh 87.9 ± 1.1; 5 seeds,
-    42 to 46 s each on one core of an AMD EPYC.
+    Test accuracy of the last epoch, %: softmax 89.6 ± 1.8, bn 90.6 ± 1.0, sh 89.7 ± 1.7, bn+sh 89.7 ± 1.0; 5 seeds,
+    29 to 35 s each on one core of an AMD EPYC.
     """
 
     name: str = "SelfRegulationSCP1"

@@ -1,6 +1,6 @@
 """Train a model by a recipe, and go on where it was interrupted: in one file, from top to bottom.
 
-JapaneseVowels: 98 % of the test split in about a minute a seed, on one core. On a GPU where there is one; under
+JapaneseVowels: 98 % of the test split in about half a minute a seed, on one core. On a GPU where there is one; under
 torchrun, a batch is shared out to all processes.
 
 A run is a folder FOLDER/DATA/ATTENTION/SEED: config.json, log.jsonl (a line an epoch), two checkpoints by turns, and
