@@ -66,12 +66,8 @@ def test_a_shared_batch_gives_the_same_weights_and_metrics(tmp_path, alone, opti
 def test_what_cannot_be_shared(tmp_path, alone):
     failed = run(tmp_path, processes=2, norm="batch")
     assert failed.returncode and "norm: expected layer or pre-layer" in failed.stderr
-    done = run(tmp_path)
-    assert "expected norm = batch, as it was begun; got layer" in done.stderr
-    other = tmp_path / "other"
-    other.mkdir()
-    assert run(other).returncode == 0
-    failed = run(other, processes=2)
+    assert run(tmp_path).returncode == 0  # nothing was trained, so that another configuration may begin
+    failed = run(tmp_path, processes=2)
     assert failed.returncode and "expected processes = 1, as it was begun; got 2" in failed.stderr
 
 
