@@ -46,6 +46,10 @@ def test_results_table_is_that_of_the_result_file_by_the_recipes_as_they_are():
         if row["recipe"] in RECIPES:
             claim = f"{row['attention']} {row['mean']:.1f}" + (f" ± {row['deviation']:.1f}" if row["deviation"] else "")
             assert claim in RECIPES[row["recipe"]].__doc__.replace("\n    ", " ")
+    for run in runs:
+        if tables.title(run) in RECIPES:
+            machine = run["machine"]["name"].replace("(R)", "").removesuffix(" Processor")
+            assert f"on one core of an {machine}." in RECIPES[run["data"]].__doc__
 
 
 def test_links_and_picture_exist():

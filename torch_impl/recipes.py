@@ -229,7 +229,7 @@ class JapaneseVowels(SeriesRecipe):
     """Nine speakers, utterances of two vowels.
 
     Test accuracy of the last epoch, %: softmax 98.2 ± 0.3, bn 97.8 ± 0.3, sh 98.3 ± 0.1, bn+sh 97.8 ± 0.4; 5 seeds,
-    26 to 33 s each on one core of an AMD EPYC.
+    26 to 33 s each on one core of an Intel Xeon.
     """
 
     name: str = "JapaneseVowels"
@@ -280,7 +280,7 @@ class SelfRegulationSCP1(SeriesRecipe):
     """Slow cortical potentials: up or down.
 
     Test accuracy of the last epoch, %: softmax 89.6 ± 1.8, bn 90.6 ± 1.0, sh 89.7 ± 1.7, bn+sh 89.7 ± 1.0; 5 seeds,
-    29 to 35 s each on one core of an AMD EPYC.
+    29 to 35 s each on one core of an Intel Xeon.
     """
 
     name: str = "SelfRegulationSCP1"
