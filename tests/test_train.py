@@ -163,8 +163,12 @@ def test_a_run_that_failed_before_its_first_epoch_binds_nobody(tmp_path, motions
     with pytest.raises(ValueError, match="width: expected a multiple of 5 heads"):
         train(replace(TINY, num_heads=5), "softmax", 0, motions, tmp_path)
     train(TINY, "softmax", 0, motions, tmp_path)
-    config = json.loads((tmp_path / "BasicMotions" / "softmax" / "0" / "config.json").read_text())
-    assert config["recipe"]["num_heads"] == TINY.num_heads
+    run = tmp_path / "BasicMotions" / "softmax" / "0"
+    assert json.loads((run / "config.json").read_text())["recipe"]["num_heads"] == TINY.num_heads
+    for file in run.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ValueError, match="expected epochs = 3, as it was begun; got 4"):  # its result is left
+        train(replace(TINY, epochs=4), "softmax", 0, motions, tmp_path)
 
 
 def test_accuracy_is_that_of_eval_mode_in_batches(motions):

@@ -1,6 +1,7 @@
 """Augmentation of images in batches, on their device: the recipe of DeiT (Touvron et al., ICML 2021), by kornia."""
 
 from dataclasses import dataclass
+from math import inf
 
 import kornia.augmentation as K
 import torch
@@ -9,6 +10,7 @@ from kornia import enhance
 from kornia.geometry import transform
 from torch.distributions import Beta
 
+from torch_impl import checks
 from torch_impl.images import scaled
 
 CROPS = ("none", "resized", "shifted")
@@ -42,10 +44,8 @@ class ImageAugmentation:
     def __post_init__(self):
         if self.crop not in CROPS:
             raise ValueError(f"crop: expected one of {', '.join(CROPS)}; got {self.crop!r}")
-        for name, most in (("flip", 1), ("rand_augment", LEVELS), ("erasing", 1), ("mixup", None), ("cutmix", None)):
-            value = getattr(self, name)
-            if value < 0 or (most is not None and value > most):
-                raise ValueError(f"{name}: expected 0 {'or more' if most is None else f'to {most}'}; got {value}")
+        for name, most in (("flip", 1), ("rand_augment", LEVELS), ("erasing", 1), ("mixup", inf), ("cutmix", inf)):
+            checks.between(name, getattr(self, name), 0, most)
 
     @torch.no_grad()
     def __call__(self, images, labels, classes):

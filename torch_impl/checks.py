@@ -1,4 +1,6 @@
-"""Checks of input: a `ValueError` that names what was expected and what came. Values are not looked at."""
+"""Checks of input: a `ValueError` that names what was expected and what came. Values of tensors are not looked at."""
+
+from math import inf
 
 import torch
 
@@ -54,6 +56,12 @@ def parameter(name, x, shapes):
         got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else repr(x)
         expected = f"a floating tensor {' or '.join(map(str, shapes))}" if shapes else "none for this primal"
         raise ValueError(f"{name}: expected {expected}; got {got}")
+
+
+def between(name, x, least, most):
+    """A number from least to most, which may be infinite."""
+    if not least <= x <= most:
+        raise ValueError(f"{name}: expected {least} {'or more' if most == inf else f'to {most}'}; got {x}")
 
 
 def broadcast(**shapes):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from primal_dual.primal import Heads, heads
 from primal_dual.transforms import BatchNorm, parts
-from torch_impl import images, lra, series
+from torch_impl import checks, images, lra, series
 from torch_impl.models import TimeSeriesEncoder, TokenEncoder, VisionTransformer
 
 ENCODER = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
@@ -59,10 +59,7 @@ class Recipe:
 
     def __post_init__(self):
         for name, (least, most) in self.limits.items():
-            value = getattr(self, name, least)
-            if not least <= value <= most:
-                expected = f"{least} or more" if most == inf else f"{least} to {most}"
-                raise ValueError(f"{name}: expected {expected}; got {value}")
+            checks.between(name, getattr(self, name, least), least, most)
 
     def load(self, folder, say):
         """The data set; `folder` holds those that are not embedded."""

@@ -233,7 +233,8 @@ def _tensorboard(run, done):
 
 def _same_configuration(run, config, world):
     file = run / "config.json"
-    begun = file.exists() and any(run.glob("*.safetensors"))  # a configuration without an epoch binds nobody
+    # a configuration without an epoch binds nobody
+    begun = file.exists() and any((*run.glob("*.safetensors"), *run.glob("result.json")))
     if world.first and not begun:
         run.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
