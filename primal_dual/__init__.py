@@ -2,13 +2,14 @@
 
 from importlib import import_module
 
-from primal_dual.attention import attention, attention_weights
-from primal_dual.certificate import Certificate, certify
+from primal_dual.expansion import attention, attention_weights
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Polynomial, RandomFeatures, Taylor
 from primal_dual.layers import encoder, encoder_params, self_attention
 from primal_dual.primal import Heads, Primal, catalog, heads
 from primal_dual.supports import Causal, Everything, Mask, Strided, Window
-from primal_dual.svr import DualSolution, PrimalSolution, solve_dual, solve_primal
+from primal_dual.svr.certificate import Certificate, certify
+from primal_dual.svr.solutions import DualSolution, PrimalSolution
+from primal_dual.svr.solve import solve_dual, solve_primal
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
 
 __all__ = [
@@ -48,5 +49,5 @@ __all__ = [
 
 def __getattr__(name):
     if name == "SVRAttention":  # scikit-learn loads with it alone
-        return import_module("primal_dual.estimator").SVRAttention
+        return import_module("primal_dual.svr.estimator").SVRAttention
     raise AttributeError(f"module 'primal_dual' has no attribute {name!r}")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 from autograd.tracer import getval, isbox
 
-LARGEST = sys.float_info.max
+LARGEST_FLOAT = sys.float_info.max
 
 
 def array(name, x, shape):
@@ -67,7 +67,7 @@ def booleans(name, x):
 
 def number(name, x, *, above=None, least=None):
     """A finite real number, > `above` or >= `least`."""
-    good = isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) <= LARGEST
+    good = isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) <= LARGEST_FLOAT
     if not good or (above is not None and x <= above) or (least is not None and x < least):
         bound = f" > {above}" if above is not None else f" >= {least}" if least is not None else ""
         raise ValueError(f"{name}: expected a finite number{bound}; got {x!r}")

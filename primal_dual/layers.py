@@ -4,7 +4,7 @@ import autograd.numpy as np
 from autograd.tracer import getval
 
 from primal_dual import checks
-from primal_dual.attention import attention
+from primal_dual.expansion import attention
 from primal_dual.primal import Heads
 
 
@@ -52,8 +52,8 @@ def encoder(params, tokens, primal, key_mask=None):
     for layer in params["layers"]:
         x = _norm(self_attention(layer, x, primal, key_mask))
         x = _norm(x + np.maximum(x @ layer["W_1"] + layer["b_1"], 0) @ layer["W_2"] + layer["b_2"])
-    real = checks.mask("key_mask", key_mask, N)
-    share = real / real.sum(axis=-1, keepdims=True)
+    valid = checks.mask("key_mask", key_mask, N)
+    share = valid / valid.sum(axis=-1, keepdims=True)
     return (share[..., None, :] @ x)[..., 0, :] @ params["W"] + params["b"]
 
 

@@ -1,39 +1,60 @@
-"""Primal: the parts of f(x) = W Phi(T x)/h(x) + b, declared once; Heads; a catalog of named ones."""
+"""Primal: the parts of f(x) = W Phi(T x) / h(x) + b, declared once; Heads; a catalog of named ones."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from primal_dual import checks
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Taylor
+from primal_dual.protocols import Kernel, PositiveKernel, SignedKernel, Support, Transform
 from primal_dual.supports import Causal, Everything, Strided, Window
-from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, parts
+from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, split_convolutions
 
 
 @dataclass(frozen=True)
 class Primal:
-    """f(x) = W Phi(T x)/h(x) + b, a neural network layer whose SVR's support vector expansion is an attention.
+    """A neural network layer f(x) = W Phi(T x) / h(x) + b, the support vector expansion of whose SVR is an attention.
 
-    kernel: <Phi(x), Phi(y)>.  normalizer: "sum", h(x) = sum_j <Phi(T x), Phi(T k_j)>, which makes the expansion an
-    attention; or "one", h(x) = 1, a plain kernel SVR.  transform: T, or a tuple of them, applied left to right.
-    support: which keys train the SVR of which query.  scale: how many keys, by position, are averaged to one training
-    point (Attention-SH).  bias: whether there is a b.  Source: arXiv 2406.13781.
+    Raises ValueError for a part that does not offer what `protocols.py` asks for, and for values out of range.
+    Source: arXiv 2406.13781; see tutorials 2 and 3.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        The inner products <Phi(x), Phi(y)> of the features.
+    normalizer : {"sum", "one"}
+        "sum": h(x) = sum_j <Phi(T x), Phi(T k_j)>, which makes the expansion an attention. "one": h(x) = 1, which
+        makes it a plain kernel SVR.
+    transform : Transform or tuple of them
+        The input transform T; a tuple is applied from left to right.
+    support : Support
+        Which keys train the SVR of which query.
+    scale : int
+        How many keys, one after the other, are averaged to one training point: Attention-SH.
+    bias : bool
+        Whether there is a b.
+
+    Examples
+    --------
+    >>> Primal(transform=BatchNorm(beta=0.5), scale=2) == replace(catalog["bn+sh"], transform=BatchNorm(0.5))
+    True
     """
 
-    kernel: object = Exponential()
+    kernel: Kernel = Exponential()
     normalizer: str = "sum"
-    transform: object = Identity()
-    support: object = Everything()
+    transform: Transform | Convolution | tuple[Transform | Convolution, ...] = Identity()
+    support: Support = Everything()
     scale: int = 1
     bias: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.transform, list):
             object.__setattr__(self, "transform", tuple(self.transform))
-        if not (hasattr(self.kernel, "log_gram") or hasattr(self.kernel, "gram")):
+        if not isinstance(self.kernel, PositiveKernel | SignedKernel):
             raise ValueError(f"Primal: expected a kernel with log_gram or gram; got {self.kernel!r}")
         if self.normalizer not in ("sum", "one"):
             raise ValueError(f'Primal: expected normalizer "sum" or "one"; got {self.normalizer!r}')
-        for part in parts(self.transform)[1]:
+        for part in split_convolutions(self.transform)[1]:
             if not hasattr(part, "fit") or isinstance(part, type):
                 raise ValueError(f"Primal: expected transforms with fit; got {part!r}")
         if not hasattr(self.support, "sees") or isinstance(self.support, type):
@@ -49,33 +70,52 @@ class Primal:
 class Heads:
     """Independent SVRs side by side, Heads(primal, primal, ...): multi-head attention, f = sum_s W_O^s f^s.
 
-    groups: the heads by their primal, ((primal, (head, head, ...)), ...); those of one primal can share a call.
+    Raises ValueError for anything but primals, and for none of them. Source: arXiv 2406.13781; see tutorial 3.
+
+    Attributes
+    ----------
+    primals : tuple of Primal
+        One a head.
+    groups : tuple
+        The heads by their primal, ((primal, (head, head, ...)), ...): heads of one primal can share a call.
+
+    Examples
+    --------
+    >>> [head_numbers for _, head_numbers in Heads(Primal(), Primal(scale=2), Primal()).groups]
+    [(0, 2), (1,)]
     """
 
-    primals: tuple
-    groups: tuple = field(repr=False, compare=False)
+    primals: tuple[Primal, ...]
+    groups: tuple[tuple[Primal, tuple[int, ...]], ...] = field(repr=False, compare=False)
 
-    def __init__(self, *primals):
+    def __init__(self, *primals: Primal) -> None:
         wrong = [primal for primal in primals if not isinstance(primal, Primal)]
         if wrong or not primals:
             raise ValueError(f"Heads: expected one Primal or more; got {wrong[0] if wrong else 'none'!r}")
-        members = {}
+        members: dict[Primal, list[int]] = {}
         for s, primal in enumerate(primals):
             members.setdefault(primal, []).append(s)
         object.__setattr__(self, "primals", primals)
         object.__setattr__(self, "groups", tuple((primal, tuple(heads)) for primal, heads in members.items()))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.primals)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Primal]:
         return iter(self.primals)
 
 
-class Catalog(dict):
-    """Names of primals. An unknown name is a ValueError that lists the near ones."""
+class Catalog(dict[str, Primal | Heads]):
+    """Primals by name. An unknown name is a ValueError that lists the near ones.
 
-    def __missing__(self, name):
+    Examples
+    --------
+    >>> catalog["bm"]
+    Traceback (most recent call last):
+    ValueError: unknown attention 'bm': did you mean bn? expected one of softmax, taylor, linear, ...
+    """
+
+    def __missing__(self, name: object) -> Primal | Heads:
         near = difflib.get_close_matches(str(name), self, n=4, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"unknown attention {name!r}: {hint}expected one of {', '.join(self)}")
@@ -110,11 +150,25 @@ catalog = Catalog(
 )
 
 
-def heads(primal, count):
-    """The `count` heads of a layer, from a catalog name, a Primal or Heads.
+def heads(primal: str | Primal | Heads, count: int) -> Heads:
+    """The `count` heads of a layer. Each has the same Primal, but for a name with "sh" the scales differ.
 
-    Each head gets the same Primal. For a name with "sh", head s has the scale (1, 2, 4, 8)[4 s // count].
-    Raises ValueError for an unknown name and for Heads of another number.
+    Parameters
+    ----------
+    primal : str, Primal or Heads
+        A catalog name with "sh" gives head s the scale (1, 2, 4, 8)[4 s // count].
+    count : int
+        The number of heads, 1 or more.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, and for Heads of another number.
+
+    Examples
+    --------
+    >>> [head.scale for head in heads("sh", 8)]
+    [1, 1, 2, 2, 4, 4, 8, 8]
     """
     checks.integer("heads: count", count, 1)
     declared = catalog[primal] if isinstance(primal, str) else primal

@@ -1,13 +1,11 @@
-"""Transforms: T in f(x) = W Phi(T x)/h(x) + b, applied to queries and keys alike.
+"""Transforms: T in f(x) = W Phi(T x) / h(x) + b, applied to queries and keys alike.
 
-`transform.fit(keys, real)` takes training keys (..., n, D) and which of them are real, (..., n) booleans, to the
-function x -> T x, (..., M, D) -> (..., M, D). `pointwise = True` says that T does not depend on the keys, so that
-queries with training sets of their own can share it. A transform of your own is a frozen dataclass with `fit`.
-
-`Convolution` alone acts on the sequence as a whole, before any query's training set is taken from it. Wherever it
-stands in a tuple of transforms it therefore comes first; the others follow from left to right.
+A transform is fitted on the training keys of an SVR, as `protocols.py` says. `Convolution` alone acts on the sequence
+as a whole, before any query's training set is taken from it: wherever it stands in a tuple of transforms it comes
+first, and the others follow from left to right.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -15,47 +13,76 @@ import numpy
 
 from primal_dual import checks
 from primal_dual.arrays import constant, like, namespace
+from primal_dual.protocols import Transform
+from primal_dual.types import Array, Bool, Float
+
+Fitted = Callable[[Float[Array, "... M D"]], Float[Array, "... M D"]]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """T x = x."""
+    """No transform: T x = x."""
 
-    pointwise = True
+    independent_of_keys = True
 
-    def fit(self, keys, real):
+    def fit(self, keys: Float[Array, "... N D"], valid: Bool[Array, "... N"]) -> Fitted:
+        """The function x -> x."""
         return lambda x: x
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """T x = (x - beta mu) / sqrt(sigma^2 + eps): Attention-BN (arXiv 2406.13781).
+    """Batch normalisation, which makes Attention-BN: T x = (x - beta mu) / sqrt(sigma^2 + eps).
 
-    mu, sigma^2 (D): mean and biased variance of the training keys of the SVR.
+    mu and sigma^2, of shape (D,), are the mean and the biased variance of the training keys of the SVR: under a sparse
+    support those that the query may see, with pools the pooled keys, with padding the valid keys.
+    Source: arXiv 2406.13781; see tutorial 4.
+
+    Parameters
+    ----------
+    beta : float
+        The share of the mean that is subtracted.
+    eps : float
+        A positive number that keeps the division away from zero.
+
+    Examples
+    --------
+    >>> keys = numpy.array([[1.0], [3.0]])
+    >>> BatchNorm(eps=1e-12).fit(keys, numpy.array([True, True]))(keys).round(6).tolist()
+    [[-1.0], [1.0]]
     """
 
     beta: float = 1.0
     eps: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.number("BatchNorm: beta", self.beta)
         checks.number("BatchNorm: eps", self.eps, above=0)
 
-    def fit(self, keys, real):
-        share = (real / real.sum(-1)[..., None])[..., None, :]
-        mu = share @ keys
-        s = (share @ (keys - mu) ** 2 + self.eps) ** -0.5
+    def fit(self, keys: Float[Array, "... N D"], valid: Bool[Array, "... N"]) -> Fitted:
+        """The function x -> (x - beta mu) s, with s = 1 / sqrt(sigma^2 + eps)."""
+        weight = (valid / valid.sum(-1)[..., None])[..., None, :]
+        mu = weight @ keys
+        s = (weight @ (keys - mu) ** 2 + self.eps) ** -0.5
         return lambda x: (x - self.beta * mu) * s
 
 
 @dataclass(frozen=True)
 class UnitNorm:
-    """T x = x / |x|, Euclidean norm over the features: cosine attention, "QK-norm". A zero vector is a ValueError."""
+    """Unit length: T x = x / |x|, Euclidean norm over the features. It makes cosine attention, also called QK-norm.
 
-    pointwise = True
+    Examples
+    --------
+    >>> UnitNorm().fit(None, None)(numpy.array([[3.0, 4.0]])).tolist()
+    [[0.6, 0.8]]
+    """
 
-    def fit(self, keys, real):
-        def apply(x):
+    independent_of_keys = True
+
+    def fit(self, keys: Float[Array, "... N D"] | None, valid: Bool[Array, "... N"] | None) -> Fitted:
+        """The function x -> x / |x|. It raises ValueError for a vector of zeros."""
+
+        def apply(x: Float[Array, "... M D"]) -> Float[Array, "... M D"]:
             largest = namespace(x).amax(abs(constant(x)), axis=-1, keepdims=True)
             if (largest == 0).any():
                 raise ValueError("UnitNorm: expected tokens of nonzero length; got a zero vector")
@@ -67,17 +94,30 @@ class UnitNorm:
 
 @dataclass(frozen=True)
 class Convolution:
-    """(T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r: a zero-padded correlation along the tokens, for each feature.
+    """One convolution kernel along the tokens, the same for each feature: (T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r.
 
-    kernel: an odd number of taps; or odd rows of odd taps, on the row-major token grid `width` tokens wide, of which
-    the last row may be short. Tokens that are not real count as zero. A causal one looks back only: its last tap is
-    on the token itself, (T x)_i = sum_t kernel_t x_(i+t-2r).
+    It is a correlation of the same length, with zeros beyond the ends and in the place of padding. On a grid of tokens
+    it runs along rows and columns. Under a causal support it looks back only: its last tap is on the token itself,
+    (T x)_i = sum_t kernel_t x_(i+t-2r). See tutorial 3.
+
+    Parameters
+    ----------
+    kernel : tuple
+        An odd number of taps; or an odd number of rows, each of an odd number of taps.
+    width : int, optional
+        With rows of taps: how many tokens wide the row-major grid is. Its last row may be short.
+
+    Examples
+    --------
+    >>> x, valid = numpy.array([[1.0], [2.0], [4.0]]), numpy.array([True, True, True])
+    >>> Convolution((1.0, 0.0, -1.0)).convolve(x, valid).tolist()
+    [[-2.0], [-3.0], [2.0]]
     """
 
     kernel: tuple
     width: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             taps = numpy.array(self.kernel, dtype=float)
         except (TypeError, ValueError) as error:
@@ -93,34 +133,49 @@ class Convolution:
         rows = tuple(map(tuple, taps.tolist())) if taps.ndim == 2 else tuple(taps.tolist())
         object.__setattr__(self, "kernel", rows)
 
-    def convolve(self, x, real, causal=False):
-        """x (..., N, D), real (..., N) -> (..., N, D)."""
+    def convolve(
+        self, x: Float[Array, "... N D"], valid: Bool[Array, "... N"], causal: bool = False
+    ) -> Float[Array, "... N D"]:
+        """T x. Tokens that are not valid count as zero."""
         taps = numpy.array(self.kernel).reshape(len(self.kernel), -1)
         width = self.width or 1
         row, column = numpy.divmod(numpy.arange(x.shape[-2]), width)
         centre = numpy.array(taps.shape) - 1 if causal else numpy.array(taps.shape) // 2
-        x = x * real[..., None]
+        x = x * valid[..., None]
         total = 0 * x
         for (a, b), tap in numpy.ndenumerate(taps):
-            i, j = row + a - centre[0], column + b - centre[1]
-            token = i * width + j
-            inside = (j >= 0) & (j < width) & (token >= 0) & (token < len(row))
-            total = total + like(tap * inside[:, None], x) * x[..., numpy.where(inside, token, 0), :]
+            neighbour_row, neighbour_column = row + a - centre[0], column + b - centre[1]
+            neighbour = neighbour_row * width + neighbour_column
+            inside = (neighbour_column >= 0) & (neighbour_column < width) & (neighbour >= 0) & (neighbour < len(row))
+            total = total + like(tap * inside[:, None], x) * x[..., numpy.where(inside, neighbour, 0), :]
         return total
 
 
-def parts(transform):
-    """The parts of a transform or of a tuple of them: the convolutions, and the others."""
+def split_convolutions(transform: object) -> tuple[tuple[Convolution, ...], tuple[Transform, ...]]:
+    """The convolutions of a transform, or of a tuple of them, and then the others, each in their order."""
     every = transform if isinstance(transform, tuple) else (transform,)
     convolutions = tuple(part for part in every if isinstance(part, Convolution))
     return convolutions, tuple(part for part in every if not isinstance(part, Convolution))
 
 
-def fit(transforms, keys, real):
-    """Fit transforms from left to right, each on the keys that those before it give -> (x -> T x, T keys)."""
-    fitted = []
+def fit(
+    transforms: Sequence[Transform], keys: Float[Array, "... N D"], valid: Bool[Array, "... N"]
+) -> tuple[Fitted, Float[Array, "... N D"]]:
+    """Fit transforms from left to right, each on the keys that those before it give.
+
+    Returns
+    -------
+    tuple
+        The function x -> T x, and T of the keys.
+
+    Raises
+    ------
+    ValueError
+        For a transform whose result has another number of tokens.
+    """
+    fitted: list[Fitted] = []
     for part in transforms:
-        fitted.append(part.fit(keys, real))
+        fitted.append(part.fit(keys, valid))
         tokens, keys = keys.shape[-2], fitted[-1](keys)
         if getattr(keys, "shape", (0, 0))[-2:-1] != (tokens,):
             raise ValueError(f"{part}: expected T x (..., {tokens}, D); got {getattr(keys, 'shape', keys)}")

@@ -69,18 +69,18 @@ def random_mask(rng, M, N):
     return Mask(table)
 
 
-def naive_attention(primal, q, k, v, real=None):
+def naive_attention(primal, q, k, v, valid=None):
     """One query after another, in loops: (M, D), (N, D), (N, Dv) -> (M, Dv)."""
     N = len(k)
-    real = np.ones(N, bool) if real is None else real
+    valid = np.ones(N, bool) if valid is None else valid
     transforms = primal.transform if isinstance(primal.transform, tuple) else (primal.transform,)
     for part in transforms:
         if isinstance(part, Convolution):
             causal = isinstance(primal.support, Causal)
-            q, k = naive_convolution(part, q, causal), naive_convolution(part, np.where(real[:, None], k, 0), causal)
+            q, k = naive_convolution(part, q, causal), naive_convolution(part, np.where(valid[:, None], k, 0), causal)
     out = []
     for i, x in enumerate(q):
-        seen = [j for j in range(N) if real[j] and naive_sees(primal.support, i, j)]
+        seen = [j for j in range(N) if valid[j] and naive_sees(primal.support, i, j)]
         groups = {}
         for j in seen:
             groups.setdefault(j // primal.scale, []).append(j)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from primal_dual import catalog, report
-from torch_impl import tables
-from torch_impl.recipes import RECIPES
+from primal_dual import catalog
+from primal_dual.cli import tables
+from torch_impl.analysis import accuracy_table
+from torch_impl.training.benchmarks import RECIPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,9 +38,9 @@ def test_benchmark_table_is_that_of_the_result_file():
 
 def test_results_table_is_that_of_the_result_file_by_the_recipes_as_they_are():
     """And what the docstring of a recipe claims is what was measured."""
-    runs = tables.load(ROOT / "torch_impl" / "results" / "runs.json")
-    rows = tables.table(runs)
-    assert report.markdown(rows) in README and all(len(run["machine"]["commit"]) == 40 for run in runs)
+    runs = accuracy_table.load(ROOT / "torch_impl" / "results" / "runs.json")
+    rows = accuracy_table.table(runs)
+    assert tables.markdown(rows) in README and all(len(run["machine"]["commit"]) == 40 for run in runs)
     whole = {row["recipe"] for row in rows if row["seeds"] >= 5} & set(RECIPES)  # no other title: nothing is changed
     assert {"JapaneseVowels", "Handwriting", "UWaveGestureLibrary", "SpokenArabicDigits"} <= whole
     for row in rows:
@@ -47,7 +48,7 @@ def test_results_table_is_that_of_the_result_file_by_the_recipes_as_they_are():
             claim = f"{row['attention']} {row['mean']:.1f}" + (f" ± {row['deviation']:.1f}" if row["deviation"] else "")
             assert claim in RECIPES[row["recipe"]].__doc__.replace("\n    ", " ")
     for run in runs:
-        if tables.title(run) in RECIPES:
+        if accuracy_table.title(run) in RECIPES:
             machine = run["machine"]["name"].replace("(R)", "").removesuffix(" Processor")
             assert f"on one core of an {machine}." in RECIPES[run["data"]].__doc__
 

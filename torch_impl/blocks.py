@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 
-def blocks(x, size, count=None):
+def split_into_blocks(x, size, count=None):
     """(..., N, F) -> (..., count, size, F), cut or filled up with zeros; without `count`, as many as N needs."""
     tokens = x.shape[-2]
     count = (tokens + size - 1) // size if count is None else count

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from primal_dual.attention import convolved
-from primal_dual.certificate import Certificate, certify
 from primal_dual.primal import Heads
-from primal_dual.supports import Causal, Everything, Mask, sees
-from primal_dual.transforms import BatchNorm, Convolution, parts
+from primal_dual.sequence import convolve_sequence
+from primal_dual.supports import Causal, Everything, Mask, visibility_table
+from primal_dual.svr.certificate import Certificate, certify
+from primal_dual.transforms import BatchNorm, Convolution, split_convolutions
+from torch_impl.fast.visibility import combine_masks
 from torch_impl.recorder import recording
-from torch_impl.seen import seen
 
 
 class HeadCertificate(NamedTuple):
@@ -77,40 +77,40 @@ def _certificates(name, call):
     def by_head(x, *shape):
         return x.expand(*lead, *shape).reshape(-1, H, *shape).cpu().numpy()
 
-    context = seen(Everything(), call.is_causal, key_mask, call.attn_mask)
+    context = combine_masks(Everything(), call.is_causal, key_mask, call.attn_mask)
     if context.log_weight is not None and context.log_weight.any():
         raise ValueError(f"certify_module: {name}: expected masks that hide keys; got one with finite weights")
     k, v = (by_head(x.double(), *x.shape[-2:]) for x in (call.k, call.v))
-    real = by_head(torch.ones(N, dtype=torch.bool) if context.real is None else context.real, N)
+    valid = by_head(torch.ones(N, dtype=torch.bool) if context.valid is None else context.valid, N)
     allowed = None if context.allowed is None else by_head(context.allowed, M, N)
     for example, head in np.ndindex(k.shape[:2]):
         beta = call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[head]
         primal = _with_parameters(members[head], beta, call.taps)
         seen_by = np.ones((M, N), bool) if allowed is None else allowed[example, head]
-        keys, values, only = k[example, head], v[example, head], real[example, head]
+        keys, values, only = k[example, head], v[example, head], valid[example, head]
         certificate = _certificate(primal, keys, values, only, seen_by, context.causal)
         if certificate is not None:
             yield HeadCertificate(name, example, head, certificate)
 
 
-def _certificate(primal, keys, values, real, allowed, is_causal):
+def _certificate(primal, keys, values, valid, allowed, is_causal):
     """Of one head, whose call-time masks become part of its primal's support; None where no query sees a key."""
     is_causal = is_causal or isinstance(primal.support, Causal)
     everything, square = isinstance(primal.support, Everything), allowed.shape[0] == allowed.shape[1]
-    if real.all() and allowed.all() and not is_causal and (everything or square):
+    if valid.all() and allowed.all() and not is_causal and (everything or square):
         return certify(primal, keys, values)
-    if real.all() and allowed.all() and square and isinstance(primal.support, Everything | Causal):
+    if valid.all() and allowed.all() and square and isinstance(primal.support, Everything | Causal):
         return certify(replace(primal, support=Causal()), keys, values)
-    convolutions, transforms = parts(primal.transform)
+    convolutions, transforms = split_convolutions(primal.transform)
     if convolutions:
-        keys = convolved(replace(primal, support=Causal() if is_causal else Everything()), keys, real)
+        keys = convolve_sequence(replace(primal, support=Causal() if is_causal else Everything()), keys, valid)
         primal = replace(primal, transform=transforms)
-    table = sees(primal.support, np.arange(len(allowed)), len(keys)) & allowed & real
+    table = visibility_table(primal.support, np.arange(len(allowed)), len(keys)) & allowed & valid
     table = np.tril(table) if is_causal else table
-    queries = np.flatnonzero(table.any(axis=1) & (real if square else True))
+    queries = np.flatnonzero(table.any(axis=1) & (valid if square else True))
     if not len(queries):
         return None
-    count = np.flatnonzero(real)[-1] + 1  # padding at the end is nobody's key
+    count = np.flatnonzero(valid)[-1] + 1  # padding at the end is nobody's key
     rows, first = np.unique(table[queries, :count], axis=0, return_index=True)  # the same keys make the same SVR
     if rows.all():
         return certify(replace(primal, support=Everything()), keys[:count], values[:count])

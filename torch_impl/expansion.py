@@ -1,280 +1,181 @@
-"""The ways to evaluate a support vector expansion: fused where that can be, else as its definition says.
+"""Attention: the support vector expansion of a primal's SVR, the torch twin of primal_dual.attention."""
 
-An exponential kernel ends in scaled_dot_product_attention. Batch normalisation is folded into its query: terms that do
-not depend on the key cancel in a softmax, so Attention-BN is softmax attention of (q - beta mu) / (sigma^2 + eps) to
-k - mu. Scaled heads attend to short keys, strided ones to those of their own remainder, a window to the keys around
-its block. Positive features make it linear. What is left follows the definition, a block of queries at a time.
-
-q, k and v are convolved already, without autocast; v has the dtype of the result, q and k may have a finer one.
-"""
-
-from dataclasses import replace
-from math import prod
+from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
-from primal_dual.kernels import Exponential
-from primal_dual.supports import Everything, Strided, Window
-from primal_dual.transforms import BatchNorm
-from torch_impl import statistics
-from torch_impl.blocks import blocks
-from torch_impl.linear import linear_attention
-from torch_impl.registry import twin
-from torch_impl.seen import Seen, merged, pool, shares
-from torch_impl.transforms import TensorBatchNorm, fit
-
-BLOCK = 2**24  # numbers in the largest tensor of a block of queries
-SHORT = 32  # tokens up to which plain products are faster on a CPU
+from primal_dual.primal import Heads
+from primal_dual.supports import check_size
+from primal_dual.transforms import BatchNorm, Identity, split_convolutions
+from torch_impl import checks
+from torch_impl.fast.dispatch import expansion
+from torch_impl.fast.visibility import combine_masks
+from torch_impl.recorder import record
+from torch_impl.transforms import TensorBatchNorm, convolve
 
 
-def expansion(primal, transforms, q, k, v, seen, dropout_p):
-    """sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i) over the keys that query i has `seen` -> (..., M, Dv)."""
-    if isinstance(seen.support, Strided) and primal.scale == 1 and seen.allowed is None and seen.one_row:
-        return _by_remainder(primal, transforms, q, k, v, seen, dropout_p)
-    exponential = isinstance(primal.kernel, Exponential) and primal.normalizer == "sum"
-    scale = primal.scale
-    if seen.shared:
-        k, real = pool(k, seen.real, scale)
-        v, _ = pool(v, seen.real, scale)
-        log_weight = _pooled_weight(seen, scale)
-        seen, scale = replace(seen, real=real, log_weight=log_weight), 1
-    if not exponential and seen.real is not None:
-        k = _filled(k, seen.real)
-    while scale == 1 and transforms and getattr(transforms[0], "pointwise", False):
-        apply, k = fit(transforms[:1], k, seen.real)
-        q, transforms = apply(q), transforms[1:]
-    if exponential and len(transforms) == 1 and isinstance(transforms[0], BatchNorm | TensorBatchNorm):
-        moments = _statistics(seen, k, q.shape[-2], scale)
-        if moments is not None:
-            q, k = _folded(transforms[0], q, k, *moments)
-            transforms = ()
-    if seen.shared and transforms:
-        apply, k = fit(transforms, k, seen.real)
-        q, transforms = apply(q), ()
-    if transforms or (scale > 1 and not exponential):
-        return _by_own_training_sets(primal, transforms, q, k, v, seen, dropout_p)
-    if scale > 1:
-        return _by_own_pools(primal, q, k, v, seen, dropout_p)
-    if isinstance(seen.support, Window) and seen.allowed is None and seen.one_row:
-        return _by_window(primal, q, k, v, seen, dropout_p)
-    return _by_common_keys(primal, q, k, v, seen, dropout_p)
+def attention(
+    primal,
+    q,
+    k,
+    v,
+    key_mask=None,
+    *,
+    query_mask=None,
+    attn_mask=None,
+    is_causal=False,
+    dropout_p=0.0,
+    beta=None,
+    taps=None,
+):
+    """f(q_i) = sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i), without the bias b -> (..., M, Dv).
 
+    q (..., M, D), k (..., N, D), v (..., N, Dv), key_mask (..., N) and query_mask (..., M) as in primal_dual.attention.
+    For Heads, q, k and v have the head axis before their last two, the key and query masks none.
 
-def _by_common_keys(primal, q, k, v, seen, dropout_p):
-    """All queries choose from the same keys, as they are."""
-    kernel, M, columns = primal.kernel, q.shape[-2], slice(0, k.shape[-2])
-    if primal.normalizer == "sum" and isinstance(kernel, Exponential):
-        if seen.only_causal:
-            return _sdpa(kernel, q, k, v, None, dropout_p, is_causal=True)
-        mask = merged(seen.visible(slice(0, M), columns, q.device), seen.log_weight)
-        if seen.shared and seen.one_row and not dropout_p and _short(q, k, v):
-            return _products(kernel, q, k, v, mask)
-        return _sdpa(kernel, q, k, v, mask, dropout_p)
-    if primal.normalizer == "sum" and hasattr(kernel, "log_features") and seen.by_key and not dropout_p:
-        log_q, log_k = kernel.log_features(q), kernel.log_features(k)
-        return linear_attention(log_q, log_k, v, seen.real, seen.log_weight, is_causal=seen.causal)
+    attn_mask (..., M, N), booleans with True where a query may attend, or floats: -inf hides a key and anything else is
+    added to its logit (averaged over a pool). It and is_causal, key j <= query i, intersect with the primal's support;
+    statistics and pools follow. One row, (..., 1, N), is a key mask. A Convolution looks back only where the support or
+    is_causal says so, whatever the table of attn_mask. beta, a tensor of one number, or (H,) for Heads, is used in
+    place of BatchNorm's; taps, a tensor of the kernel's shape, in place of the Convolution's.
 
-    def block(rows):
-        visible = seen.visible(rows, columns, q.device)
-        return _plain(primal, q[..., rows, :], k, v, visible, seen.weight(rows, columns), dropout_p)
-
-    return _in_blocks(block, M, k.shape[-2] * _batch(q, k, v))
-
-
-def _by_remainder(primal, transforms, q, k, v, seen, dropout_p):
-    """Strided: tokens of one remainder see each other alone, so that the remainder becomes a batch axis."""
-    stride, M = seen.support.stride, q.shape[-2]
-    real = torch.ones_like(k[..., 0], dtype=torch.bool) if seen.real is None else seen.real
-
-    def by_remainder(x):
-        return blocks(x, stride).transpose(-3, -2)
-
-    transforms = _one_axis_more(transforms)
-    weight = None if seen.log_weight is None else by_remainder(seen.log_weight.mT).mT
-    seen = Seen(Everything(), seen.causal, by_remainder(real[..., None])[..., 0], None, weight)
-    f = expansion(primal, transforms, *map(by_remainder, (q, k, v)), seen, dropout_p)
-    return f.transpose(-3, -2).flatten(-3, -2)[..., :M, :]
-
-
-def _by_window(primal, q, k, v, seen, dropout_p):
-    """Blocks of queries, each against its own keys and `radius` more on either side. Twice as long was fastest."""
-    radius, (M, N) = seen.support.radius, (q.shape[-2], k.shape[-2])
-    size = max(2 * radius, 32)
-    width, count = size + 2 * radius, (M + size - 1) // size
-
-    def around(x):
-        x = blocks(x, size, count)
-        before = F.pad(x[..., size - radius :, :], (0, 0, 0, 0, 1, 0))[..., :-1, :, :]
-        after = F.pad(x[..., :radius, :], (0, 0, 0, 0, 0, 1))[..., 1:, :, :]
-        return torch.cat([before, x, after], -2)
-
-    i = torch.arange(size, device=q.device)[:, None]
-    j = torch.arange(-radius, width - radius, device=q.device)
-    visible = twin(seen.support)(seen.support, i, j)
-    if seen.causal:
-        visible = visible & (j <= i)
-    j = j + size * torch.arange(count, device=q.device)[:, None, None]
-    inside, keys = (j >= 0) & (j < N), around(k)
-    if not isinstance(primal.kernel, Exponential):  # others would lose digits to tokens of another size
-        keys = torch.where(inside.mT, keys, keys[..., radius : radius + 1, :])
-    visible = visible & inside
-    if seen.real is not None:
-        visible = visible & around(seen.real[..., None]).mT
-    weight = None if seen.log_weight is None else around(seen.log_weight.mT).mT
-    blockwise = Seen(Everything(), False, None, visible, weight)
-    f = _by_common_keys(primal, blocks(q, size, count), keys, around(v), blockwise, dropout_p)
-    return f.flatten(-3, -2)[..., :M, :]
-
-
-def _by_own_pools(primal, q, k, v, seen, dropout_p):
-    """Softmax attention of queries that pool the keys they see: <q, mean k> is the mean of <q, k> over the pool."""
-    M, N, scale = q.shape[-2], k.shape[-2], primal.scale
-    slope = q.shape[-1] ** -0.5 if primal.kernel.scale is None else primal.kernel.scale
-    precise = torch.promote_types(v.dtype, torch.float32)
-    q, k = (q * slope).to(precise), k.to(precise)
-
-    def block(rows):
-        columns = seen.span(rows, N, scale)
-        share, visible = shares(seen.visible(rows, columns, q.device), scale, q.dtype)
-        logits = q[..., rows, :] @ k[..., columns, :].mT
-        weight = seen.weight(rows, columns)
-        logits = logits if weight is None else logits + weight
-        logits = blocks(logits[..., None], scale)[..., 0]
-        logits = (logits * share).sum(-1).masked_fill(~visible, float("-inf"))
-        top = logits.detach().amax(-1, keepdim=True)
-        w = (logits - torch.where(top > float("-inf"), top, 0)).exp()
-        w = F.dropout(w / w.sum(-1, keepdim=True).clamp_min(1), dropout_p)
-        each = (w[..., None] * share).flatten(-2)[..., : columns.stop - columns.start]
-        return each.to(v.dtype) @ v[..., columns, :]
-
-    return _in_blocks(block, M, N * _batch(q, k, v))
-
-
-def _by_own_training_sets(primal, transforms, q, k, v, seen, dropout_p):
-    """Each query has pools and a T of its own: it is a batch of one query."""
-    transforms = _one_axis_more(transforms)
-    M, N, scale = q.shape[-2], k.shape[-2], primal.scale
-
-    def block(rows):
-        columns = seen.span(rows, N, scale)
-        members = seen.visible(rows, columns, q.device)
-        keys, real = pool(k[..., None, columns, :], members, scale)
-        values, _ = pool(v[..., None, columns, :], members, scale)
-        weight = seen.weight(rows, columns)
-        if weight is not None:
-            weight = pool(weight[..., None], members, scale)[0].mT
-        apply, keys = fit(transforms, _filled(keys, real), real)
-        x = apply(q[..., rows, None, :])
-        return _plain(primal, x, keys, values, real[..., None, :], weight, dropout_p)[..., 0, :]
-
-    return _in_blocks(block, M, N * (q.shape[-1] + v.shape[-1]) * _batch(q, k, v))
-
-
-def _plain(primal, q, k, v, visible, log_weight, dropout_p):
-    """The expansion by its kernel matrix, in float32 or better."""
-    precise = torch.promote_types(v.dtype, torch.float32)
-    a = twin(primal.kernel)(primal.kernel, q.to(precise), k.to(precise))
-    if hasattr(primal.kernel, "log_gram"):
-        a = a if log_weight is None else a + log_weight
-        a = a if visible is None else a.masked_fill(~visible, float("-inf"))
-        top = a.detach().amax(-1, keepdim=True)
-        w = (a - torch.where((top > float("-inf")) & (primal.normalizer == "sum"), top, 0)).exp()
-    else:
-        w = a if log_weight is None else a * log_weight.exp()
-        w = w if visible is None else w.masked_fill(~visible, 0)
-    if primal.normalizer == "sum":
-        h = w.sum(-1, keepdim=True)
-        w = w / torch.where(h == 0, 1, h)
-    return (F.dropout(w, dropout_p) @ v.to(precise)).to(v.dtype)
-
-
-def _one_axis_more(transforms):
-    """A beta of its own for each head, (H, 1, 1), meets queries that have an axis more, (H, M, 1, D)."""
-    return tuple(
-        part._replace(beta=part.beta[..., None]) if isinstance(part, TensorBatchNorm) and part.beta.ndim else part
-        for part in transforms
-    )
-
-
-def _filled(k, real):
-    """Tokens that are not real become the first real one, so that no other token loses digits to them."""
-    return torch.where(real[..., None], k, statistics.first_key(k, real))
-
-
-def _sdpa(kernel, q, k, v, mask, dropout_p, is_causal=False):
-    """scaled_dot_product_attention with leading axes that broadcast, of which it knows two."""
-    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2], () if mask is None else mask.shape[:-2])
-    if v.dtype == torch.float16:
-        q = q.clamp(-65504, 65504)  # a folded query can be larger; infinite, it would make NaN
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(v.dtype)
-    q, k, v = (_two_leading_axes(x.to(v.dtype), lead) for x in (q, k, v))
-    mask = mask if mask is None or len(lead) == 2 or mask.ndim == 2 else _two_leading_axes(mask, lead)
-    f = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale=kernel.scale)
-    return f.reshape(*lead, *f.shape[-2:])
-
-
-def _short(q, k, v):
-    """Whether plain products are faster: on a CPU, for few tokens, where no graph is made for others."""
-    few = max(q.shape[-2], k.shape[-2]) <= SHORT
-    return q.device.type == "cpu" and not torch.compiler.is_compiling() and few and v.dtype.itemsize >= 4
-
-
-def _products(kernel, q, k, v, mask):
-    """softmax(q k') v. The mask is by key, so that a query without keys finds values of zero alone."""
-    scale = q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
-    a = (q.to(v.dtype) * scale) @ k.to(v.dtype).mT
-    if mask is not None:
-        lowest = torch.finfo(a.dtype).min
-        a = a + (mask.clamp_min(lowest) if mask.is_floating_point() else a.new_zeros(()).where(mask, lowest))
-    return a.softmax(-1) @ v
-
-
-def _two_leading_axes(x, lead):
-    x = x.expand(*lead, *x.shape[-2:])
-    return x[(None,) * (2 - len(lead))] if len(lead) < 2 else x.flatten(0, -4)
-
-
-def _statistics(seen, k, queries, scale):
-    """Mean and variance of the training keys of each query, or None where only the definition gives them."""
-    if seen.shared:
-        return statistics.shared(k, seen.real)
-    if seen.allowed is None and isinstance(seen.support, Everything):
-        return statistics.causal(k, seen.real, queries, scale)
-    if seen.allowed is None and isinstance(seen.support, Window) and scale == 1:
-        radius = seen.support.radius
-        return statistics.window(k, seen.real, queries, radius, 0 if seen.causal else radius)
-    return None
-
-
-def _folded(batch_norm, q, k, mu, variance, centred):
-    """The query (q - beta mu) / (sigma^2 + eps), and keys less a constant, which no softmax sees.
-
-    Keys in half precision lose it only in features where that rounds nothing: within a factor two of it (Sterbenz).
+    A query that sees no key gets zero. Values are not checked: where h(x) is zero or overflows, so does f. Raises
+    ValueError for shapes, dtypes and devices that do not fit, and for a part without a torch twin. Source: arXiv
+    2406.13781.
     """
-    beta = batch_norm.beta
-    q = q - beta * mu if isinstance(beta, torch.Tensor) else torch.sub(q, mu, alpha=beta)
-    if k.dtype != centred.dtype:
-        constant = (k[..., :1, :] - centred[..., :1, :]).detach()
-        near = centred.detach().abs().amax(-2, keepdim=True) <= constant.abs() / 2
-        centred = k - torch.where(near, constant, 0).to(k.dtype)
-    return q / (variance + batch_norm.eps), centred
+    _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p: expected a number in [0, 1); got {dropout_p}")
+    record(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps)
+    options = dict(is_causal=is_causal, dropout_p=dropout_p, beta=beta, taps=taps)
+    return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
 
 
-def _pooled_weight(seen, scale):
-    return None if seen.log_weight is None else pool(seen.log_weight.mT, seen.real, scale)[0].mT
+def attention_unchecked(primal, q, k, v, key_mask):
+    """attention(primal, q, k, v, key_mask) of arguments that fit, unchecked, with k and v zero where key_mask hides."""
+    record(primal, q, k, v, key_mask, None, False, None, None)
+    return _attend(primal, q, k, v, key_mask, None, None, hidden_are_zero=True)
 
 
-def _in_blocks(block, queries, numbers_a_query):
-    """block(rows) for slices of the queries; what a block would keep for its gradient is computed again instead."""
-    size = max(1, BLOCK // max(1, numbers_a_query))
-    if size >= queries or torch.compiler.is_exporting():
-        return block(slice(0, queries))
-    rows = (slice(i, min(i + size, queries)) for i in range(0, queries, size))
-    return torch.cat([checkpoint(block, some, use_reentrant=False) for some in rows], -2)
+def attention_weights(
+    primal, q, k, key_mask=None, *, query_mask=None, attn_mask=None, is_causal=False, beta=None, taps=None
+):
+    """(..., M, N) with weights @ v = attention(primal, q, k, v): a pool's weight is spread evenly over its keys.
+
+    Shapes, options and errors as in `attention`, of which this is the value at v = the identity matrix.
+    """
+    checks.tensor("k", k, "N D")
+    v = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
+    if isinstance(primal, Heads):
+        v = v.expand(len(primal), -1, -1)
+    _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps)
+    options = dict(is_causal=is_causal, dropout_p=0.0, beta=beta, taps=taps)
+    return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
 
 
-def _batch(q, k, v):
-    return prod(torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]))
+def _attend(primal, *arguments, **options):
+    return (_side_by_side if isinstance(primal, Heads) else _attention)(primal, *arguments, **options)
+
+
+def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta=None, **options):
+    """Heads: those of one primal in one call."""
+    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
+    beta = beta[:, None, None] if beta is not None and beta.ndim else beta
+    if len(primal.groups) == 1:
+        return _attention(primal.primals[0], q, k, v, key_mask, query_mask, attn_mask, beta=beta, **options)
+    order = [s for _, heads in primal.groups for s in heads]
+    sizes = [len(heads) for _, heads in primal.groups]
+
+    def grouped(x):
+        """Heads of x (..., H, M, D); what all heads share (..., M, D) or (..., 1, M, D) goes to each group."""
+        if x is None or x.ndim < 3 or x.shape[-3] != len(primal):
+            return [x] * len(sizes)
+        return _ordered(x, order).split(sizes, -3)
+
+    each = [
+        _attention(member, *tensors, key_mask, query_mask, mask, beta=own, **options)
+        for (member, _), *tensors, mask, own in zip(
+            primal.groups, *(grouped(x) for x in (q, k, v, attn_mask, beta)), strict=True
+        )
+    ]
+    return _ordered(torch.cat(each, -3), [order.index(s) for s in range(len(order))])
+
+
+def _ordered(x, order):
+    return x if order == sorted(order) else x.index_select(-3, torch.tensor(order, device=x.device))
+
+
+def _attention(
+    primal,
+    q,
+    k,
+    v,
+    key_mask,
+    query_mask,
+    attn_mask,
+    *,
+    is_causal=False,
+    dropout_p=0.0,
+    beta=None,
+    taps=None,
+    hidden_are_zero=False,
+):
+    convolutions, transforms = split_convolutions(primal.transform)
+    transforms = [part for part in transforms if not isinstance(part, Identity)]
+    if beta is not None:
+        transforms = [TensorBatchNorm(beta, part.eps) if isinstance(part, BatchNorm) else part for part in transforms]
+    context = combine_masks(primal.support, is_causal, key_mask, attn_mask)
+    device = q.device.type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    if autocast:
+        v = v.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        if context.valid is not None and not hidden_are_zero:
+            k, v = (x.masked_fill(~context.valid[..., None], 0) for x in (k, v))
+        for part in convolutions:
+            q = convolve(part, q, query_mask, context.causal, taps)
+            k = convolve(part, k, context.valid, context.causal, taps)
+        return expansion(primal, tuple(transforms), q, k, v, context, dropout_p)
+
+
+def _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps):
+    checks.tensor("q", q, "M D")
+    checks.tensor("k", k, "N D")
+    checks.tensor("v", v, "N Dv")
+    checks.alike(q=q, k=k, v=v)
+    (M, D), N = q.shape[-2:], k.shape[-2]
+    if k.shape[-1] != D:
+        raise ValueError(f"q, k: expected the same last axis, D; got {D} and {k.shape[-1]}")
+    if v.shape[-2] != N:
+        raise ValueError(f"k, v: expected as many values as keys, N; got {N} and {v.shape[-2]}")
+    if isinstance(primal, Heads):
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            if x.ndim < 3 or x.shape[-3] != len(primal):
+                raise ValueError(f"{name}: expected (..., {len(primal)} heads, tokens, features); got {tuple(x.shape)}")
+    elif not hasattr(primal, "kernel") or isinstance(primal, type):
+        raise ValueError(f"primal: expected a Primal or Heads, such as catalog['bn']; got {primal!r}")
+    checks.mask("key_mask", key_mask, N, q.device)
+    checks.mask("query_mask", query_mask, M, q.device)
+    checks.attention_mask(attn_mask, M, N, q.device)
+    lead = checks.broadcast(q=q.shape[:-2], k=k.shape[:-2], v=v.shape[:-2])
+    outer = lead[:-1] if isinstance(primal, Heads) else lead
+    masks = {"key_mask": key_mask, "query_mask": query_mask}
+    checks.broadcast(lead=outer, **{name: mask.shape[:-1] for name, mask in masks.items() if mask is not None})
+    if attn_mask is not None:
+        checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])
+    members = tuple(primal) if isinstance(primal, Heads) else (primal,)
+    for member in members:
+        check_size(member.support, M, N)
+    if beta is not None:
+        norms = any(
+            isinstance(part, BatchNorm) for member in members for part in split_convolutions(member.transform)[1]
+        )
+        each = [(), (len(members),)] if isinstance(primal, Heads) else [()]
+        checks.parameter("beta", beta, each if norms else [])
+    if taps is not None:
+        kernels = {part.kernel: None for member in members for part in split_convolutions(member.transform)[0]}
+        checks.parameter("taps", taps, [_shape(kernel) for kernel in kernels])
+
+
+def _shape(kernel):
+    return (len(kernel), len(kernel[0])) if isinstance(kernel[0], tuple) else (len(kernel),)

@@ -4,7 +4,7 @@ import torch
 
 from primal_dual.primal import Heads
 from torch_impl import checks
-from torch_impl.attention import attention
+from torch_impl.expansion import attention
 
 
 def self_attention(params, x, primal, key_mask=None):
@@ -49,8 +49,8 @@ def encoder(params, tokens, primal, key_mask=None):
     for layer in params["layers"]:
         x = _norm(self_attention(layer, x, primal, key_mask))
         x = _norm(x + (x @ layer["W_1"] + layer["b_1"]).relu() @ layer["W_2"] + layer["b_2"])
-    real = torch.ones(N, dtype=torch.bool, device=x.device) if key_mask is None else key_mask
-    share = real.to(x.dtype) / real.sum(-1, keepdim=True)
+    valid = torch.ones(N, dtype=torch.bool, device=x.device) if key_mask is None else key_mask
+    share = valid.to(x.dtype) / valid.sum(-1, keepdim=True)
     return (share[..., None, :] @ x)[..., 0, :] @ params["W"] + params["b"]
 
 

@@ -1,6 +1,6 @@
 """The torch twin of each part of a primal, found by the part's class."""
 
-_TWINS = {}
+_TORCH_VERSIONS = {}
 
 
 def register(part_class):
@@ -14,15 +14,15 @@ def register(part_class):
     """
 
     def add(function):
-        _TWINS[part_class] = function
+        _TORCH_VERSIONS[part_class] = function
         return function
 
     return add
 
 
-def twin(part):
+def torch_version(part):
     """The registered twin of a part. ValueError where its class has none."""
-    function = _TWINS.get(type(part))
+    function = _TORCH_VERSIONS.get(type(part))
     if function is None:
         name = type(part).__name__
         raise ValueError(f"{part}: expected a part with a torch twin; add one with torch_impl.register({name})")
@@ -31,4 +31,4 @@ def twin(part):
 
 def registered():
     """The classes that have a twin."""
-    return tuple(_TWINS)
+    return tuple(_TORCH_VERSIONS)

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from primal_dual import Primal, Taylor, attention, certify, solve_dual, solve_primal
-from primal_dual.data import japanese_vowels
+from primal_dual.io.datasets import japanese_vowels
 
 plt.style.use("tableau-colorblind10")
 

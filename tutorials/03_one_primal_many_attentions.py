@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from primal_dual import Heads, Primal, attention, attention_weights, catalog, certify, solve_dual, solve_primal
-from primal_dual.data import japanese_vowels
+from primal_dual.io.datasets import japanese_vowels
 from primal_dual.kernels import EluPlusOne, Gaussian
 from primal_dual.supports import Causal, Strided, Window
 from primal_dual.transforms import Convolution, UnitNorm
@@ -197,17 +197,17 @@ assert np.isclose(solve_primal(two_heads, head_keys, head_targets, **problem).va
 
 # %%
 taps = (0.25, 0.5, 0.25)
-convolved = replace(softmax, transform=Convolution(taps))
-print(convolved)
+convolve_sequence = replace(softmax, transform=Convolution(taps))
+print(convolve_sequence)
 
 # %%
 padded = np.pad(keys, ((1, 1), (0, 0)))  # a zero token before and after
 Tk = sum(c * padded[t : t + n] for t, c in enumerate(taps))
 conv_scores = np.exp(Tk @ Tk.T / np.sqrt(D))
 f = conv_scores @ values / conv_scores.sum(axis=1, keepdims=True)
-tokens_are_compared_after_the_convolution = abs(attention(convolved, keys, keys, values) - f).max() < 1e-12
+tokens_are_compared_after_the_convolution = abs(attention(convolve_sequence, keys, keys, values) - f).max() < 1e-12
 assert tokens_are_compared_after_the_convolution
-assert primal_dual_and_attention_agree(convolved)
+assert primal_dual_and_attention_agree(convolve_sequence)
 
 # %% [markdown]
 # ## The catalog

@@ -28,7 +28,7 @@ from primal_dual import (
     solve_dual,
     solve_primal,
 )
-from primal_dual.data import japanese_vowels
+from primal_dual.io.datasets import japanese_vowels
 
 # %%
 plt.style.use("tableau-colorblind10")

@@ -20,9 +20,9 @@ from autograd import grad
 
 import torch_impl
 from primal_dual import Primal, attention, attention_weights, certify, solve_dual, solve_primal
-from primal_dual.data import japanese_vowels
-from torch_impl.models import TimeSeriesEncoder
-from torch_impl.series import load_series
+from primal_dual.io.datasets import japanese_vowels
+from torch_impl.data.series import load_series
+from torch_impl.models.encoders import TimeSeriesEncoder
 
 # %%
 plt.style.use("tableau-colorblind10")

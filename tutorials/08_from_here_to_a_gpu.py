@@ -28,18 +28,18 @@ from scipy.stats import t
 
 import torch_impl
 from primal_dual import attention, catalog, heads
-from primal_dual.report import markdown
+from primal_dual.cli.tables import markdown
 
 # %%
-from torch_impl import efficiency
+from torch_impl.analysis import efficiency
+from torch_impl.analysis.accuracy_table import interval, table
+from torch_impl.analysis.head_redundancy import redundancy
+from torch_impl.data.series import load_series
 from torch_impl.drop_in import replace_attention
-from torch_impl.models import TimeSeriesEncoder
-from torch_impl.recipes import recipe
-from torch_impl.redundancy import redundancy
-from torch_impl.series import load_series
-from torch_impl.tables import interval, table
-from torch_impl.train import learning_rate, train
-from torch_impl.trained import load_run
+from torch_impl.models.encoders import TimeSeriesEncoder
+from torch_impl.training.benchmarks import recipe
+from torch_impl.training.finished_run import load_run
+from torch_impl.training.trainer import learning_rate, train
 
 plt.style.use("tableau-colorblind10")
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,131 @@
+"""Benchmarks of speed and memory: each a ratio of medians inside one run, beside its bar."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+import tracemalloc
+
+import numpy as np
+
+from primal_dual.expansion import attention
+from primal_dual.primal import Heads, Primal, catalog
+from primal_dual.svr.certificate import certify
+from primal_dual.svr.solve import solve_dual
+from primal_dual.svr.training_sets import training_set
+
+REPEATS = 7
+
+
+def run(with_memory, track):
+    """All benchmarks -> a dictionary for JSON; track(list, description=...) goes through a list and shows progress."""
+    chosen = [solvers, certificate, forward, *([memory] if with_memory else [])]
+    rows = [row for benchmark in track(chosen, description="benchmarks") for row in benchmark()]
+    machine = {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+    }
+    return {"machine": machine, "rows": rows}
+
+
+def solvers():
+    """solve_dual at N = 500, D = 16, 8 outputs: seconds an output and relative gap, beside scikit-learn's libsvm."""
+    import cvxpy
+    from sklearn.svm import SVR
+
+    N, D, outputs = 500, 16, 8
+    rng = np.random.default_rng(0)
+    keys, targets = rng.standard_normal((N, D)), rng.standard_normal((N, outputs))
+    primal = Primal()
+    train = training_set(primal, keys)
+    C, epsilon = train.penalty(10), 0.1
+    rows = []
+    for solver in ("CLARABEL", "PIQP"):
+        if solver not in cvxpy.installed_solvers():
+            continue
+        solve_dual(primal, keys[:9], targets[:9], C=C, epsilon=epsilon, solver=solver)  # loads what it needs
+        seconds, solution = _timed(
+            lambda solver=solver: solve_dual(primal, keys, targets, C=C, epsilon=epsilon, solver=solver), 3
+        )
+        rows += [
+            _row(f"solve_dual, {solver}: seconds an output", seconds / outputs, 0.25),
+            _row(f"solve_dual, {solver}: relative gap", solution.relative_gap, 1e-8),
+        ]
+
+    def libsvm():
+        """scikit-learn's SVR has a bias always: its gap is that of its own problem, from its dual variables."""
+        delta = np.zeros((N, outputs))
+        for d in range(outputs):
+            model = SVR(kernel="precomputed", C=C, epsilon=epsilon).fit(G, targets[:, d])
+            delta[model.support_, d] = model.dual_coef_[0]
+        return delta
+
+    G = train.gram(keys)
+    seconds, delta = _timed(libsvm, 3)
+    biased = Primal(bias=True)
+    values = delta / np.exp(train.log_h)[:, None]
+    gap = certify(biased, keys, values, targets=targets, C=C * (1 + 1e-9), epsilon=epsilon).relative_gap
+    return [
+        *rows,
+        _row("sklearn.svm.SVR: seconds an output", seconds / outputs),
+        _row("sklearn.svm.SVR: relative gap", gap),
+    ]
+
+
+def certificate():
+    """certify at N = 1024, D = Dv = 64, against one forward of attention."""
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1024, 64))
+    ratio = _ratio(lambda: certify(Primal(), k, v), lambda: attention(Primal(), q, k, v))
+    return [_row("certify / attention, N = 1024", ratio, 3)]
+
+
+def forward():
+    """attention at N = 1024, D = 64 in float64, against torch's scaled_dot_product_attention where torch is there."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1024, 64))
+    tensors = [torch.tensor(x)[None, None] for x in (q, k, v)]
+    torch_attention = torch.nn.functional.scaled_dot_product_attention
+    ratio = _ratio(lambda: attention(Primal(), q, k, v), lambda: torch_attention(*tensors))
+    return [_row("attention / torch, N = 1024, float64", ratio, 2)]
+
+
+def memory():
+    """Peak MiB of attention at N = 16,384, D = 64 beyond its input, for each support and transform of the catalog."""
+    rows = []
+    q, k, v = np.random.default_rng(0).standard_normal((3, 16_384, 64))
+    for name, primal in catalog.items():
+        if isinstance(primal, Heads):
+            continue
+        tracemalloc.start()
+        attention(primal, q, k, v)
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        rows.append(_row(f"attention, {name}, N = 16,384: peak MiB", peak, 300))
+    return rows
+
+
+def _row(what, measured, at_most=None):
+    return {"what": what, "measured": float(measured), "at_most": at_most}
+
+
+def _timed(function, repeats):
+    """The median time of a call in seconds, and what it returned."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def _ratio(function, other):
+    """The median over interleaved pairs of calls of the ratio of their times."""
+    function(), other()
+    return statistics.median(_timed(function, 1)[0] / _timed(other, 1)[0] for _ in range(REPEATS))

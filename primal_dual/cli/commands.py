@@ -1,0 +1,226 @@
+"""The command line `primal-dual`."""
+
+import functools
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from primal_dual import checks
+from primal_dual.cli import tables, training_commands
+from primal_dual.cli.console import FOUR, Json, check_figure, fail, one_line, progress_bar, torch_part, write_figure
+from primal_dual.io import datasets, files
+from primal_dual.primal import Heads, catalog
+from primal_dual.supports import svr_queries
+from primal_dual.svr.certificate import certify as certify_values
+from primal_dual.svr.verification import svrs
+from primal_dual.svr.verification import verify as verify_primal
+
+NAMES = f"Catalog entries: {', '.join(catalog)}."
+DATASET = "japanese-vowels"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Self-attention as the support vector expansion of a support vector regression (SVR).",
+)
+
+
+def command(function):
+    return app.command()(one_line(function))
+
+
+@command
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help=f"{NAMES} All of them without a name.")] = None,
+    C: Annotated[float, typer.Option("--C", help="The penalty C, in multiples of the median of |h(k_j)|.")] = 10.0,
+    epsilon: Annotated[float, typer.Option(help="Half the width of the tube, in units of the targets.")] = 0.1,
+    dataset: Annotated[str | None, typer.Option(help="japanese-vowels (default; needs aeon) or digits.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Your own keys instead, a .npy file (N, D); with --targets.")
+    ] = None,
+    targets: Annotated[Path | None, typer.Option(help="Their targets, a .npy file (N, Dv).")] = None,
+    solver: Annotated[str, typer.Option(help="A cvxpy solver of quadratic programs that is installed.")] = "CLARABEL",
+    json: Json = None,
+):
+    """Solve the primal and the dual SVR of catalog entries on real input, and compare both with attention.
+
+    The default input is the longest training utterance of JapaneseVowels: keys are its frames, targets the next
+    frames, so each row is a one-step forecaster trained by convex optimisation. digits: the rows of an image. Where
+    each query has an SVR of its own, all are verified and the worst is shown; multi-head deals the features to its
+    heads. Exit status 1 if one fails.
+    """
+    declared = {name: catalog[name] for name in names or catalog}
+    checks.number("--C", C, above=0)
+    checks.number("--epsilon", epsilon, least=0)
+    if json:
+        files.check_writable(json)
+    rows = _verify(declared, *_input(dataset, keys, targets), C, epsilon, solver)
+    if json:
+        source = {"keys": str(keys), "targets": str(targets)} if keys else {"dataset": dataset or DATASET}
+        config = source | {"C": C, "epsilon": epsilon, "solver": solver}
+        files.write_json(json, tables.plain({"config": config, "rows": [asdict(row) for row in rows]}))
+    if not all(row.passed for row in rows):
+        raise typer.Exit(1)
+
+
+@command
+def certify(
+    keys: Annotated[Path, typer.Option(help="A head's keys, a .npy file (N, D); (2, N, D) for multi-head.")],
+    values: Annotated[Path, typer.Option(help="Its values, a .npy file (N, Dv); (2, N, Dv) for multi-head.")],
+    primal: Annotated[str, typer.Option(help=f"Which attention it is. {NAMES}")] = "softmax",
+    json: Json = None,
+):
+    """Print the certificate of a head: the SVR that its keys and values solve, and the gap that proves it.
+
+    The file of --json has the targets of that SVR, too.
+    """
+    declared = catalog[primal]
+    if json:
+        files.check_writable(json)
+    certificates = _certify(declared, files.load_array(keys), files.load_array(values))
+    Console().print(tables.certificate(primal, certificates))
+    if json:
+        heads = [{name: getattr(one, name) for name in (*tables.CERTIFICATE, "targets")} for one in certificates]
+        config = {"keys": str(keys), "values": str(values), "primal": primal}
+        files.write_json(json, tables.plain({"config": config, "heads": heads}))
+
+
+@command
+def demo(
+    output: Annotated[Path, typer.Option(help="The figure: .png, .pdf or .svg.")] = Path("primal-dual-demo.png"),
+):
+    """Verify the whole catalog on JapaneseVowels; draw softmax, BN and SH: forecast, attention map, duality; train.
+
+    The training is short, for a look: 10 epochs and one seed of each attention. Exit status 1 if an entry fails.
+    """
+    runs, accuracy_table = torch_part("training.runs"), torch_part("analysis.accuracy_table")
+    check_figure(output)
+    from primal_dual.cli.demo_figure import draw
+
+    keys, targets = datasets.japanese_vowels()
+    rows = _verify(catalog, keys, targets, 10.0, 0.1, "CLARABEL")
+    write_figure(output, lambda: draw(keys, targets))
+    with progress_bar() as progress, TemporaryDirectory() as folder:
+        fields = "JapaneseVowels", FOUR, 1, None, folder, 1, {"epochs": 10}
+        summaries = runs.train_all(*fields, progress)
+    Console().print(tables.runs(accuracy_table.table(summaries)))
+    Console(soft_wrap=True).print("10 epochs, one seed: a look, no result. primal-dual train JapaneseVowels is one.")
+    if not all(row.passed for row in rows):
+        raise typer.Exit(1)
+
+
+@command
+def bench(
+    json: Json = None,
+    memory: Annotated[bool, typer.Option(help="Also the memory of attention at N = 16,384: minutes.")] = True,
+):
+    """Measure speed and memory of solvers, certificate and attention, each beside the most that it should be."""
+    from primal_dual.cli import benchmarks as benchmark
+
+    if json:
+        files.check_writable(json)
+    with progress_bar() as progress:
+        results = benchmark.run(memory, progress.track)
+    Console().print(tables.benchmarks(results))
+    if json:
+        files.write_json(json, tables.plain(results))
+
+
+@command
+def tutorials(
+    which: Annotated[str | None, typer.Argument(help="A number or a name; without it, they are listed.")] = None,
+    through: Annotated[bool, typer.Option("--all", help="Run through, without waiting for Enter.")] = False,
+    figures: Annotated[Path, typer.Option(help="Where its figures go.")] = Path("primal-dual-tutorials"),
+    notebooks: Annotated[Path | None, typer.Option(help="Write executed notebooks to this folder instead.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a small web site to this folder instead.")] = None,
+):
+    """List the tutorials; run one in the terminal, cell by cell; or write notebooks or pages, of one or of all."""
+    from primal_dual.cli import site
+    from primal_dual.cli import tutorial_scripts as scripts
+
+    chosen = [scripts.find(which)] if which else scripts.list_tutorials()
+    console = Console()
+    if notebooks or html:
+        with progress_bar() as progress:
+            tasks = {each: progress.add_task(each.name, total=None) for each in chosen}
+
+            def advance(tutorial, done, cells):
+                progress.update(tasks[tutorial], completed=done, total=cells)
+
+            paths = scripts.write_notebooks(notebooks, chosen, progress=advance) if notebooks else []
+            paths += site.write_site(html, chosen, progress=advance) if html else []
+        Console(soft_wrap=True).print("\n".join(escape(str(path)) for path in paths))
+    elif which:
+        scripts.run(chosen[0], figures, pause=not through and sys.stdin.isatty() and console.is_terminal)
+    else:
+        console.print(tables.tutorials(chosen))
+        console.print("Run one: primal-dual tutorials 1", highlight=False)
+
+
+@app.command("version")
+def show_version():
+    """Print the version."""
+    Console().print(version("primal-dual-attention"))
+
+
+app.add_typer(training_commands.app)
+
+
+def main():
+    """The entry point of `primal-dual`: a usage error is one line, too."""
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if not sys.argv[1:]:
+            app()
+        status = fail(error.format_message())
+    sys.exit(status)
+
+
+def _input(dataset, keys, targets):
+    if (keys is None) != (targets is None):
+        raise ValueError("--keys and --targets: expected both or none")
+    if keys is not None:
+        if dataset is not None:
+            raise ValueError(f"--dataset: expected none beside --keys and --targets; got {dataset!r}")
+        return files.load_array(keys), files.load_array(targets)
+    if (dataset or DATASET) not in datasets.DATASETS:
+        raise ValueError(f"--dataset: expected {' or '.join(datasets.DATASETS)}; got {dataset!r}")
+    return datasets.DATASETS[dataset or DATASET]()
+
+
+def _verify(declared, keys, targets, C, epsilon, solver):
+    """Verify catalog entries with a progress bar, and print the table."""
+    keys, targets = checks.matrix("keys", keys, "N D"), checks.matrix("targets", targets, "N Dv")
+    rows = []
+    with progress_bar() as progress:
+        task = progress.add_task("", total=sum(len(svrs(primal, keys)) for primal in declared.values()))
+        advance = functools.partial(progress.advance, task)
+        for name, primal in declared.items():
+            progress.update(task, description=name)
+            row = verify_primal(name, primal, keys, targets, C=C, epsilon=epsilon, solver=solver, advance=advance)
+            rows.append(row)
+    Console().print(tables.verified(rows))
+    Console(highlight=False).print(f"{tables.LEGEND}\n{tables.verdict(rows)}")
+    return rows
+
+
+def _certify(declared, keys, values):
+    """The certificate of each head; the worst of all positions under a support, with a progress bar."""
+    if isinstance(declared, Heads):
+        return certify_values(declared, keys, values)
+    keys = checks.matrix("keys", keys, "N D")
+    with progress_bar() as progress:
+        queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
+        each = (certify_values(declared, keys, values, query=query) for query in queries)
+        return (max(each, key=lambda certificate: certificate.relative_gap),)

@@ -1,0 +1,73 @@
+"""What the commands share: how they end on bad input, progress, figures, and the parts that need torch."""
+
+import functools
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from primal_dual.io import files
+
+FOUR = ["softmax", "bn", "sh", "bn+sh"]
+Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this file: .png, .pdf or .svg.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
+
+
+def one_line(function):
+    """Let bad input, and files that cannot be read or written, end in one line and exit status 2."""
+
+    @functools.wraps(function)
+    def run(*args, **options):
+        try:
+            function(*args, **options)
+        except (ValueError, OSError) as error:
+            raise typer.Exit(fail(error)) from error
+
+    return run
+
+
+def torch_part(name):
+    try:
+        return importlib.import_module(f"torch_impl.{name}")
+    except ImportError as error:
+        raise ValueError(f"this needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
+
+
+def plots_for(figure):
+    """The module that draws, before long work; None without a figure."""
+    if figure is None:
+        return None
+    check_figure(figure)
+    return torch_part("analysis.plots")
+
+
+def check_figure(figure):
+    if find_spec("matplotlib") is None:
+        raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'")
+    if figure.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"{figure}: expected a name that ends in .png, .pdf or .svg")
+    files.check_writable(figure)
+
+
+def write_figure(figure, make):
+    if figure:
+        files.write_file(figure, make().savefig)
+        Console(soft_wrap=True).print(f"Figure: {escape(str(figure))}")
+
+
+def progress_bar():
+    columns = TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def fail(error):
+    """Print an error in one line, and return its exit status."""
+    message = escape(" ".join(str(error).split()))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {message}")
+    return 2

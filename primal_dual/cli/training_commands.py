@@ -1,0 +1,153 @@
+"""The commands of training: runs, their results, and what is made of trained models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from primal_dual import checks
+from primal_dual.cli import tables
+from primal_dual.cli.console import FOUR, Figure, Json, one_line, plots_for, progress_bar, torch_part, write_figure
+from primal_dual.io.files import check_writable, write_json
+
+EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
+
+app = typer.Typer()
+
+
+def command(function):
+    return app.command()(one_line(function))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@one_line
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help=f"A data set: {EMBEDDED} need no download; else a folder in --data.")],
+    seeds: Annotated[int, typer.Option(help="How many runs of each attention, with seeds from 0.")] = 5,
+    data: Annotated[Path | None, typer.Option(help="Where the folders of data sets are.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(help="How many runs at a time, each in a process of its own.")] = 1,
+):
+    """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
+
+    The folder RECIPE in --data has RECIPE_TRAIN.ts and RECIPE_TEST.ts of the UEA archive; images as
+    train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's .bin files; or listops' and IMDb's files.
+    A run that was interrupted goes on; one that is done is not run again.
+    """
+    checks.integer("--seeds", seeds, 1)
+    checks.integer("--jobs", jobs, 1)
+    runs, accuracy_table = torch_part("training.runs"), torch_part("analysis.accuracy_table")
+    fields = _fields(context.args)
+    attentions = fields.pop("attention", FOUR)
+    changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
+    first = runs.this_process().first
+    with progress_bar() as progress:
+        summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
+    if first:
+        Console().print(tables.runs(accuracy_table.table(summaries)))
+
+
+@command
+def results(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs, or a file of results.")] = Path("runs"),
+    json: Json = None,
+    figure: Figure = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+):
+    """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
+    accuracy_table, plots = torch_part("analysis.accuracy_table"), plots_for(figure)
+    if json:
+        check_writable(json)
+    summaries = accuracy_table.load(folder)
+    rows = accuracy_table.table(summaries)
+    if markdown:
+        print(tables.markdown(rows))
+    else:
+        Console().print(tables.runs(rows))
+    if json:
+        write_json(json, {"runs": summaries})
+    write_figure(figure, lambda: plots.accuracies(rows))
+
+
+@command
+def redundancy(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs: RUNS/RECIPE/ATTENTION/SEED, one an attention.")],
+    data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
+    figure: Figure = None,
+    json: Json = None,
+):
+    """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant."""
+    analysis, plots = torch_part("analysis.head_redundancy"), plots_for(figure)
+    if json:
+        check_writable(json)
+    found = {}
+    for folder in runs:
+        each, run = analysis.of_run(folder, data_folder, say=Console(stderr=True).print)
+        found[run.attention if run.attention not in found else str(folder)] = each
+    summaries = {name: each.summary() for name, each in found.items()}
+    Console().print(tables.redundancy(summaries))
+    if json:
+        write_json(json, tables.plain({"runs": list(map(str, runs)), "redundancy": summaries}))
+    write_figure(figure, lambda: plots.heads(found))
+
+
+@command
+def efficiency(
+    lengths: Annotated[list[int] | None, typer.Argument(help="Tokens: 256 512 1024 2048 4096 8192.")] = None,
+    figure: Figure = None,
+    json: Json = None,
+):
+    """Operations, memory and time of softmax, bn, sh and bn+sh in a layer, training and inference, against length."""
+    measure, plots = torch_part("analysis.efficiency"), plots_for(figure)
+    for N in lengths or ():
+        checks.integer("lengths", N, 2)
+    if json:
+        check_writable(json)
+    with progress_bar() as progress:
+        result = measure.run(measure.device(), lengths or measure.LENGTHS, track=progress.track)
+    Console().print(tables.efficiency(result["rows"]))
+    if json:
+        write_json(json, result)
+    write_figure(figure, lambda: plots.efficiency(result))
+
+
+@command
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
+    data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
+):
+    """Test a finished run once more, from its weights."""
+    share, cases = torch_part("training.finished_run").evaluate(run, data, Console(stderr=True).print)
+    Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
+
+
+@command
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
+    file: Annotated[Path, typer.Argument(help="New cases: a .ts file, of which labels are ignored, or images.")],
+    json: Json = None,
+):
+    """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
+    if json:
+        check_writable(json)
+    probabilities, classes, names = torch_part("training.finished_run").predict(run, file)
+    rows, names = probabilities.tolist(), list(map(str, names))
+    Console().print(tables.predictions(rows, classes, names))
+    if json:
+        write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
+
+
+def _fields(words):
+    """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true."""
+    fields = {}
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            values = fields[name.replace("-", "_")] = [value] if value else []
+        elif not fields:
+            raise ValueError(f"{word}: expected --attention NAME ... or a --field of the recipe before it")
+        else:
+            values.append(word)
+    return {name: values or ["true"] for name, values in fields.items()}

@@ -1,0 +1,225 @@
+"""The tutorials: percent scripts in the folder `tutorials`, listed, run in a terminal, and written as notebooks."""
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.syntax import Syntax
+
+from primal_dual.io.files import write_file
+
+NEEDED = ("aeon", "ipykernel", "jupytext", "latex2mathml", "matplotlib", "nbclient", "nbconvert")
+COLAB = """\
+from importlib.util import find_spec
+
+if find_spec("google") and find_spec("google.colab"):
+    %pip install -q "primal-dual-attention[tutorials]"
+"""
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """A percent script NN_name.py: its number NN, its name, the title of its first heading, and its path."""
+
+    number: int
+    name: str
+    title: str
+    path: Path
+
+
+def installed_folder():
+    """The folder of the tutorials: inside the package where it was installed as a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "tutorials"
+    return inside if inside.is_dir() else package.parent / "tutorials"
+
+
+def list_tutorials(folder=None):
+    """The tutorials of a folder, by number; without one, those that are installed."""
+    folder = installed_folder() if folder is None else Path(folder)
+    listed = []
+    for path in sorted(folder.glob("[0-9][0-9]_*.py")):
+        title = re.search(r"^# # \d+\. (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if title is None:
+            raise ValueError(f"{path}: expected a heading '# # N. Title'; got none")
+        listed.append(Tutorial(int(path.stem[:2]), path.stem[3:], title[1], path))
+    if not listed:
+        raise ValueError(f"{folder}: expected tutorials NN_name.py; got none")
+    return listed
+
+
+def find(which, folder=None):
+    """The tutorial of a number or a name. ValueError that lists them, for another one."""
+    every = list_tutorials(folder)
+    for tutorial in every:
+        if str(which) in (str(tutorial.number), tutorial.name, tutorial.path.stem):
+            return tutorial
+    known = ", ".join(f"{tutorial.number} {tutorial.name}" for tutorial in every)
+    raise ValueError(f"tutorial: expected a number or a name, one of {known}; got {str(which)!r}")
+
+
+def notebook(tutorial):
+    """A tutorial as an unexecuted notebook (nbformat): the same bytes whenever it is made from the same script."""
+    check_extra()
+    import jupytext
+
+    book = jupytext.reads(tutorial.path.read_text(encoding="utf-8"), fmt="py:percent")
+    book.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    return _numbered(book)
+
+
+def notebook_text(path):
+    """The text of a script's notebook: unexecuted, with a first cell that installs the package on Colab."""
+    path = Path(path)
+    return _text(_with_install(notebook(find(path.stem, path.parent))))
+
+
+def quiet(tutorial, done, cells):
+    """No progress shown."""
+
+
+def write_notebooks(folder, every=None, *, execute=True, progress=quiet):
+    """Write tutorials, all without `every`, as folder/NN_name.ipynb, executed or not -> their paths.
+
+    progress(tutorial, done, cells): called after each code cell that was executed. ValueError for a folder that cannot
+    be written, and for a missing extra.
+    """
+    check_extra()
+    folder, paths = ensure_folder(folder), []
+    for tutorial in every or list_tutorials():
+        book = _with_install(notebook(tutorial))
+        paths.append(folder / f"{tutorial.path.stem}.ipynb")
+        write_text(paths[-1], _text(executed(tutorial, book, progress) if execute else book))
+    return paths
+
+
+def executed(tutorial, book, progress=quiet):
+    """A tutorial's notebook with its outputs. A cell that fails raises what nbclient makes of it."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    is_code = [cell.cell_type == "code" for cell in book.cells]
+    client = NotebookClient(
+        book,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR", "--InlineBackend.figure_formats=retina"],
+        on_cell_executed=lambda cell_index, **_: progress(tutorial, sum(is_code[: cell_index + 1]), sum(is_code)),
+    )
+    try:
+        return client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    except CellExecutionError as error:
+        if error.ename == "ModuleNotFoundError":
+            raise _missing(error.evalue) from error
+        raise
+
+
+def run(tutorial, figures="primal-dual-tutorials", pause=False, console=None):
+    """Run a tutorial in the terminal, cell by cell: its text, its code, what the code prints.
+
+    Figures are saved in the folder `figures`, and their paths printed. pause: wait for Enter before each code cell.
+    ValueError for a folder that cannot be written, and for a missing extra.
+    """
+    book, folder, console = notebook(tutorial), ensure_folder(figures), console or Console()
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    saved = []
+
+    def show():
+        for number in plt.get_fignums():
+            saved.append(folder / f"{tutorial.path.stem}_{len(saved) + 1}.png")
+            write_file(saved[-1], lambda temporary, number=number: plt.figure(number).savefig(temporary, dpi=150))
+            console.print(f"figure: {saved[-1]}", style="bold green", highlight=False, soft_wrap=True)
+        plt.close("all")
+
+    shown, plt.show = plt.show, show
+    try:
+        with plt.rc_context():
+            _run_cells(tutorial, book, console, pause)
+    except ModuleNotFoundError as error:
+        raise _missing(str(error)) from error
+    finally:
+        plt.show = shown
+        plt.close("all")
+    return saved
+
+
+def _run_cells(tutorial, book, console, pause):
+    text, position, namespace = tutorial.path.read_text(encoding="utf-8"), 0, {"__name__": "__main__"}
+    for cell in book.cells:
+        console.print()
+        if cell.cell_type == "markdown":
+            console.print(Markdown(_math_as_code(cell.source)))
+            continue
+        console.print(Syntax(cell.source, "python", word_wrap=True, background_color="default"))
+        if pause:
+            try:
+                console.input("[dim]Enter runs it.[/dim] ")
+            except EOFError:  # no one is there to press it
+                pause = False
+        position = text.index(cell.source, position)
+        lines_above = text.count("\n", 0, position)  # so that a traceback quotes the script
+        exec(compile("\n" * lines_above + cell.source, str(tutorial.path), "exec"), namespace)
+
+
+def _math_as_code(markdown):
+    """LaTeX as code, which Markdown leaves as it is: $$...$$ a block, $...$ inline."""
+    markdown = re.sub(r"\$\$(.+?)\$\$", lambda math: f"\n```latex\n{math[1].strip()}\n```\n", markdown, flags=re.DOTALL)
+    return re.sub(r"\$([^$]+)\$", lambda math: f"`{' '.join(math[1].split())}`", markdown)
+
+
+def ensure_folder(folder):
+    """The path of a folder, made if it is not there. ValueError where it cannot be."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: expected a folder that can be written; {error.strerror}") from error
+    return Path(folder)
+
+
+def write_text(path, text):
+    """Write a file in UTF-8, or nothing."""
+    write_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def check_extra():
+    """ValueError where a package is missing that the tutorials need."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise _missing(f"No module named {', '.join(missing)}")
+
+
+def _missing(what):
+    return ValueError(f"the tutorials need more packages: {what}; pip install 'primal-dual-attention[tutorials]'")
+
+
+def _with_install(book):
+    from nbformat.v4 import new_code_cell
+
+    book.cells.insert(0, new_code_cell(COLAB.strip()))
+    return _numbered(book)
+
+
+def _numbered(book):
+    book.nbformat, book.nbformat_minor = 4, 5
+    for number, cell in enumerate(book.cells):
+        cell.id, cell.metadata = f"cell-{number}", {}
+    return book
+
+
+def _text(book):
+    import nbformat
+
+    return nbformat.writes(book) + "\n"
+
+
+if __name__ == "__main__":
+    for path in write_notebooks(installed_folder() / "notebooks", execute=False):
+        print(path)

@@ -1,0 +1,275 @@
+"""The SVR of a primal, solved explicitly by cvxpy: the primal for W and b, the dual for alpha and alpha~.
+
+    primal   minimise  1/2 |W|^2 + C sum_jd (xi_jd + xi~_jd)    subject to  y_jd - w_d.z_j - b_d <= epsilon + xi_jd,
+             w_d.z_j + b_d - y_jd <= epsilon + xi~_jd,  xi, xi~ >= 0
+    dual     maximise  -1/2 delta_d' G delta_d - epsilon sum_j (alpha_jd + alpha~_jd) + sum_j y_jd delta_jd
+             subject to  0 <= alpha, alpha~ <= C,  delta = alpha - alpha~,  and sum_j delta_jd = 0 if there is a bias
+
+with z_j = Phi(T k_j) / h(k_j) and G_ij = z_i.z_j. Tutorial 1 derives the dual. The solvers work in units of C and of the
+largest target: with y = unit y', epsilon = unit epsilon' and C = unit C', a solution for y', epsilon', C' is one for y,
+epsilon, C with the same u = delta / C, and W, b, f grow by the unit.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from primal_dual import checks
+from primal_dual.primal import Heads, Primal
+from primal_dual.svr.active_set import Refined, refine
+from primal_dual.svr.features import MOST_EXPLICIT, Features
+from primal_dual.svr.optimality import feasible, objective_values, relative_gap
+from primal_dual.svr.quadratic_programs import Options, dual_program, primal_program
+from primal_dual.svr.solutions import (
+    DualHeadSolutions,
+    DualSolution,
+    PrimalHeadSolutions,
+    PrimalSolution,
+    check_head_axis,
+)
+from primal_dual.svr.training_sets import LARGEST_EXPONENT, TrainingSet, pooled_rows, training_set
+from primal_dual.types import Array, Float
+
+LARGEST_NORM = 1e14  # C |z_j|^2 up to which the dual is solved as it is
+GOOD_ENOUGH = 1e-12  # relative gap of an output that needs no second try
+
+
+def solve_primal(
+    primal: Primal | Heads,
+    keys: Float[Array, "*heads N D"],
+    targets: Float[Array, "*heads rows Dv"],
+    *,
+    C: float,
+    epsilon: float,
+    query: int | None = None,
+    solver: str = "CLARABEL",
+    solver_options: Options = None,
+) -> PrimalSolution | PrimalHeadSolutions:
+    """Solve the primal SVR for the weight W of the layer.
+
+    Source: arXiv 2406.13781; see tutorials 1 and 2.
+
+    Parameters
+    ----------
+    primal : Primal or Heads
+        What is declared. For Heads, a head axis comes first in keys and targets.
+    keys : array, (N, D)
+        The training inputs.
+    targets : array, (N, Dv) or (n, Dv)
+        One row a key, pooled with the keys; or one a training point.
+    C : float
+        The penalty, positive. It has no natural absolute size; multiples of the median of |h(k_j)| are a good unit.
+    epsilon : float
+        Half the width of the tube, 0 or more, in units of the targets.
+    query : int, optional
+        Whose SVR, under a support other than Everything.
+    solver : str
+        A cvxpy solver of quadratic programs that is installed.
+    solver_options : dict, optional
+        For the solver. Without it tolerances are tight, and Newton steps on the active set bring the last digits.
+
+    Returns
+    -------
+    PrimalSolution
+        With weight, bias, value, relative_gap and predict(x).
+
+    Raises
+    ------
+    ValueError
+        For bad input, a solver that is not installed, and a solve that ends without a solution.
+
+    Examples
+    --------
+    >>> solution = solve_primal(Primal(), np.eye(3), np.eye(3), C=10, epsilon=0.1)
+    >>> solution.predict(np.eye(3)).shape, solution.relative_gap < 1e-10
+    ((3, 3), True)
+    """
+    if isinstance(primal, Heads):
+        check_head_axis(primal, keys=keys, targets=targets)
+        common = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=solver_options)
+        each = zip(primal, keys, targets, strict=True)
+        return PrimalHeadSolutions(tuple(solve_primal(p, k, y, **common) for p, k, y in each))
+    train, y = _prepare(primal, keys, targets, C, epsilon, query)
+    scaled, unit = _scale(y, epsilon, np.log(C), primal.bias)
+    features = Features.from_training_set(train)
+    R = features.at_keys(scaled.log_C)
+    if not np.isfinite(R).all():
+        raise ValueError(f"keys: expected less spread than that of log h, {np.ptp(train.log_h):.3g}: scale them down")
+    minimise = primal_program(R, scaled.epsilon, primal.bias, solver, solver_options)
+    each_output = [minimise(target) for target in scaled.y.T]
+    w = np.array([w for w, _ in each_output]).T
+    u = np.array([u for _, u in each_output]).T
+    optimum = _evaluate(R, w, u, scaled)
+    if solver_options is None:
+        optimum = _refine_primal(R, optimum, scaled)
+    gap = relative_gap(optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum())
+    weight = np.sqrt(C) * np.sqrt(unit) * optimum.w.T
+    return PrimalSolution(weight, optimum.b * unit, float(C * unit * optimum.P.sum()), float(gap), features)
+
+
+def solve_dual(
+    primal: Primal | Heads,
+    keys: Float[Array, "*heads N D"],
+    targets: Float[Array, "*heads rows Dv"],
+    *,
+    C: float,
+    epsilon: float,
+    query: int | None = None,
+    solver: str = "CLARABEL",
+    solver_options: Options = None,
+) -> DualSolution | DualHeadSolutions:
+    """Solve the dual SVR for the values of the attention, v_j = (alpha_j - alpha~_j) / h(k_j).
+
+    Parameters, errors and source are those of `solve_primal`.
+
+    Returns
+    -------
+    DualSolution
+        With alpha, alpha_tilde, values, bias, value, relative_gap and predict(x).
+
+    Examples
+    --------
+    >>> solution = solve_dual(Primal(), np.eye(3), np.eye(3), C=10, epsilon=0.1)
+    >>> solution.values.shape, solution.relative_gap < 1e-10
+    ((3, 3), True)
+    """
+    if isinstance(primal, Heads):
+        check_head_axis(primal, keys=keys, targets=targets)
+        common = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=solver_options)
+        each = zip(primal, keys, targets, strict=True)
+        return DualHeadSolutions(tuple(solve_dual(p, k, y, **common) for p, k, y in each))
+    train, y = _prepare(primal, keys, targets, C, epsilon, query)
+    optimum = solve_scaled_dual(train, y, np.log(C), epsilon, solver, solver_options)
+    alpha, alpha_tilde = C * np.maximum(optimum.u, 0), C * np.maximum(-optimum.u, 0)
+    values, value = train.spread(optimum.values), float(C * optimum.value)
+    return DualSolution(alpha, alpha_tilde, values, optimum.bias, value, optimum.relative_gap, train)
+
+
+class ScaledDual(NamedTuple):
+    """The optimum of a dual in units of C, which may be larger than a float: only its logarithm is known.
+
+    u = delta / C and values = delta / h, both (n, Dv); bias (Dv,); value: the dual value over C.
+    """
+
+    u: np.ndarray
+    values: np.ndarray
+    bias: np.ndarray
+    value: float
+    relative_gap: float
+
+
+def solve_scaled_dual(
+    train: TrainingSet,
+    y: Float[Array, "n Dv"],
+    log_C: float,
+    epsilon: float,
+    solver: str = "CLARABEL",
+    solver_options: Options = None,
+) -> ScaledDual:
+    """Solve the dual of a training set for a penalty of any size, given by its logarithm.
+
+    Where C |z_j|^2 exceeds LARGEST_NORM, Q would lose its digits or overflow. There u_j, which is then tiny, is searched
+    for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
+    """
+    scaled, unit = _scale(y, epsilon, log_C, train.primal.bias)
+    log_norm = train.log_norms(train.keys)[:, None] + scaled.log_C / 2
+    excess = np.maximum(0, log_norm - np.log(LARGEST_NORM) / 2)
+    norm = np.exp(log_norm - excess)
+    Q = norm * train.cosines * norm.T
+    R = None
+    if train.feature_count <= min(MOST_EXPLICIT, len(Q) / 4):
+        R = Features.from_training_set(train).at_keys(scaled.log_C) * np.exp(-excess)
+    bound = np.exp(-excess[:, 0])
+    maximise = dual_program(Q, R, bound, scaled.epsilon, scaled.bias, solver, solver_options)
+    u = np.array([maximise(target) for target in scaled.y.T]).T
+    if solver_options is None and not excess.any():
+        u = _refine_dual(train, u, Q, scaled, solver)
+    u = feasible(u, scaled.bias, np.diag(Q))
+    w, top, sign, log_h = train.own_rows
+    values = u * sign * np.exp(np.minimum(scaled.log_C - log_h, LARGEST_EXPONENT))
+    f = w @ values * sign * np.exp(top - log_h)
+    P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
+    gap = float(relative_gap(P.sum(), D.sum(), abs(scaled.y).sum()))
+    return ScaledDual(u, values * unit, b * unit, float(D.sum() * unit), gap)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """Targets (n, Dv), tube and penalty in units of the largest target, and whether there is a bias."""
+
+    y: np.ndarray
+    epsilon: float
+    log_C: float
+    bias: bool
+
+
+def _scale(y: Float[Array, "n Dv"], epsilon: float, log_C: float, bias: bool) -> tuple[_Scaled, float]:
+    unit = abs(y).max() or 1.0
+    return _Scaled(y / unit, epsilon / unit, log_C - np.log(unit), bias), unit
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """w (F, Dv) with its primal value P and bias b; feasible multipliers u (n, Dv) with their dual value D, (Dv,)."""
+
+    w: np.ndarray
+    u: np.ndarray
+    P: np.ndarray
+    D: np.ndarray
+    b: np.ndarray
+
+
+def _evaluate(R: Float[Array, "n F"], w: Float[Array, "F Dv"], u: Float[Array, "n Dv"], scaled: _Scaled) -> _Candidate:
+    """The primal value of w and the dual value of u, which may belong to different functions."""
+    u = feasible(u, scaled.bias, (R**2).sum(axis=1))
+    problem = (u, scaled.y, scaled.epsilon, scaled.bias)
+    P, _, b = objective_values(R @ w, (w**2).sum(axis=0), *problem)
+    _, D, _ = objective_values(R @ w, ((R.T @ u) ** 2).sum(axis=0), *problem)
+    return _Candidate(w, u, P, D, b)
+
+
+def _refine_primal(R: Float[Array, "n F"], found: _Candidate, scaled: _Scaled) -> _Candidate:
+    """The expansion w = R'u of refined multipliers, for the outputs whose gap it makes smaller."""
+    Q = R @ R.T
+    each = [refine(u, Q, y, scaled.epsilon, scaled.bias).u for u, y in zip(found.u.T, scaled.y.T, strict=True)]
+    u = np.array(each).T
+    refined = _evaluate(R, R.T @ u, u, scaled)
+    better = refined.P - refined.D < found.P - found.D
+    return replace(
+        found,
+        w=np.where(better, refined.w, found.w),
+        u=np.where(better, refined.u, found.u),
+        P=np.where(better, refined.P, found.P),
+        D=np.where(better, refined.D, found.D),
+        b=np.where(better, refined.b, found.b),
+    )
+
+
+def _refine_dual(
+    train: TrainingSet, u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scaled, solver: str
+) -> Float[Array, "n Dv"]:
+    """u refined. An output that keeps a gap is tried again from the multipliers of the primal program."""
+
+    def refined(start: Float[Array, " n"], y: Float[Array, " n"]) -> Refined:
+        return refine(start, Q, y, scaled.epsilon, scaled.bias)
+
+    each = [refined(start, y) for start, y in zip(u.T, scaled.y.T, strict=True)]
+    if max(solution.gap for solution in each) > GOOD_ENOUGH:
+        R = Features.from_training_set(train).at_keys(scaled.log_C)
+        minimise = primal_program(R, scaled.epsilon, scaled.bias, solver, None)
+        for d, y in enumerate(scaled.y.T):
+            if each[d].gap > GOOD_ENOUGH:
+                _, multipliers = minimise(y)
+                each[d] = min(each[d], refined(multipliers, y), key=lambda solution: solution.gap)
+    return np.array([solution.u for solution in each]).T
+
+
+def _prepare(
+    primal: Primal, keys: Array, targets: Array, C: float, epsilon: float, query: int | None
+) -> tuple[TrainingSet, Float[Array, "n Dv"]]:
+    """The training set of a query, and its targets, one row a training point."""
+    checks.number("C", C, above=0)
+    checks.number("epsilon", epsilon, least=0)
+    train = training_set(primal, keys, query)
+    return train, pooled_rows("targets", targets, train)

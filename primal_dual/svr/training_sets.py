@@ -1,0 +1,210 @@
+"""The training set of a query: what its SVR is fitted on, once sequence, support and pools are worked out.
+
+What is left is an SVR on n points without any of them: a kernel, a normaliser h and a transform, whose
+z_j = Phi(T k_j) / h(k_j) have the Gram matrix G_ij = z_i.z_j. All numbers are kept as logarithms until they are known
+to fit a float.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from primal_dual import checks
+from primal_dual.expansion import attention
+from primal_dual.kernel_matrix import kernel_rows, normalizer
+from primal_dual.primal import Primal
+from primal_dual.protocols import FiniteFeatures, PositiveKernel
+from primal_dual.sequence import convolve_sequence, pool
+from primal_dual.supports import Everything, Mask, check_size, positions, visibility_table
+from primal_dual.transforms import Identity, fit, split_convolutions
+from primal_dual.types import Array, Bool, Float
+
+LARGEST_EXPONENT = 700  # exp of more overflows
+
+Rows = tuple[Float[Array, "M n"], Float[Array, "M 1"], Float[Array, "M 1"], Float[Array, "M 1"]]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """n training points, and the primal that is left for them.
+
+    Attributes
+    ----------
+    declared : Primal
+        The primal as it was declared.
+    members : array of booleans, (N,)
+        Which keys the query sees.
+    keys : array, (n, D)
+        The training points: the keys after convolution and pooling.
+    """
+
+    declared: Primal
+    members: Bool[np.ndarray, " N"]
+    keys: Float[np.ndarray, "n D"]
+
+    @property
+    def primal(self) -> Primal:
+        """The same kernel, normaliser and bias, on these points: no convolution, no support, no pools."""
+        remaining = split_convolutions(self.declared.transform)[1] or Identity()
+        return replace(self.declared, transform=remaining, support=Everything(), scale=1)
+
+    def convolve(self, x: Float[Array, "M D"]) -> Float[Array, "M D"]:
+        """Queries as the SVR takes them: convolved as a sequence of their own."""
+        x = checks.matrix("x", x, "M D")
+        if x.shape[1] != self.keys.shape[1]:
+            raise ValueError(f"x: expected shape (M, {self.keys.shape[1]}), as the keys have; got {x.shape}")
+        return convolve_sequence(self.declared, x, np.ones(len(x), bool))
+
+    def pool(self, y: Float[Array, "N Dv"]) -> Float[Array, "n Dv"]:
+        """From one row a key to one a training point."""
+        pooled, some = pool(y, self.members, self.declared.scale)
+        return pooled[some]
+
+    def spread(self, y: Float[Array, "n Dv"]) -> Float[Array, "N Dv"]:
+        """From one row a training point to one a key: constant over a pool, zero outside the support."""
+        group_of_key = np.arange(len(self.members)) // self.declared.scale
+        _, some = pool(self.members[:, None], self.members, self.declared.scale)
+        point_of_group = np.cumsum(some) - 1
+        return np.where(self.members[:, None], y[point_of_group[group_of_key]], 0.0)
+
+    def transform(self, x: Float[Array, "M D"]) -> Float[Array, "M D"]:
+        """T x, fitted on the training points."""
+        apply, _ = fit(split_convolutions(self.declared.transform)[1], self.keys, np.ones(len(self.keys), bool))
+        return apply(x)
+
+    def rows(self, x: Float[Array, "M D"]) -> Rows:
+        """<Phi(T x), Phi(T k_j)> = w exp(top) and h(x) = sign exp(log_h) -> w, top, sign, log_h."""
+        with np.errstate(over="ignore", invalid="ignore"):  # the normaliser raises for what is not finite
+            w, top = kernel_rows(self.primal, self.transform(x), self.transformed_keys, np.ones((1, 1), bool))
+            h = normalizer(self.primal, w)
+        return w, top, np.sign(h), top + np.log(abs(h))
+
+    def rows_at(self, x: Float[Array, "M D"]) -> Rows:
+        """`rows`, computed once for the training points themselves."""
+        return self.own_rows if x is self.keys else self.rows(x)
+
+    @cached_property
+    def transformed_keys(self) -> Float[Array, "n D"]:
+        """T k_j."""
+        return self.transform(self.keys)
+
+    @property
+    def feature_count(self) -> float:
+        """F, the number of the kernel's features; infinity where it gives none."""
+        kernel = self.primal.kernel
+        return kernel.feature_count(self.keys.shape[1]) if isinstance(kernel, FiniteFeatures) else np.inf
+
+    @cached_property
+    def own_rows(self) -> Rows:
+        """`rows` at the training points themselves."""
+        return self.rows(self.keys)
+
+    @property
+    def log_h(self) -> Float[Array, " n"]:
+        """log |h(k_j)|. Its median is the natural unit of log C."""
+        return self.own_rows[3][:, 0]
+
+    def penalty(self, multiple: float) -> float:
+        """C as a multiple of the median of |h(k_j)|, its natural unit. ValueError where that overflows."""
+        with np.errstate(over="ignore"):
+            C = float(multiple * np.exp(np.median(self.log_h)))
+        if not 0 < C < np.inf:
+            raise ValueError(f"keys: expected h that a float can hold; log h is {np.median(self.log_h):.4g}")
+        return C
+
+    def gram(self, x: Float[Array, "M D"], log_factor: Float[Array, "..."] | float = 0.0) -> Float[Array, "M n"]:
+        """<Phi(T x_i) / h(x_i), z_j> exp(log_factor_ij), without overflow on the way."""
+        w, top, sign, log_h = self.rows_at(x)
+        exponent = top + log_factor - log_h - self.log_h
+        return w * sign * self.own_rows[2].T * np.exp(np.minimum(exponent, LARGEST_EXPONENT))
+
+    @cached_property
+    def cosines(self) -> Float[Array, "n n"]:
+        """The Gram matrix of the z_j at unit length.
+
+        Raises
+        ------
+        ValueError
+            Where it is not symmetric and positive semidefinite: then the kernel is none.
+        """
+        kernel, x = self.primal.kernel, self.transformed_keys
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
+            if isinstance(kernel, PositiveKernel):
+                a = kernel.log_gram(x, x)
+                cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
+            else:
+                K, sign = kernel.gram(x, x), self.own_rows[2]
+                cosines = sign * sign.T * K / np.sqrt(np.diag(K)[:, None] * np.diag(K))
+        skew = abs(cosines - cosines.T).max()
+        smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
+        if not (skew <= 1e-8 and smallest >= -1e-8 * len(cosines)):
+            raise ValueError(
+                f"{self.primal.kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got "
+                f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
+            )
+        return (cosines + cosines.T) / 2
+
+    def log_lengths(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
+        """log |Phi(T x)|."""
+        tx = self.transform(x)[:, None, :]
+        kernel = self.primal.kernel
+        with np.errstate(divide="ignore", invalid="ignore"):
+            positive = isinstance(kernel, PositiveKernel)
+            square = kernel.log_gram(tx, tx) if positive else np.log(kernel.gram(tx, tx))
+        return square[:, 0, 0] / 2
+
+    def log_norms(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
+        """log |Phi(T x) / h(x)|."""
+        return self.log_lengths(x) - self.rows_at(x)[3][:, 0]
+
+    def attend(self, x: Float[Array, "M D"], values: Float[Array, "n Dv"]) -> Float[Array, "M Dv"]:
+        """f(x) by `attention`, for x that is convolved already."""
+        return attention(self.primal, x, self.keys, values)
+
+
+def training_set(primal: Primal, keys: Float[Array, "N D"], query: int | None = None) -> TrainingSet:
+    """The training set of a query.
+
+    Parameters
+    ----------
+    primal : Primal
+        What is declared.
+    keys : array, (N, D)
+        All keys of the sequence.
+    query : int, optional
+        Whose SVR. Every query has the same under Everything; any other support needs the query's position.
+
+    Raises
+    ------
+    ValueError
+        For a missing query, one that is out of range or sees no key, and for keys that are no (N, D) array of finite
+        numbers.
+    """
+    checks.primal(primal)
+    keys = checks.matrix("keys", keys, "N D")
+    check_size(primal.support, positions(primal.support, len(keys)), len(keys))
+    if query is not None:
+        checks.integer("query", query, 0)
+        if isinstance(primal.support, Mask) and query >= len(primal.support.table):
+            raise ValueError(
+                f"query: expected one of the {len(primal.support.table)} rows of {primal.support}; got {query}"
+            )
+    elif not isinstance(primal.support, Everything):
+        raise ValueError(
+            f"query: expected a position, since under {primal.support} each query has an SVR of its own; got None"
+        )
+    members = visibility_table(primal.support, np.array([query or 0]), len(keys))[0]
+    if not members.any():
+        raise ValueError(f"query {query} sees no key: expected one at least under {primal.support}")
+    pooled, some = pool(convolve_sequence(primal, keys, np.ones(len(keys), bool)), members, primal.scale)
+    return TrainingSet(primal, members, pooled[some])
+
+
+def pooled_rows(name: str, y: Float[Array, "rows Dv"], train: TrainingSet) -> Float[Array, "n Dv"]:
+    """One row a training point, from that or from one row a key. ValueError for another number of rows."""
+    y = checks.matrix(name, y, "N Dv")
+    if len(y) not in (len(train.members), len(train.keys)):
+        pooled = f", or {len(train.keys)}, one a training point" if len(train.keys) != len(train.members) else ""
+        raise ValueError(f"{name}: expected {len(train.members)} rows, one a key{pooled}; got {y.shape}")
+    return train.pool(y) if len(y) == len(train.members) else y

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+from sklearn.utils.estimator_checks import check_estimator
+
+from primal_dual import (
+    BatchNorm,
+    Causal,
+    Convolution,
+    Exponential,
+    Gaussian,
+    Heads,
+    Primal,
+    SVRAttention,
+    attention,
+    catalog,
+)
+from primal_dual.svr.training_sets import training_set
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("primal", ["softmax", "bn", "rbf"])
+def test_check_estimator(primal):
+    results = check_estimator(SVRAttention(primal), on_fail=None, on_skip=None)
+    assert not [result for result in results if result["status"] in ("failed", "xfail")] and len(results) > 40
+
+
+def test_predict_attends():
+    rng = np.random.default_rng(0)
+    X, Y, x = rng.standard_normal((11, 3)), rng.standard_normal((11, 2)), rng.standard_normal((5, 3))
+    for primal in ("softmax", "bn+sh", Primal(transform=BatchNorm(), bias=True)):
+        model = SVRAttention(primal).fit(X, Y)
+        declared = catalog[primal] if isinstance(primal, str) else primal
+        np.testing.assert_allclose(model.predict(x), attention(declared, x, X, model.values_) + model.bias_, rtol=1e-12)
+        assert model.relative_gap_ < 1e-10
+    one = SVRAttention().fit(X, Y[:, 0])
+    assert one.predict(x).shape == (5,)
+
+
+def test_in_pipelines_and_searches():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = X[:100], y[:100] / 100
+    pipeline = make_pipeline(StandardScaler(), SVRAttention(Primal(Gaussian(3.0), normalizer="one", bias=True), C=1.0))
+    assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.1
+    search = GridSearchCV(
+        pipeline, {"svrattention__C": [0.1, 10], "svrattention__primal": ["rbf", "softmax"]}, cv=2
+    ).fit(X, y)
+    assert search.best_params_["svrattention__C"] in (0.1, 10)
+
+
+def test_agrees_with_scikit_learn():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X[:80]), y[:80] / 100
+    primal = Primal(Gaussian(bandwidth=3.0), normalizer="one", bias=True)
+    ours = SVRAttention(primal, C=2.0, epsilon=0.1).fit(X, y)
+    theirs = SVR(kernel="precomputed", C=2.0, epsilon=0.1, tol=1e-9).fit(training_set(primal, X).gram(X), y)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(training_set(primal, X).gram(X)), atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "primal",
+    [
+        Heads(Primal()),
+        "multi-head",
+        "window",
+        Primal(support=Causal()),
+        Primal(transform=Convolution((1,))),
+        "sofmax",
+        3,
+        Exponential(),
+    ],
+)
+def test_refuses_what_depends_on_order(primal):
+    with pytest.raises(ValueError, match=r"expected|did you mean"):
+        SVRAttention(primal).fit(np.eye(3), np.ones(3))
+
+
+@pytest.mark.parametrize("setting", [{"C": 0}, {"epsilon": -1}, {"solver": "NONE"}])
+def test_refuses_bad_settings(setting):
+    with pytest.raises(ValueError, match=r"expected .* got"):
+        SVRAttention(**setting).fit(np.eye(3), np.ones(3))
+
+
+def test_warns_where_the_gap_stays_open():
+    X = 100 * np.random.default_rng(0).standard_normal((30, 2))
+    with pytest.warns(UserWarning, match="standardise X"):
+        SVRAttention().fit(X, X[:, 0])

@@ -1,0 +1,126 @@
+"""Head redundancy, efficiency, and the pictures of results."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.progress import Progress
+from typer.testing import CliRunner
+
+from primal_dual import attention, attention_weights, heads
+from primal_dual.cli.commands import app
+from torch_impl.analysis import plots
+from torch_impl.analysis.accuracy_table import table
+from torch_impl.analysis.efficiency import flops
+from torch_impl.analysis.head_redundancy import redundancy
+from torch_impl.models.encoders import TimeSeriesEncoder
+from torch_impl.models.vision_transformer import VisionTransformer
+from torch_impl.recorder import recording
+from torch_impl.training.runs import train_all
+
+
+def call(*words):
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    options = dict(epochs=1, layers=2, width=16, num_heads=4, feedforward=16)
+    train_all("BasicMotions", ["softmax", "bn"], 2, None, folder, 1, options, Progress(disable=True))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["softmax", "bn+sh"])
+def test_redundancy_is_the_mean_distance_of_heads(name):
+    """Evaluated once more in NumPy, query by query, from what each layer's attention was called with."""
+    torch.manual_seed(0)
+    model = TimeSeriesEncoder(3, 11, 5, name, layers=2, width=12, num_heads=4).double()
+    x, valid = torch.randn(3, 11, 3).double(), torch.arange(11) < torch.tensor([[11], [4], [7]])
+    found = redundancy(model, x, valid)
+    with torch.no_grad(), recording(model) as calls:
+        model(x, valid)
+    for layer, (_, recorded) in enumerate(calls):
+        q, k, v = (each.numpy() for each in (recorded.q, recorded.k, recorded.v))
+        mask = recorded.key_mask.numpy()
+        for each, distances in (
+            (attention(heads(name, 4), q, k, v, mask), found.outputs),
+            (attention_weights(heads(name, 4), q, k, mask), found.maps),
+        ):
+            for s, t in combinations(range(4), 2):
+                apart = [np.linalg.norm(each[b, s, i] - each[b, t, i]) for b, i in np.argwhere(mask)]
+                assert distances[layer, s, t] == pytest.approx(np.mean(apart), rel=1e-10)
+                assert distances[layer, t, s] == distances[layer, s, t] and distances[layer, s, s] == 0
+    pairs = [[found.maps[layer, s, t].item() for s, t in combinations(range(4), 2)] for layer in range(2)]
+    summary = found.summary()["maps"]
+    assert summary["mean"] == pytest.approx(np.mean(pairs)) and summary["deviation"] == pytest.approx(
+        np.std(np.mean(pairs, 1), ddof=1)
+    )
+
+
+def test_redundancy_of_images_and_of_one_head():
+    model = VisionTransformer("sh", classes=3, size=8, patch=4, layers=2, width=12, num_heads=3)
+    assert redundancy(model, torch.randn(2, 3, 8, 8)).outputs.shape == (2, 3, 3)
+    with pytest.raises(ValueError, match="two heads or more"):
+        redundancy(TimeSeriesEncoder(3, 11, 5, width=8, num_heads=1), torch.randn(2, 11, 3))
+
+
+def test_operations_are_those_of_the_matrix_products():
+    """width 512, feed-forward 1,024: 8 W^2 of projections and 4 N W of attention a token; twice that backward."""
+    for N in (256, 512):
+        inference = 2 * N * 512 * (4 * 512 + 2 * 1024 + 2 * N)
+        assert flops("softmax", N, "inference") == inference == flops("bn", N, "inference")
+        pooled = inference - 2 * N * 512 * 2 * N * (1 - 15 / 32)
+        assert flops("sh", N, "inference") == pooled == flops("bn+sh", N, "inference")
+        assert 2 * inference < flops("softmax", N, "training") < 3 * inference
+
+
+def test_redundancy_command(trained, tmp_path):
+    runs = [trained / "BasicMotions" / name / "0" for name in ("softmax", "bn")]
+    done = call("redundancy", *runs, "--figure", tmp_path / "h.png", "--json", tmp_path / "h.json")
+    assert done.exit_code == 0 and "softmax" in done.output, done.output
+    kept = json.loads((tmp_path / "h.json").read_text())["redundancy"]
+    with Image.open(tmp_path / "h.png") as picture:
+        assert kept["bn"]["maps"]["mean"] > 0 and picture.size[0] > 300
+    for words, message in (
+        ((tmp_path,), "expected a finished run"),
+        ((*runs, "--figure", tmp_path / "h.xyz"), "ends in .png"),
+        ((*runs, "--figure", tmp_path / "none" / "h.png"), "cannot be written"),
+    ):
+        failed = call("redundancy", *words)
+        assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output
+
+
+def test_efficiency_command(tmp_path):
+    done = call("efficiency", 32, 64, "--figure", tmp_path / "e.png", "--json", tmp_path / "e.json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert len(rows) == 2 * 2 * 4 and all(row["seconds"] > 0 and row["bytes"] > 0 for row in rows)
+    assert all(row["flops_ratio"] == 1 for row in rows if row["attention"] in ("softmax", "bn"))
+    assert call("efficiency", 1).exit_code == 2
+
+
+def test_results_command_draws(trained, tmp_path):
+    done = call("results", trained, "--figure", tmp_path / "r.svg")
+    assert done.exit_code == 0 and (tmp_path / "r.svg").read_text().startswith("<?xml")
+    *_, softmax, bn = (line.split() for line in done.output.splitlines() if line.strip() and "Figure" not in line)
+    assert softmax[:2] == ["BasicMotions", "softmax"] and bn[0] == "bn"  # in the catalog's order, the set named once
+
+
+def test_the_picture_of_accuracies_has_every_row():
+    def run(data, name, seed, right):
+        own = dict(data=data, attention=name, seed=seed, test_accuracy=right, best_test_epoch=right)
+        return own | dict(recipe={"folds": 0, "name": data}, seconds=1.0)
+
+    runs = [run("A", "softmax", s, 0.5 + 0.01 * s) for s in range(3)]
+    runs += [run("B", name, s, 0.8) for name in ("sh", "softmax") for s in range(3)] + [run("B", "bn", 0, 0.7)]
+    figure = plots.accuracies(table(runs))
+    left, right = figure.axes
+    shown = {round(x, 6) for line in left.lines if len(line.get_xdata()) for x in line.get_xdata()}
+    assert isinstance(figure, Figure) and {51.0, 80.0, 70.0} <= shown
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["softmax", "bn", "sh"]
+    assert len(right.containers) == 1  # sh against softmax; one seed has no interval

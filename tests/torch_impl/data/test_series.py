@@ -1,0 +1,112 @@
+"""Sets of time series from files, their folds and their augmentation."""
+
+import numpy as np
+import pytest
+import torch
+from rich.progress import Progress
+
+from tests.torch_impl.training.short_runs import write_set
+from torch_impl.analysis.accuracy_table import table
+from torch_impl.data.dataset import folds
+from torch_impl.data.series import augment, load_series
+from torch_impl.training.benchmarks import recipe
+from torch_impl.training.runs import train_all
+from torch_impl.training.trainer import train
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_set_from_files(tmp_path, encoding):
+    """Standardised by the training split alone; missing values at the mean; unequal lengths padded."""
+    data = load_series("Own", write_set(tmp_path, test=["4,4,4,4:0,0,0,0:b"], encoding=encoding))
+    tokens = np.array([[1, 4], [2, 5], [3, 6], [3, 1], [2, 0], [0, 2], [np.nan, 2], [5, 2], [9, 7], [8, 6]])
+    mean, deviation = np.nanmean(tokens, 0), np.nanstd(tokens, 0)
+    series, key_mask, labels = data.train
+    np.testing.assert_allclose(series[0, :3], (tokens[:3] - mean) / deviation, rtol=1e-6)
+    assert series[2, 1, 0] == 0 and key_mask.sum(1).tolist() == [3, 2, 3, 2] and labels.tolist() == [0, 1, 0, 1]
+    assert (series[~key_mask] == 0).all() and data.sizes == dict(features=2, length=4, classes=2)
+    np.testing.assert_allclose(data.test.inputs[0], np.tile((np.array([4, 0]) - mean) / deviation, (4, 1)), rtol=1e-6)
+
+
+def test_a_constant_feature_is_only_centred(tmp_path):
+    """0.1 has a mean and a deviation that are not quite 0.1 and 0."""
+    train = [f"0.1,0.1,0.1:{i},2,3:{'ab'[i % 2]}" for i in range(7)]
+    data = load_series("Own", write_set(tmp_path, train=train, test=["0.3,0.1,0.1:1,2,3:a"]))
+    assert data.deviation[0] == 0 and data.train.inputs[..., 0].abs().max() < 1e-6
+    assert data.test.inputs[0, 0, 0] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(test=["1,2:3,4:c"]), "Own"),
+        (dict(train=[]), "Own_TRAIN.ts"),
+        (dict(train=["1,2:3,4:a", "5,6:7,8:a"], test=["1,2:3,4:a"]), "expected two classes or more; got a"),
+        (dict(train=["1,2:3,4:a", "5,6:7,8:b"], test=["1,2:a"]), "Own"),
+        (dict(train=["1,x:3,4:a", "5,6:7,8:b"]), "Own_TRAIN.ts: expected a .ts file"),
+        (dict(train=["?,?:3,4:a", "?,?:7,8:b"]), "some value of each feature in training; got none of 0"),
+        (dict(train=["1,2:3,4:a", "5,6:7,8:b"], test=["1,2:3,4:a", "1,2:3,4"]), "Own_TEST.ts"),
+    ],
+)
+def test_bad_files(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_series("Own", write_set(tmp_path, **options))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_sets(tmp_path):
+    with pytest.raises(ValueError, match=r"Own_TRAIN\.ts: no such file"):
+        load_series("Own", tmp_path)
+    with pytest.raises(ValueError, match="expected a folder of the archive with --data, or one of JapaneseVowels"):
+        load_series("Own")
+
+
+def test_folds_are_stratified_and_inside_the_training_split(motions):
+    seen = []
+    for fold in folds(motions, 4):
+        assert len(fold.train) + len(fold.test) == len(motions.train)
+        assert fold.test.labels.bincount().tolist() == pytest.approx([2.5] * 4, abs=0.6)
+        seen += [case.sum().item() for case in fold.test.inputs]
+    assert sorted(seen) == sorted(case.sum().item() for case in motions.train.inputs)
+
+
+def test_folds_take_the_place_of_the_test_split(tmp_path, motions):
+    """Seed s is tested on fold s mod k."""
+    options = dict(epochs=2, layers=1, width=16, num_heads=4, folds=2)
+    summaries = train_all("BasicMotions", ["sh"], 3, None, tmp_path, 1, options, Progress(disable=True))
+    for seed, fold in zip((0, 1, 2), [*folds(motions, 2)] * 2, strict=False):
+        alone = train(recipe("BasicMotions", **options), "sh", seed, fold, tmp_path / "alone")
+        assert alone["test_accuracy"] == summaries[seed]["test_accuracy"]
+    assert table(summaries)[0]["recipe"] == "BasicMotions, 2 folds"
+    with pytest.raises(ValueError, match="folds: expected 2 to 10, the cases of the largest class; got 11"):
+        next(folds(motions, 11))
+
+
+def test_folds_of_small_classes(motions):
+    """A class of two cases is in the training part of each of three folds."""
+    order = motions.train.labels.argsort(stable=True)
+    small = motions._replace(train=motions.train.take(order[8:]))
+    assert small.train.labels.bincount().tolist() == [2, 10, 10, 10]
+    parts = list(folds(small, 3))
+    assert all(len(part.train.labels.unique()) == 4 for part in parts) and sum(len(p.test) for p in parts) == 32
+    with pytest.raises(ValueError, match="two cases or more of each class; got one of"):
+        next(folds(motions._replace(train=motions.train.take(order[9:])), 3))
+
+
+def test_augmentation():
+    torch.manual_seed(0)
+    series = torch.linspace(0, 1, 20)[None, :, None].expand(50, -1, 2).contiguous()
+    key_mask = torch.arange(20) < torch.randint(2, 21, (50, 1))
+    series = series * key_mask[..., None]
+    assert torch.equal(augment(series, key_mask), series)
+    warped = augment(series, key_mask, warp=0.5)
+    assert (warped[~key_mask] == 0).all() and not torch.allclose(warped, series)
+    last = key_mask.sum(1) - 1
+    rows = torch.arange(50)
+    torch.testing.assert_close(warped[rows, last], series[rows, last])
+    torch.testing.assert_close(warped[:, 0], series[:, 0])
+    steps = warped[:, 1:, 0] - warped[:, :-1, 0]
+    assert (steps[key_mask[:, 1:]] > 0).all()  # time goes on
+    torch.testing.assert_close(augment(series, key_mask, warp=1e-6), series, atol=1e-5, rtol=0)
+    scaled = augment(series, key_mask, scale=0.3) / series
+    torch.testing.assert_close(scaled[:, 1], scaled[:, -1].where(key_mask[:, -1:], scaled[:, 1]))
+    assert augment(series, None, jitter=0.1).sub(series).std() == pytest.approx(0.1, rel=0.1)

@@ -1,0 +1,175 @@
+"""Layers of the torch mirror: against their NumPy twins, and in the place of torch's own."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+import torch
+from autograd import grad
+from torch import nn
+
+import primal_dual
+import torch_impl
+from primal_dual import BatchNorm, Convolution, Heads, Primal, Window, catalog, encoder_params, heads
+from torch_impl import MultiheadAttention
+
+B, L, S, E, H = 2, 5, 7, 12, 3
+NAMES = [name for name in catalog if name != "multi-head"]
+
+
+def as_tensors(params):
+    if isinstance(params, dict):
+        return {name: as_tensors(each) for name, each in params.items()}
+    return (
+        [as_tensors(each) for each in params] if isinstance(params, list) else torch.tensor(params, requires_grad=True)
+    )
+
+
+@pytest.mark.parametrize("name", catalog)
+def test_encoder_equals_numpys(name):
+    rng = np.random.default_rng(0)
+    params = encoder_params(rng, features=3, tokens=9, classes=4, heads=2, width=6, layers=2)
+    tokens, primal = rng.standard_normal((B, S, 3)), heads(name, 2)
+    key_mask = np.arange(S) < np.array([[S], [S - 2]])
+    expected = primal_dual.encoder(params, tokens, primal, key_mask)
+    mirror = as_tensors(params)
+    logits = torch_impl.encoder(mirror, torch.tensor(tokens), primal, torch.tensor(key_mask))
+    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-10, atol=1e-11)
+    logits.square().sum().backward()
+    gradients = grad(lambda p: anp.sum(primal_dual.encoder(p, tokens, primal, key_mask) ** 2))(params)
+    size = abs(gradients["W_E"]).max()
+    for ours, theirs in ((mirror, gradients), (mirror["layers"][1], gradients["layers"][1])):
+        for W in ("W_E", "P", "b") if "P" in ours else ("W_Q", "W_K", "W_V", "W_O"):
+            np.testing.assert_allclose(ours[W].grad.numpy(), theirs[W], rtol=1e-9, atol=1e-9 * size)
+
+
+def pair(primal="softmax", **options):
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(E, H, **options).double()
+    for p in theirs.parameters():
+        nn.init.normal_(p, std=0.5)
+    ours = MultiheadAttention(E, H, **options, primal=primal).double()
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def masks():
+    padding = torch.zeros(B, S, dtype=torch.bool)
+    padding[0, -2:] = padding[1, 3] = True
+    table = torch.rand(L, S) < 0.3
+    table[:, 0] = False
+    by_head = torch.rand(B * H, L, S) < 0.3
+    by_head[..., 0] = False
+    weights = torch.randn(L, S, dtype=torch.double)
+    hide = torch.zeros(B, S, dtype=torch.double).masked_fill(padding, float("-inf"))
+    return {
+        "none": {},
+        "padding": dict(key_padding_mask=padding),
+        "table": dict(attn_mask=table),
+        "by head": dict(attn_mask=by_head),
+        "both": dict(key_padding_mask=padding, attn_mask=table),
+        "float table": dict(attn_mask=weights),
+        "float padding": dict(key_padding_mask=hide),
+        "both float": dict(key_padding_mask=hide, attn_mask=weights),
+        "padding that weighs": dict(key_padding_mask=hide + torch.randn(B, S)),
+    }
+
+
+@pytest.mark.parametrize("mask", masks())
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("options", [{}, dict(batch_first=True), dict(bias=False), dict(kdim=4, vdim=3)], ids=str)
+def test_softmax_equals_torchs(mask, average, options):
+    theirs, ours = pair(**options)
+    sizes = (E, options.get("kdim", E), options.get("vdim", E))
+    x = [torch.randn(n, B, size).double() for n, size in zip((L, S, S), sizes, strict=True)]
+    x = [each.transpose(0, 1) for each in x] if options.get("batch_first") else x
+    torch.manual_seed(1)
+    chosen = masks()[mask]
+    expected = theirs(*x, **chosen, average_attn_weights=average)
+    for actual, right in zip(ours(*x, **chosen, average_attn_weights=average), expected, strict=True):
+        torch.testing.assert_close(actual, right)
+    alone, no_weights = ours(*x, **chosen, need_weights=False)
+    torch.testing.assert_close(alone, expected[0])
+    assert no_weights is None
+
+
+def test_one_sequence_and_causality_equal_torchs():
+    theirs, ours = pair()
+    x = torch.randn(L, E).double()
+    later = torch.ones(L, L).triu(1).bool()
+    expected, weights = theirs(x, x, x, attn_mask=later)
+    for options in (dict(attn_mask=later), dict(attn_mask=later, is_causal=True), dict(is_causal=True)):
+        f, w = ours(x, x, x, **options)
+        torch.testing.assert_close((f, w), (expected, weights))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_its_heads_side_by_side(name):
+    """By the projections' definition, head after head, for every catalog name; padding and weights included."""
+    _, ours = pair(name, batch_first=True)
+    x, valid = torch.randn(B, S, E).double(), ~masks()["padding"]["key_padding_mask"]
+    valid[:, :3] = True
+    f, weights = ours(x, x, x, key_padding_mask=~valid, average_attn_weights=False)
+    q, k, v = (x @ ours.in_proj_weight.T + ours.in_proj_bias).chunk(3, -1)
+    each = []
+    for s, primal in enumerate(heads(name, H)):
+        head = slice(s * E // H, (s + 1) * E // H)
+        each.append(torch_impl.attention(primal, q[..., head], k[..., head], v[..., head], valid, query_mask=valid))
+        torch.testing.assert_close((weights[:, s] @ v[..., head])[valid], each[-1][valid])
+    expected = torch.cat(each, -1) @ ours.out_proj.weight.T + ours.out_proj.bias
+    torch.testing.assert_close(f[valid], expected[valid])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_changes_nothing(name):
+    _, ours = pair(name, batch_first=True)
+    x = torch.randn(B, S, E).double()
+    padding = torch.arange(S + 4).expand(B, -1) >= S
+    padded = torch.cat([x, 100 * torch.randn(B, 4, E).double()], 1)
+    torch.testing.assert_close(ours(padded, padded, padded, padding)[0][:, :S], ours(x, x, x)[0])
+
+
+def test_state_dict_is_torchs():
+    for options in ({}, dict(bias=False), dict(kdim=4, vdim=3)):
+        theirs, ours = pair("bn", **options)
+        assert {n: p.shape for n, p in ours.state_dict().items()} == {
+            n: p.shape for n, p in theirs.state_dict().items()
+        }
+    _, ours = pair("bn")
+    broken = dict(ours.state_dict(), extra=torch.zeros(1))
+    del broken["in_proj_weight"]
+    with pytest.raises(RuntimeError, match=r'(?s)Missing key.*"in_proj_weight".*Unexpected key.*"extra"'):
+        ours.load_state_dict(broken)
+
+
+def test_beta_and_taps_learn():
+    torch.manual_seed(0)
+    primal = Primal(transform=(Convolution((0.0, 1.0, 0.0)), BatchNorm(0.5)))
+    layer = MultiheadAttention(E, H, primal=primal, learn_beta=True, learn_taps=True)
+    fixed = MultiheadAttention(E, H, primal=primal)
+    fixed.load_state_dict({n: p for n, p in layer.state_dict().items() if n not in ("beta", "taps")})
+    x = torch.randn(S, B, E)
+    torch.testing.assert_close(layer(x, x, x), fixed(x, x, x))
+    assert layer.beta.tolist() == [0.5] * H and layer.taps.tolist() == [0.0, 1.0, 0.0]
+    optimizer, losses = torch.optim.Adam(layer.parameters(), lr=0.02), []
+    for _ in range(30):
+        loss = (layer(x, x, x, need_weights=False)[0] - x.roll(1, 0)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert (layer.beta != 0.5).all() and (layer.taps != torch.tensor([0.0, 1.0, 0.0])).all()
+
+
+def test_dropout_is_for_training_alone():
+    layer = MultiheadAttention(E, H, dropout=0.5, primal="bn")
+    x = torch.randn(S, B, E)
+    assert not torch.equal(layer(x, x, x)[0], layer(x, x, x)[0])
+    layer.eval()
+    torch.testing.assert_close(layer(x, x, x)[0], layer(x, x, x)[0], rtol=0, atol=0)
+
+
+def test_primals_of_a_layer():
+    assert MultiheadAttention(E, 4, primal="sh").primal == heads("sh", 4)
+    assert MultiheadAttention(E, H, primal=Primal(support=Window(1))).primal == Heads(*[Primal(support=Window(1))] * H)
+    assert "BatchNorm" in repr(MultiheadAttention(E, H, primal="bn"))

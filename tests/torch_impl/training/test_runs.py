@@ -1,0 +1,144 @@
+"""Runs from the command line: trained, tabulated, evaluated, and asked for predictions."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from rich.progress import Progress
+from typer.testing import CliRunner
+
+from primal_dual.cli.commands import app
+from tests.torch_impl.training.short_runs import write_set
+from torch_impl.analysis.accuracy_table import interval, load, table, title
+from torch_impl.data.series import load_series
+from torch_impl.training.benchmarks import recipe
+from torch_impl.training.finished_run import evaluate, predict
+from torch_impl.training.recipes import to_config
+from torch_impl.training.runs import train_all
+
+
+def run_of(attention, seed, right):
+    return dict(
+        recipe={"folds": 0, "name": "X"},
+        data="X",
+        attention=attention,
+        seed=seed,
+        test_accuracy=right,
+        best_test_epoch=right,
+        seconds=1.0,
+    )
+
+
+def test_the_table_has_paired_differences(tmp_path):
+    runs = [run_of("softmax", s, 0.5 + 0.1 * s) for s in range(3)] + [
+        run_of("bn", s, 0.52 + 0.1 * s + 0.01 * s) for s in range(3)
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
+    softmax, bn = table(load(tmp_path / "runs.json"))
+    assert (softmax["mean"], softmax["deviation"], softmax["difference"]) == (
+        pytest.approx(60),
+        pytest.approx(10),
+        None,
+    )
+    assert bn["difference"] == pytest.approx((3.0, 3 - 2.484, 3 + 2.484), abs=1e-3)
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.484, 2 + 2.484), abs=1e-3)
+    with pytest.raises(ValueError, match="expected finished runs"):
+        load(tmp_path / "none")
+
+
+def test_the_title_tells_what_is_changed():
+    def of(chosen, data="Handwriting"):
+        return title({"data": data, "recipe": to_config(chosen)})
+
+    assert of(recipe("Handwriting", compile=True)) == "Handwriting" and of(recipe("X", epochs=3), "X") == "X"
+    assert of(recipe("Handwriting", folds=5, lr=0.5)) == "Handwriting, 5 folds, lr 0.5"
+    assert of(recipe("Text", length=100, epochs=1), "Text-100") == "Text-100, epochs 1"
+
+
+def test_command_line(tmp_path):
+    def call(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    small = ["--epochs", 1, "--width", 16, "--layers", 1, "--folder", tmp_path]
+    done = call("train", "BasicMotions", "--attention", "softmax", "bn", "--seeds", 2, *small)
+    assert done.exit_code == 0 and "less softmax" in done.output, done.output
+    again = call("results", tmp_path)
+    assert again.exit_code == 0 and "softmax" in again.output
+    for words, message in (
+        (("BasicMotions", "--attention", "bm"), "did you mean bn"),
+        (("BasicMotions", "--speed", "3"), "speed: expected a field"),
+        (("BasicMotions", "--epochs"), "epochs: expected int; got 'true'"),
+        (("BasicMotions", "softmax"), "expected --attention NAME"),
+        (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
+        (("Nothing",), "expected a folder of the archive"),
+        (("BasicMotions", "--folder", "/dev/null/runs"), "Not a directory: '/dev/null/runs'"),
+    ):
+        failed = call("train", "--folder", tmp_path, *words)
+        assert failed.exit_code == 2 and message in failed.output and "Traceback" not in failed.output, failed.output
+    assert call("results", tmp_path / "none").exit_code == 2
+    kept = tmp_path / "kept.json"
+    assert call("results", tmp_path, "--json", kept).exit_code == 0 and load(kept) == load(tmp_path)
+    markdown = call("results", kept, "--markdown").output
+    assert "| BasicMotions | softmax | 2 |" in markdown and "\n|  | bn | 2 |" in markdown
+
+
+FULL_DISK = """
+import resource
+from primal_dual.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+main()
+"""
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    words = ["train", "BasicMotions", "--attention", "sh", "--seeds", 1, "--epochs", 2, "--folder", tmp_path]
+    run = tmp_path / "BasicMotions" / "sh" / "0"
+    failed = subprocess.run([sys.executable, "-c", FULL_DISK, *map(str, words)], capture_output=True, text=True)
+    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1
+    assert f"{run / 'checkpoint-1.safetensors'}: cannot be written: File too large" in failed.stderr
+    assert [file.name for file in run.iterdir()] == ["config.json"]
+    assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0 and (run / "result.json").exists()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_finished_run_is_evaluated_and_predicts(tmp_path, count):
+    """From its weights alone it answers as it did; labels in the file are not looked at; padding, too, is as before."""
+    write_set(tmp_path, train=["1,2,3:4,5,6:a", "3,2:1,0:b", "0,?,5:2,2,2:a", "9,8:7,6:b"] * 2)
+    options = dict(epochs=3, layers=1, width=16, num_heads=4, folds=count)
+    (result,) = train_all("Own", ["bn+sh"], 1, tmp_path, tmp_path / "runs", 1, options, Progress(disable=True))
+    run = tmp_path / "runs" / "Own" / "bn+sh" / "0"
+    share, cases = evaluate(run, tmp_path)
+    assert share == result["test_accuracy"] and cases == 4
+    new = tmp_path / "Own" / "Own_TEST.ts"
+    probabilities, classes, _ = predict(run, new)
+    data = load_series("Own", tmp_path) if not count else None
+    if data:
+        assert (probabilities.argmax(-1) == data.test.labels).double().mean() == share
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(4))
+    assert classes == ["a", "b"]
+    lines = new.read_text(encoding="utf-8").replace("@classLabel true a b", "@classLabel false").splitlines()
+    bare = [line.rsplit(":", 1)[0] if line[0] not in "#@" else line for line in lines]
+    new.write_text("\n".join(bare) + "\n", encoding="utf-8")
+    assert torch.equal(predict(run, new)[0], probabilities)
+
+    def call(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    assert call("predict", run, new, "--json", tmp_path / "p.json").exit_code == 0
+    torch.testing.assert_close(
+        torch.tensor(json.loads((tmp_path / "p.json").read_text())["probabilities"]), probabilities
+    )
+    (tmp_path / "long.ts").write_text(new.read_text(encoding="utf-8") + "1,2,3,4:1,2,3,4\n", encoding="utf-8")
+    write_set(tmp_path, train=["1,2,3:4,5,6:a", "3,2:1,0:b"] * 2, test=["1,2:3,4:a"])
+    for words, message in (
+        (("evaluate", tmp_path), "expected a finished run"),
+        (("evaluate", run, "--data", tmp_path), "expected the data set that it was trained on"),
+        (("predict", run, tmp_path / "none.ts"), "no such file"),
+        (("predict", run, tmp_path / "long.ts"), "expected at most 3 time steps, as in training; got 4"),
+    ):
+        failed = call(*words)
+        assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output
+    (run / "model.safetensors").write_bytes(b"x")
+    assert "expected the config and weights" in call("evaluate", run, "--data", tmp_path).output

@@ -1,0 +1,182 @@
+"""Training that can be interrupted anywhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file
+
+from tests.torch_impl.training.short_runs import TINY
+from torch_impl.analysis.accuracy_table import load
+from torch_impl.models.encoders import TimeSeriesEncoder
+from torch_impl.training.distributed import this_process
+from torch_impl.training.recipes import SeriesRecipe, to_config
+from torch_impl.training.trainer import accuracy, train
+
+
+def test_training_learns_and_is_recorded(tmp_path, motions):
+    result = train(SeriesRecipe("BasicMotions", epochs=30, layers=1, width=32), "bn", 0, motions, tmp_path)
+    assert result["test_accuracy"] > 0.6 and result["best_test_epoch"] >= result["test_accuracy"]
+    run = tmp_path / "BasicMotions" / "bn" / "0"
+    assert json.loads((run / "result.json").read_text()) == result == load(tmp_path)[0]
+    assert (
+        result["recipe"]["width"] == 32 and result["threads"] == torch.get_num_threads() and result["machine"]["cores"]
+    )
+    before = os.stat(run / "result.json").st_mtime_ns
+    assert train(SeriesRecipe("BasicMotions", epochs=30, layers=1, width=32), "bn", 0, motions, tmp_path) == result
+    assert os.stat(run / "result.json").st_mtime_ns == before
+
+
+OPTIONS = [
+    dict(optimizer="radam", lr=1e-2),  # its first steps are short
+    dict(ema=0.5),
+    dict(bf16=True),
+    dict(compile=True),
+    dict(stochastic_depth=0.5, layers=2),
+    dict(accumulate=3),
+    dict(tensorboard=True),
+    dict(norm="pre-layer", beta=0.3),
+]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:The .grad attribute")  # torch's compiler
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_every_option_learns_and_resumes(tmp_path, motions, options):
+    """Stopped after its second epoch and begun again, it ends as without a stop; and it is not what it is without."""
+    chosen = replace(TINY, epochs=4, **options)
+
+    class Stop(Exception):
+        pass
+
+    def stop(line):
+        if line["epoch"] == 2:
+            raise Stop
+
+    whole = train(chosen, "bn+sh", 0, motions, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(chosen, "bn+sh", 0, motions, tmp_path / "stopped", stop)
+    torch.manual_seed(9)
+    torch._dynamo.reset()
+    train(chosen, "bn+sh", 0, motions, tmp_path / "stopped")
+    path = Path("BasicMotions") / "bn+sh" / "0"
+    assert_same(tmp_path / "stopped" / path, tmp_path / "whole" / path)
+    losses = [line["loss"] for line in contents(tmp_path / "whole" / path)[1]]
+    assert losses[-1] < losses[0] and whole["recipe"] == to_config(chosen)
+    plain = train(replace(TINY, epochs=4), "bn+sh", 0, motions, tmp_path / "plain")
+    if "tensorboard" in options:
+        assert list((tmp_path / "whole" / path).glob("events.out.tfevents.*"))
+    elif "compile" not in options:
+        ours, theirs = (load_file(tmp_path / each / path / "model.safetensors") for each in ("whole", "plain"))
+        assert ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours), plain
+
+
+def contents(run):
+    """Weights, optimizer and log, time fields aside."""
+    newest = None
+    for file in run.glob("checkpoint-*.safetensors"):
+        content = file.read_bytes()[:-32]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        log = [{k: v for k, v in line.items() if k != "seconds"} for line in json.loads(header["__metadata__"]["log"])]
+        if newest is None or len(log) > len(newest[1]):
+            newest = load_tensors(content), log
+    return newest
+
+
+def assert_same(run, other):
+    (tensors, log), (right, right_log) = contents(run), contents(other)
+    assert log == right_log and tensors.keys() == right.keys()
+    assert all(torch.equal(tensors[name], right[name]) for name in right)
+
+
+PROGRAM = """
+import torch
+torch.set_num_threads(1)
+from tests.torch_impl.training.short_runs import TINY
+from torch_impl.training.runs import train_all
+from torch_impl.data.series import load_series
+from torch_impl.training.trainer import train
+data = load_series("BasicMotions")
+print("ready", flush=True)
+train(TINY, "bn+sh", 3, data, {folder!r})
+"""
+
+
+def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(tmp_path, motions):
+    train(TINY, "bn+sh", 3, motions, tmp_path / "whole")
+    rng, kills = np.random.default_rng(0), 0
+    folder = tmp_path / "killed"
+    run = folder / "BasicMotions" / "bn+sh" / "3"
+    for _ in range(60):
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format(folder=str(folder))], stdout=subprocess.PIPE
+        ) as process:
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.12) if kills < 20 else 60 * (process.wait(60) or 0))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+        if (run / "result.json").exists():
+            if kills >= 20:
+                break
+            for file in run.iterdir():
+                file.unlink()
+    assert kills >= 20 and not list(run.glob(".*"))[20:]
+    assert_same(run, tmp_path / "whole" / "BasicMotions" / "bn+sh" / "3")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:100] + b"x" + b[101:]])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, motions, damage):
+    train(TINY, "sh", 0, motions, tmp_path / "whole")
+    train(TINY, "sh", 0, motions, tmp_path / "damaged")
+    run, said = tmp_path / "damaged" / "BasicMotions" / "sh" / "0", []
+    newest = run / "checkpoint-1.safetensors"  # of epoch 3
+    newest.write_bytes(damage(newest.read_bytes()))
+    (run / "result.json").unlink()
+    train(TINY, "sh", 0, motions, tmp_path / "damaged", said.append)
+    assert "checkpoint-1.safetensors: damaged; going on from the one before" in said[0] and len(said) == 2
+    assert_same(run, tmp_path / "whole" / "BasicMotions" / "sh" / "0")
+
+
+def test_what_cannot_go_on(tmp_path, motions):
+    train(TINY, "sh", 0, motions, tmp_path)
+    with pytest.raises(ValueError, match=r"BasicMotions/sh/0: expected epochs = 3, as it was begun; got 4"):
+        train(replace(TINY, epochs=4), "sh", 0, motions, tmp_path)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="expected threads = 1, as it was begun; got 2"):
+            train(TINY, "sh", 0, motions, tmp_path)
+    finally:
+        torch.set_num_threads(1)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+; try a smaller lr"):
+        train(replace(TINY, lr=1e30, clip=1e30), "sh", 1, motions, tmp_path)
+
+
+def test_a_run_that_failed_before_its_first_epoch_binds_nobody(tmp_path, motions):
+    with pytest.raises(ValueError, match="width: expected a multiple of 5 heads"):
+        train(replace(TINY, num_heads=5), "softmax", 0, motions, tmp_path)
+    train(TINY, "softmax", 0, motions, tmp_path)
+    run = tmp_path / "BasicMotions" / "softmax" / "0"
+    assert json.loads((run / "config.json").read_text())["recipe"]["num_heads"] == TINY.num_heads
+    for file in run.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ValueError, match="expected epochs = 3, as it was begun; got 4"):  # its result is left
+        train(replace(TINY, epochs=4), "softmax", 0, motions, tmp_path)
+
+
+def test_accuracy_is_that_of_eval_mode_in_batches(motions):
+    torch.manual_seed(0)
+    model = TimeSeriesEncoder(**motions.sizes, width=16, num_heads=4, layers=1).train()
+
+    def share(batch):
+        return accuracy(TINY, model.train(), motions.test, motions, this_process(), batch)
+
+    assert share(7) == share(1000) and not model.training

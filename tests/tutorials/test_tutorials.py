@@ -1,0 +1,261 @@
+"""Every tutorial runs and keeps the conventions; the machinery around them, on a small tutorial made here."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from primal_dual.cli.commands import app
+from primal_dual.cli.site import write_site
+from primal_dual.cli.tutorial_scripts import find, list_tutorials, notebook, notebook_text, run, write_notebooks
+
+FOLDER = Path(__file__).parents[2] / "tutorials"
+PATHS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+EVERY = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+MOST_LINES = 15
+
+SMALL = r"""# %% [markdown]
+# # 1. A small one
+#
+# About $\{\alpha*2*\beta\}$ and `code`.
+#
+# $$ \sum_{j=1}^n
+#    x_j * y_j * z_j $$
+
+# %%
+import matplotlib.pyplot as plt
+
+half = 21
+print("twice:", 2 * half)
+
+# %% [markdown]
+# ## The figure
+
+# %%
+plt.style.use("tableau-colorblind10")
+plt.figure()
+plt.plot([1, 2])
+plt.show()
+
+# %% [markdown]
+# Next: [2. Another & one](02_another.ipynb).
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "01_small.py").write_text(SMALL)
+    (folder / "02_another.py").write_text("# %% [markdown]\n# # 2. Another & one\n#\n# Short.\n\n# %%\nassert True\n")
+    return list_tutorials(folder)
+
+
+def console():
+    return Console(file=io.StringIO(), width=120)
+
+
+@EVERY
+def test_tutorial_runs(path, tmp_path):
+    tutorial = find(path.stem, FOLDER)
+    shown, colours = plt.show, plt.rcParams["axes.prop_cycle"]
+    figures = run(tutorial, tmp_path, console=console())
+    assert figures and all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+    assert plt.get_fignums() == [] and plt.show is shown and plt.rcParams["axes.prop_cycle"] == colours
+
+
+@EVERY
+def test_tutorial_keeps_the_conventions(path):
+    cells = notebook(find(path.stem, FOLDER)).cells
+    title, *_, last = (cell.source for cell in cells if cell.cell_type == "markdown")
+    assert re.match(rf"# {int(path.stem[:2])}\. .+\n\n.+", title) and re.search(r"^- ", title, re.MULTILINE)
+    assert last.startswith("Next: ") or path == PATHS[-1]
+    for cell in cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")]
+            assert len(lines) <= MOST_LINES, cell.source
+            assert "plt.show()" not in cell.source or cell.source.endswith("plt.show()")
+    steps = "\n".join(cell.source for cell in cells).split("## Exercises")[0].count("\n## ")
+    asserting = [
+        cell.source for cell in cells if cell.cell_type == "code" and re.search(r"^\s*assert ", cell.source, re.M)
+    ]
+    assert len(asserting) >= max(5, steps - 1)
+    assert 'plt.style.use("tableau-colorblind10")' in path.read_text()
+
+
+@EVERY
+def test_exercises_have_solutions_that_are_checked(path):
+    text = path.read_text()
+    exercises = re.split(r"^# ### Exercise (\d+): .+$", text, flags=re.MULTILINE)[1:]
+    assert exercises[::2] == ["1", "2", "3"]
+    for solution in exercises[1::2]:
+        assert re.search(r"# %% \[markdown\]\n# \*\*Solution\.\*\*(.|\n)+# %%\n(.|\n)*assert ", solution)
+
+
+@EVERY
+def test_twin_on_disk_is_that_of_the_script(path):
+    book = FOLDER / "notebooks" / f"{path.stem}.ipynb"
+    assert book.exists() and book.read_text() == notebook_text(path), "run python -m primal_dual.cli.tutorial_scripts"
+
+
+def test_every_script_is_listed_and_every_notebook_has_a_script():
+    listed = list_tutorials()
+    assert [tutorial.path.name for tutorial in listed] == [path.name for path in PATHS]
+    assert [tutorial.number for tutorial in listed] == list(range(1, len(PATHS) + 1))
+    assert {book.stem for book in (FOLDER / "notebooks").glob("*")} == {path.stem for path in PATHS}
+    assert listed[0].title == "SVR in pictures" and find(1) == find("svr_in_pictures") == find(PATHS[0].stem)
+
+
+def test_run_prints_text_code_and_figures(small, tmp_path, capsys, monkeypatch):
+    enters, terminal = [], console()
+    monkeypatch.setattr(terminal, "input", enters.append)
+    figures = run(small[0], tmp_path / "figures", pause=True, console=terminal)
+    text = terminal.file.getvalue()
+    for part in ("1. A small one", r"\{\alpha*2*\beta\}", r"\sum_{j=1}^n", "half = 21"):
+        assert part in text
+    assert capsys.readouterr().out == "twice: 42\n"
+    assert len(enters) == 2
+    assert figures == [tmp_path / "figures" / "01_small_1.png"] and f"figure: {figures[0]}" in text
+
+
+def test_run_goes_on_where_no_one_presses_enter(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run(small[0], tmp_path, pause=True, console=console())
+
+
+def test_a_failing_cell_is_quoted_from_its_line_of_the_script(small, tmp_path):
+    path = small[0].path
+    path.write_text(SMALL + "\n# %%\nassert half == 42\n")
+    with pytest.raises(AssertionError) as failure:
+        run(small[0], tmp_path, console=console())
+    line = failure.traceback[-1].lineno + 1
+    assert path.read_text().splitlines()[line - 1] == "assert half == 42"
+
+
+def test_notebooks_are_executed(small, tmp_path):
+    steps = []
+    path, _ = write_notebooks(tmp_path / "books", small, progress=lambda *step: steps.append(step))
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    install, _, code, _, figure, _ = book.cells
+    assert "google.colab" in install.source and "primal-dual-attention[tutorials]" in install.source
+    assert code.outputs[0].text == "twice: 42\n" and "image/png" in figure.outputs[0].data
+    assert steps == [(small[0], k, 3) for k in (1, 2, 3)] + [(small[1], k, 2) for k in (1, 2)]
+
+
+def test_twin_is_the_same_bytes_each_time_and_has_no_outputs(small, tmp_path):
+    path, _ = write_notebooks(tmp_path, small, execute=False)
+    assert path.read_text() == notebook_text(small[0].path) == notebook_text(small[0].path)
+    book = json.loads(path.read_text())
+    assert all(cell.get("outputs", []) == [] and cell["metadata"] == {} for cell in book["cells"])
+    assert list(book["metadata"]) == ["kernelspec"]
+
+
+def loads_from_elsewhere(html):
+    tags = re.findall(r"<(?:script|link|img|iframe|source|object)\b[^>]*>", html)
+    return [tag for tag in tags if re.search(r"""(?:src|href|data)\s*=\s*["']?\s*(?:https?:)?//""", tag)] + re.findall(
+        r"@import|url\(|<script", html
+    )
+
+
+def test_a_load_from_elsewhere_would_be_found():
+    for html in ('<img src="https://a/b.png">', "<link href='//a/b.css'>", "<script>1</script>", "<style>@import 'a'"):
+        assert loads_from_elsewhere(html)
+
+
+def check_links(folder, pages):
+    for page in pages:
+        html = page.read_text()
+        assert loads_from_elsewhere(html) == [], page
+        assert re.search(r'<meta name="viewport" content="width=device-width', html)
+        for target in re.findall(r'href="([^"]+)"', html):
+            assert target.startswith("https://") or (folder / target).exists(), target
+
+
+def test_site_shows_output_figures_and_equations(small, tmp_path):
+    index, first, second = write_site(tmp_path, small)
+    check_links(tmp_path, [index, first, second])
+    html = first.read_text()
+    assert "twice: 42" in html and 'src="data:image/png;base64,' in html and 'alt="The figure"' in html
+    assert "<munderover><mo>∑</mo>" in html and "<mi>α</mi>" in html and "$" not in html
+    assert 'href="02_another.html">2. Another &amp; one →</a>' in html and 'href="02_another.ipynb"' not in html
+    assert 'href="01_small.html">← 1. A small one</a>' in second.read_text()
+    assert 'href="01_small.html">1. A small one</a>' in index.read_text() and "<math" in index.read_text()
+
+
+def test_site_has_a_page_for_each_tutorial(tmp_path):
+    pages = write_site(tmp_path, execute=False)
+    assert [page.name for page in pages] == ["index.html", *(f"{path.stem}.html" for path in PATHS)]
+    check_links(tmp_path, pages)
+    for path, page in zip(PATHS, pages[1:], strict=True):
+        markdown = "\n".join(c.source for c in notebook(find(path.stem)).cells if c.cell_type == "markdown")
+        equations = len(re.findall(r"\$\$.+?\$\$", markdown, re.DOTALL))
+        html = page.read_text()
+        assert html.count('<span class="equation"><math ') == equations
+        assert [math for math in re.findall(r"<math.*?</math>", html, re.DOTALL) if "\\" in math] == []
+
+
+def test_bad_numbers_names_and_folders(small, tmp_path):
+    with pytest.raises(ValueError, match=r"expected a number or a name, one of 1 small, 2 another; got '9'"):
+        find(9, small[0].path.parent)
+    with pytest.raises(ValueError, match="expected a number or a name"):
+        find("nothing")
+    with pytest.raises(ValueError, match=r"expected tutorials NN_name.py; got none"):
+        list_tutorials(tmp_path)
+    (tmp_path / "01_untitled.py").write_text("# %%\n")
+    with pytest.raises(ValueError, match="expected a heading"):
+        list_tutorials(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("")
+    for write in (lambda: write_site(file, small), lambda: write_notebooks(file, small), lambda: run(small[0], file)):
+        with pytest.raises(ValueError, match="expected a folder that can be written"):
+            write()
+
+
+@pytest.mark.parametrize("name", ["aeon", "jupytext", "latex2mathml", "matplotlib", "nbclient", "nbconvert"])
+def test_missing_extra(small, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    for write in (
+        lambda: write_site(tmp_path, small),
+        lambda: write_notebooks(tmp_path, small),
+        lambda: run(small[0], tmp_path),
+        lambda: notebook_text(small[0].path),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}; pip install 'primal-dual-attention\[tutorials\]'"):
+            write()
+
+
+def test_a_module_that_a_cell_lacks_is_named(small, tmp_path):
+    small[1].path.write_text("# %% [markdown]\n# # 2. Another\n\n# %%\nimport no_such_module\n")
+    for write in (lambda: run(small[1], tmp_path, console=console()), lambda: write_notebooks(tmp_path, small[1:])):
+        with pytest.raises(ValueError, match=r"No module named 'no_such_module'; pip install"):
+            write()
+
+
+def test_command_line(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("primal_dual.cli.tutorial_scripts.list_tutorials", lambda folder=None: small)
+
+    def call(*words):
+        return CliRunner().invoke(app, ["tutorials", *map(str, words)])
+
+    listed = call()
+    assert listed.exit_code == 0 and "A small one" in listed.output and "another" in listed.output
+    ran = call(1, "--all", "--figures", tmp_path / "figures")
+    assert ran.exit_code == 0 and "twice: 42" in ran.output and list((tmp_path / "figures").glob("*.png")), ran.output
+    written = call("another", "--notebooks", tmp_path / "books", "--html", tmp_path / "site")
+    assert written.exit_code == 0 and (tmp_path / "books" / "02_another.ipynb").exists(), written.output
+    assert (tmp_path / "site" / "index.html").exists()
+    (tmp_path / "file").write_text("")
+    for words, message in (
+        ((9,), "one of 1 small, 2 another; got '9'"),
+        ((1, "--all", "--figures", tmp_path / "file" / "x"), "expected a folder that can be written"),
+    ):
+        failed = call(*words)
+        assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output

@@ -1,0 +1,1 @@
+"""What is made of trained runs: tables, head redundancy, efficiency, pictures."""

@@ -1,0 +1,1 @@
+"""Data sets as tensors: time series, images, and the Long Range Arena."""
