@@ -2,17 +2,37 @@
 
 import numbers
 import sys
+from typing import Any
 
 import numpy as np
 from autograd.tracer import getval, isbox
 
+from primal_dual.types import Array, Bool, Float
+
 LARGEST_FLOAT = sys.float_info.max
 
 
-def array(name, x, shape):
-    """`x` as a finite float64 array; `shape` names its last axes, e.g. "N D".
+def array(name: str, x: Any, shape: str) -> Float[Array, "..."]:
+    """`x` as a finite float64 array, or autograd's box of one.
 
-    Raises ValueError for another number of axes, an empty axis, a complex, object or text array, NaN or infinity.
+    Parameters
+    ----------
+    name : str
+        What a message calls it.
+    x : array or nested lists
+        Real numbers of any type.
+    shape : str
+        Names of its last axes, such as "N D".
+
+    Raises
+    ------
+    ValueError
+        For too few axes, an empty axis, a complex, object or text array, NaN or infinity.
+
+    Examples
+    --------
+    >>> array("keys", [[1, 2]], "N D").dtype
+    dtype('float64')
     """
     axes = shape.split()
     if not isbox(x):
@@ -32,7 +52,7 @@ def array(name, x, shape):
     return x if value.dtype == float else x.astype(float)
 
 
-def matrix(name, x, shape):
+def matrix(name: str, x: Any, shape: str) -> Float[Array, "rows columns"]:
     """`array` with no leading axes."""
     x = array(name, x, shape)
     if x.ndim != len(shape.split()):
@@ -40,13 +60,13 @@ def matrix(name, x, shape):
     return x
 
 
-def primal(x):
-    """A Primal: not a name, a class, or Heads where one SVR is meant."""
+def primal(x: Any) -> None:
+    """ValueError for what is no Primal: a name, a class, or Heads where one SVR is meant."""
     if not hasattr(x, "kernel") or isinstance(x, type):
         raise ValueError(f"primal: expected a Primal, such as catalog['bn']; got {x!r}")
 
 
-def mask(name, x, length):
+def mask(name: str, x: Any, length: int) -> Bool[Array, "..."]:
     """`x` as an array of booleans (..., length); all True for None."""
     x = np.ones(length, bool) if x is None else booleans(name, x)
     if x.ndim < 1 or x.shape[-1] != length:
@@ -54,7 +74,7 @@ def mask(name, x, length):
     return x
 
 
-def booleans(name, x):
+def booleans(name: str, x: Any) -> Bool[np.ndarray, "..."]:
     """A copy of `x` as an array of booleans."""
     try:
         x = np.array(x)
@@ -65,15 +85,20 @@ def booleans(name, x):
     return x
 
 
-def number(name, x, *, above=None, least=None):
-    """A finite real number, > `above` or >= `least`."""
-    good = isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) <= LARGEST_FLOAT
+def number(name: str, x: Any, *, above: float | None = None, least: float | None = None) -> None:
+    """ValueError for what is no finite real number, or not > `above`, or not >= `least`."""
+    good = _is_real(x) and abs(x) <= LARGEST_FLOAT
     if not good or (above is not None and x <= above) or (least is not None and x < least):
         bound = f" > {above}" if above is not None else f" >= {least}" if least is not None else ""
         raise ValueError(f"{name}: expected a finite number{bound}; got {x!r}")
 
 
-def integer(name, x, least):
-    """A whole number >= `least`."""
-    if not isinstance(x, numbers.Integral) or isinstance(x, bool) or x < least:
+def integer(name: str, x: Any, least: int) -> None:
+    """ValueError for what is no whole number >= `least`."""
+    if not _is_real(x) or not isinstance(x, numbers.Integral) or int(x) < least:
         raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")
+
+
+def _is_real(x: Any) -> bool:
+    """A real number, and no boolean, which Python counts among them."""
+    return isinstance(x, numbers.Real) and not isinstance(x, bool)

@@ -51,7 +51,7 @@ class Exponential:
 class Gaussian:
     """The radial kernel exp(-|x - y|^2 / (2 b^2)).
 
-    At the default bandwidth and with keys of unit length it gives the same attention as `Exponential()`; see tutorial 3.
+    At the default bandwidth, with keys of unit length, it gives the same attention as `Exponential()`; see tutorial 3.
 
     Parameters
     ----------

@@ -1,45 +1,94 @@
 """A self-attention layer and a small transformer encoder, as functions of a parameter dictionary."""
 
+from typing import Any
+
 import autograd.numpy as np
 from autograd.tracer import getval
 
 from primal_dual import checks
 from primal_dual.expansion import attention
-from primal_dual.primal import Heads
+from primal_dual.primal import Heads, Primal
+from primal_dual.types import Array, Bool, Float
+
+Params = dict[str, Any]
 
 
-def self_attention(params, x, primal, key_mask=None):
-    """x + sum_s f^s(x W_Q^s) W_O^s, with f^s head s's attention to x W_K^s and x W_V^s: (..., N, E) -> (..., N, E).
+def self_attention(
+    params: Params,
+    x: Float[Array, "... N E"],
+    primal: Primal | Heads,
+    key_mask: Bool[Array, "... N"] | None = None,
+) -> Float[Array, "... N E"]:
+    """Multi-head self-attention with a residual connection: x + sum_s f^s(x W_Q^s) W_O^s.
 
-    params: W_Q, W_K, W_V (E, H Dh) and W_O (H Dh, E), of which head s has the s-th block of Dh columns, or rows of W_O;
-    H = 1 for a Primal, else the number of Heads. key_mask (..., N): True = a real token. In the SVR the residual x is
-    a known offset of the target: the layer's output y is the target y - x of the expansion.
+    f^s is head s's attention to the keys x W_K^s and the values x W_V^s. In its SVR the residual x is a known offset of
+    the target: if the layer's output is to be y, the expansion is fitted to y - x.
+    Source: arXiv 2406.13781; tutorial 3.
 
-    Raises ValueError for a missing parameter, shapes that do not fit, and what `attention` refuses. Source: arXiv
-    2406.13781.
+    Parameters
+    ----------
+    params : dict
+        W_Q, W_K, W_V (E, H Dh) and W_O (H Dh, E). Head s has the s-th block of Dh columns, or rows of W_O.
+    x : array
+        Tokens of width E.
+    primal : Primal or Heads
+        H = 1 for a Primal, else the number of Heads.
+    key_mask : array of booleans, optional
+        True for a valid token, False for padding.
+
+    Raises
+    ------
+    ValueError
+        For a missing parameter, shapes that do not fit, and what `attention` refuses.
+
+    Examples
+    --------
+    >>> params = {name: np.eye(2) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    >>> self_attention(params, np.ones((3, 2)), Primal()).tolist()
+    [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
     """
     x = checks.array("x", x, "N E")
     H = len(primal) if isinstance(primal, Heads) else 1
-    shapes = {name: _shape(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}
-    wide, deep, E = shapes["W_Q"][-1], shapes["W_V"][-1], x.shape[-1]
-    fitting = {"W_Q": (E, wide), "W_K": (E, wide), "W_V": (E, deep), "W_O": (deep, E)}
-    for name, shape in fitting.items():
-        if shapes[name] != shape or not wide or not deep or wide % H or deep % H:
-            expected = f"(E, H Dh), W_O (H Dh, E), with E = {E} and H = {H}"
-            raise ValueError(f"{name}: expected {expected}; got {', '.join(f'{n} {s}' for n, s in shapes.items())}")
+    _check_projections({name: _shape(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}, x.shape[-1], H)
     q, k, v = (_split(x @ params[name], H) for name in ("W_Q", "W_K", "W_V"))
     heads = primal if isinstance(primal, Heads) else Heads(primal)
     f = np.swapaxes(attention(heads, q, k, v, key_mask, query_mask=key_mask), -2, -3)
     return x + f.reshape((*f.shape[:-2], -1)) @ params["W_O"]
 
 
-def encoder(params, tokens, primal, key_mask=None):
-    """A post-norm transformer encoder: tokens (..., N, F) -> logits (..., classes), from the mean over real tokens.
+def encoder(
+    params: Params,
+    tokens: Float[Array, "... N F"],
+    primal: Primal | Heads,
+    key_mask: Bool[Array, "... N"] | None = None,
+) -> Float[Array, "... classes"]:
+    """A transformer encoder with a norm after each branch: tokens to logits, from the mean over the valid tokens.
 
-        x = tokens W_E + b_E + P;   x = norm(x + attention);   x = norm(x + relu(x W_1 + b_1) W_2 + b_2), a layer each
+        x = tokens W_E + b_E + P
+        x = norm(x + attention);   x = norm(x + relu(x W_1 + b_1) W_2 + b_2)    in each layer
+        logits = mean(x) W + b
 
-    params: as `encoder_params` makes them. key_mask (..., N): True = a real token. Raises ValueError for more tokens
-    than positions P, a missing parameter, and what `self_attention` refuses.
+    Parameters
+    ----------
+    params : dict
+        As `encoder_params` makes them.
+    tokens : array
+        At most as many as positions P.
+    primal : Primal or Heads
+        Of every layer.
+    key_mask : array of booleans, optional
+        True for a valid token, False for padding.
+
+    Raises
+    ------
+    ValueError
+        For more tokens than positions, a missing parameter, and what `self_attention` refuses.
+
+    Examples
+    --------
+    >>> params = encoder_params(np.random.default_rng(0), features=3, tokens=5, classes=2)
+    >>> encoder(params, np.ones((4, 5, 3)), Primal()).shape
+    (4, 2)
     """
     tokens = checks.array("tokens", tokens, "N F")
     N, positions, F = tokens.shape[-2], _shape(params, "P")[0], _shape(params, "W_E")[0]
@@ -53,23 +102,40 @@ def encoder(params, tokens, primal, key_mask=None):
         x = _norm(self_attention(layer, x, primal, key_mask))
         x = _norm(x + np.maximum(x @ layer["W_1"] + layer["b_1"], 0) @ layer["W_2"] + layer["b_2"])
     valid = checks.mask("key_mask", key_mask, N)
-    share = valid / valid.sum(axis=-1, keepdims=True)
-    return (share[..., None, :] @ x)[..., 0, :] @ params["W"] + params["b"]
+    weights = valid / valid.sum(axis=-1, keepdims=True)
+    return (weights[..., None, :] @ x)[..., 0, :] @ params["W"] + params["b"]
 
 
-def encoder_params(rng, *, features, tokens, classes, heads=1, width=32, layers=1):
-    """Random parameters of an encoder for at most `tokens` tokens of `features` numbers each; rng: numpy Generator.
+def encoder_params(
+    rng: Any, *, features: int, tokens: int, classes: int, heads: int = 1, width: int = 32, layers: int = 1
+) -> Params:
+    """Random parameters of an encoder for at most `tokens` tokens of `features` numbers each.
 
-    W_E (features, width), b_E, P (tokens, width); layers of W_Q, W_K, W_V, W_O (width, width), W_1 (width, 2 width),
-    b_1, W_2 (2 width, width), b_2; W (width, classes), b. Raises ValueError for a width that is no multiple of `heads`.
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where the numbers come from.
+    features, tokens, classes, heads, width, layers : int
+        The sizes.
+
+    Returns
+    -------
+    dict
+        W_E (features, width), b_E, P (tokens, width); a list `layers` of W_Q, W_K, W_V, W_O (width, width),
+        W_1 (width, 2 width), b_1, W_2 (2 width, width), b_2; W (width, classes), b.
+
+    Raises
+    ------
+    ValueError
+        For a width that is no multiple of `heads`.
     """
     if width % heads:
         raise ValueError(f"width: expected a multiple of {heads} heads; got {width}")
 
-    def normal(rows, columns):
+    def normal(rows: int, columns: int) -> Float[Array, "rows columns"]:
         return rng.standard_normal((rows, columns)) / np.sqrt(rows)
 
-    def layer():
+    def layer() -> Params:
         return {name: normal(width, width) for name in ("W_Q", "W_K", "W_V", "W_O")} | {
             "W_1": normal(width, 2 * width),
             "b_1": np.zeros(2 * width),
@@ -87,7 +153,16 @@ def encoder_params(rng, *, features, tokens, classes, heads=1, width=32, layers=
     }
 
 
-def _shape(params, name):
+def _check_projections(shapes: dict[str, tuple[int, ...]], E: int, H: int) -> None:
+    wide, deep = shapes["W_Q"][-1], shapes["W_V"][-1]
+    fitting = {"W_Q": (E, wide), "W_K": (E, wide), "W_V": (E, deep), "W_O": (deep, E)}
+    for name, shape in fitting.items():
+        if shapes[name] != shape or not wide or not deep or wide % H or deep % H:
+            expected = f"(E, H Dh), W_O (H Dh, E), with E = {E} and H = {H}"
+            raise ValueError(f"{name}: expected {expected}; got {', '.join(f'{n} {s}' for n, s in shapes.items())}")
+
+
+def _shape(params: Params, name: str) -> tuple[int, ...]:
     try:
         shape = np.shape(getval(params[name]))
     except (KeyError, TypeError) as error:
@@ -97,10 +172,10 @@ def _shape(params, name):
     return shape
 
 
-def _split(x, H):
+def _split(x: Float[Array, "... N width"], H: int) -> Float[Array, "... H N Dh"]:
     return np.swapaxes(x.reshape((*x.shape[:-1], H, -1)), -2, -3)
 
 
-def _norm(x):
+def _norm(x: Float[Array, "... N E"]) -> Float[Array, "... N E"]:
     x = x - np.mean(x, axis=-1, keepdims=True)
     return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5)

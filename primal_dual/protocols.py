@@ -33,10 +33,7 @@ Kernel = PositiveKernel | SignedKernel
 
 @runtime_checkable
 class FiniteFeatures(Protocol):
-    """What a kernel offers besides, if its feature map Phi is finite: then the primal is solved in W itself.
-
-    If Phi is also positive, `log_features` gives log Phi(x), of the same shape as `features`.
-    """
+    """What a kernel offers besides, if its feature map Phi is finite: then the primal is solved in W itself."""
 
     def feature_count(self, dimension: int) -> int:
         """F, the number of features of a key of `dimension` numbers."""
@@ -44,6 +41,15 @@ class FiniteFeatures(Protocol):
 
     def features(self, x: Float[Array, "... N D"]) -> Float[Array, "... N F"]:
         """Phi(x_j) for every token j."""
+        ...
+
+
+@runtime_checkable
+class PositiveFeatures(FiniteFeatures, Protocol):
+    """What it offers if Phi is positive, too: attention in linear time, without overflow."""
+
+    def log_features(self, x: Float[Array, "... N D"]) -> Float[Array, "... N F"]:
+        """log Phi(x_j) for every token j."""
         ...
 
 

@@ -118,7 +118,7 @@ def check_size(support: Support, queries: int, keys: int) -> None:
 
 
 def visibility_table(support: Support, queries: Int[Array, " M"], keys: int) -> Bool[Array, "M N"]:
-    """Which of N = `keys` keys the queries at the positions `queries` see. ValueError if a support gives no booleans."""
+    """Which of `keys` keys the queries at the positions `queries` see. ValueError if a support gives no booleans."""
     seen = support.sees(queries[:, None], numpy.arange(keys))
     if not isinstance(seen, numpy.ndarray) or seen.dtype != bool or seen.shape != (len(queries), keys):
         got = f"{getattr(seen, 'dtype', type(seen).__name__)} {getattr(seen, 'shape', '')}"

@@ -94,7 +94,7 @@ class UnitNorm:
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution kernel along the tokens, the same for each feature: (T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r.
+    """One convolution kernel along the tokens, for each feature: (T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r.
 
     It is a correlation of the same length, with zeros beyond the ends and in the place of padding. On a grid of tokens
     it runs along rows and columns. Under a causal support it looks back only: its last tap is on the token itself,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 Array = Any
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
-    from jaxtyping import Bool, Float, Int, Num
+    from jaxtyping import Bool, Float, Int, Integer, Num, UInt8
 else:
 
     class Unchecked:
@@ -19,6 +19,6 @@ else:
         def __class_getitem__(cls, array_and_shape):
             return cls
 
-    Bool = Float = Int = Num = Unchecked
+    Bool = Float = Int = Integer = Num = UInt8 = Unchecked
 
-__all__ = ["Array", "Bool", "Float", "Int", "Num"]
+__all__ = ["Array", "Bool", "Float", "Int", "Integer", "Num", "UInt8"]

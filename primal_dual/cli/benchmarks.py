@@ -6,6 +6,9 @@ import statistics
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +19,10 @@ from primal_dual.svr.solve import solve_dual
 from primal_dual.svr.training_sets import training_set
 
 REPEATS = 7
+Row = dict[str, Any]
 
 
-def run(with_memory, track):
+def run(with_memory: bool, track: Callable[..., Iterable[Any]]) -> dict[str, Any]:
     """All benchmarks -> a dictionary for JSON; track(list, description=...) goes through a list and shows progress."""
     chosen = [solvers, certificate, forward, *([memory] if with_memory else [])]
     rows = [row for benchmark in track(chosen, description="benchmarks") for row in benchmark()]
@@ -32,7 +36,7 @@ def run(with_memory, track):
     return {"machine": machine, "rows": rows}
 
 
-def solvers():
+def solvers() -> list[Row]:
     """solve_dual at N = 500, D = 16, 8 outputs: seconds an output and relative gap, beside scikit-learn's libsvm."""
     import cvxpy
     from sklearn.svm import SVR
@@ -48,15 +52,14 @@ def solvers():
         if solver not in cvxpy.installed_solvers():
             continue
         solve_dual(primal, keys[:9], targets[:9], C=C, epsilon=epsilon, solver=solver)  # loads what it needs
-        seconds, solution = _timed(
-            lambda solver=solver: solve_dual(primal, keys, targets, C=C, epsilon=epsilon, solver=solver), 3
-        )
+        solve = partial(solve_dual, primal, keys, targets, C=C, epsilon=epsilon, solver=solver)
+        seconds, solution = _timed(solve, 3)
         rows += [
             _row(f"solve_dual, {solver}: seconds an output", seconds / outputs, 0.25),
             _row(f"solve_dual, {solver}: relative gap", solution.relative_gap, 1e-8),
         ]
 
-    def libsvm():
+    def libsvm() -> np.ndarray:
         """scikit-learn's SVR has a bias always: its gap is that of its own problem, from its dual variables."""
         delta = np.zeros((N, outputs))
         for d in range(outputs):
@@ -68,35 +71,35 @@ def solvers():
     seconds, delta = _timed(libsvm, 3)
     biased = Primal(bias=True)
     values = delta / np.exp(train.log_h)[:, None]
-    gap = certify(biased, keys, values, targets=targets, C=C * (1 + 1e-9), epsilon=epsilon).relative_gap
+    found: Any = certify(biased, keys, values, targets=targets, C=C * (1 + 1e-9), epsilon=epsilon)
     return [
         *rows,
         _row("sklearn.svm.SVR: seconds an output", seconds / outputs),
-        _row("sklearn.svm.SVR: relative gap", gap),
+        _row("sklearn.svm.SVR: relative gap", found.relative_gap),
     ]
 
 
-def certificate():
+def certificate() -> list[Row]:
     """certify at N = 1024, D = Dv = 64, against one forward of attention."""
     q, k, v = np.random.default_rng(0).standard_normal((3, 1024, 64))
     ratio = _ratio(lambda: certify(Primal(), k, v), lambda: attention(Primal(), q, k, v))
     return [_row("certify / attention, N = 1024", ratio, 3)]
 
 
-def forward():
+def forward() -> list[Row]:
     """attention at N = 1024, D = 64 in float64, against torch's scaled_dot_product_attention where torch is there."""
     try:
         import torch
     except ImportError:
         return []
     q, k, v = np.random.default_rng(0).standard_normal((3, 1024, 64))
-    tensors = [torch.tensor(x)[None, None] for x in (q, k, v)]
+    tq, tk, tv = (torch.tensor(x)[None, None] for x in (q, k, v))
     torch_attention = torch.nn.functional.scaled_dot_product_attention
-    ratio = _ratio(lambda: attention(Primal(), q, k, v), lambda: torch_attention(*tensors))
+    ratio = _ratio(lambda: attention(Primal(), q, k, v), lambda: torch_attention(tq, tk, tv))
     return [_row("attention / torch, N = 1024, float64", ratio, 2)]
 
 
-def memory():
+def memory() -> list[Row]:
     """Peak MiB of attention at N = 16,384, D = 64 beyond its input, for each support and transform of the catalog."""
     rows = []
     q, k, v = np.random.default_rng(0).standard_normal((3, 16_384, 64))
@@ -111,11 +114,11 @@ def memory():
     return rows
 
 
-def _row(what, measured, at_most=None):
+def _row(what: str, measured: float, at_most: float | None = None) -> Row:
     return {"what": what, "measured": float(measured), "at_most": at_most}
 
 
-def _timed(function, repeats):
+def _timed(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     """The median time of a call in seconds, and what it returned."""
     times = []
     for _ in range(repeats):
@@ -125,7 +128,7 @@ def _timed(function, repeats):
     return statistics.median(times), result
 
 
-def _ratio(function, other):
+def _ratio(function: Callable[[], object], other: Callable[[], object]) -> float:
     """The median over interleaved pairs of calls of the ratio of their times."""
     function(), other()
     return statistics.median(_timed(function, 1)[0] / _timed(other, 1)[0] for _ in range(REPEATS))

@@ -2,11 +2,12 @@
 
 import functools
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,11 +17,13 @@ from primal_dual import checks
 from primal_dual.cli import tables, training_commands
 from primal_dual.cli.console import FOUR, Json, check_figure, fail, one_line, progress_bar, torch_part, write_figure
 from primal_dual.io import datasets, files
-from primal_dual.primal import Heads, catalog
+from primal_dual.primal import Heads, Primal, catalog
 from primal_dual.supports import svr_queries
+from primal_dual.svr.certificate import Certificate
 from primal_dual.svr.certificate import certify as certify_values
-from primal_dual.svr.verification import svrs
+from primal_dual.svr.verification import Verified, list_svrs
 from primal_dual.svr.verification import verify as verify_primal
+from primal_dual.types import Array
 
 NAMES = f"Catalog entries: {', '.join(catalog)}."
 DATASET = "japanese-vowels"
@@ -33,7 +36,7 @@ app = typer.Typer(
 )
 
 
-def command(function):
+def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(one_line(function))
 
 
@@ -49,7 +52,7 @@ def verify(
     targets: Annotated[Path | None, typer.Option(help="Their targets, a .npy file (N, Dv).")] = None,
     solver: Annotated[str, typer.Option(help="A cvxpy solver of quadratic programs that is installed.")] = "CLARABEL",
     json: Json = None,
-):
+) -> None:
     """Solve the primal and the dual SVR of catalog entries on real input, and compare both with attention.
 
     The default input is the longest training utterance of JapaneseVowels: keys are its frames, targets the next
@@ -62,7 +65,8 @@ def verify(
     checks.number("--epsilon", epsilon, least=0)
     if json:
         files.check_writable(json)
-    rows = _verify(declared, *_input(dataset, keys, targets), C, epsilon, solver)
+    key_array, target_array = _input(dataset, keys, targets)
+    rows = _verify(declared, key_array, target_array, C, epsilon, solver)
     if json:
         source = {"keys": str(keys), "targets": str(targets)} if keys else {"dataset": dataset or DATASET}
         config = source | {"C": C, "epsilon": epsilon, "solver": solver}
@@ -77,7 +81,7 @@ def certify(
     values: Annotated[Path, typer.Option(help="Its values, a .npy file (N, Dv); (2, N, Dv) for multi-head.")],
     primal: Annotated[str, typer.Option(help=f"Which attention it is. {NAMES}")] = "softmax",
     json: Json = None,
-):
+) -> None:
     """Print the certificate of a head: the SVR that its keys and values solve, and the gap that proves it.
 
     The file of --json has the targets of that SVR, too.
@@ -96,7 +100,7 @@ def certify(
 @command
 def demo(
     output: Annotated[Path, typer.Option(help="The figure: .png, .pdf or .svg.")] = Path("primal-dual-demo.png"),
-):
+) -> None:
     """Verify the whole catalog on JapaneseVowels; draw softmax, BN and SH: forecast, attention map, duality; train.
 
     The training is short, for a look: 10 epochs and one seed of each attention. Exit status 1 if an entry fails.
@@ -121,7 +125,7 @@ def demo(
 def bench(
     json: Json = None,
     memory: Annotated[bool, typer.Option(help="Also the memory of attention at N = 16,384: minutes.")] = True,
-):
+) -> None:
     """Measure speed and memory of solvers, certificate and attention, each beside the most that it should be."""
     from primal_dual.cli import benchmarks as benchmark
 
@@ -141,7 +145,7 @@ def tutorials(
     figures: Annotated[Path, typer.Option(help="Where its figures go.")] = Path("primal-dual-tutorials"),
     notebooks: Annotated[Path | None, typer.Option(help="Write executed notebooks to this folder instead.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a small web site to this folder instead.")] = None,
-):
+) -> None:
     """List the tutorials; run one in the terminal, cell by cell; or write notebooks or pages, of one or of all."""
     from primal_dual.cli import site
     from primal_dual.cli import tutorial_scripts as scripts
@@ -152,7 +156,7 @@ def tutorials(
         with progress_bar() as progress:
             tasks = {each: progress.add_task(each.name, total=None) for each in chosen}
 
-            def advance(tutorial, done, cells):
+            def advance(tutorial: scripts.Tutorial, done: int, cells: int) -> None:
                 progress.update(tasks[tutorial], completed=done, total=cells)
 
             paths = scripts.write_notebooks(notebooks, chosen, progress=advance) if notebooks else []
@@ -166,7 +170,7 @@ def tutorials(
 
 
 @app.command("version")
-def show_version():
+def show_version() -> None:
     """Print the version."""
     Console().print(version("primal-dual-attention"))
 
@@ -174,7 +178,7 @@ def show_version():
 app.add_typer(training_commands.app)
 
 
-def main():
+def main() -> None:
     """The entry point of `primal-dual`: a usage error is one line, too."""
     try:
         status = app(standalone_mode=False)
@@ -187,10 +191,10 @@ def main():
     sys.exit(status)
 
 
-def _input(dataset, keys, targets):
+def _input(dataset: str | None, keys: Path | None, targets: Path | None) -> tuple[Array, Array]:
     if (keys is None) != (targets is None):
         raise ValueError("--keys and --targets: expected both or none")
-    if keys is not None:
+    if keys is not None and targets is not None:
         if dataset is not None:
             raise ValueError(f"--dataset: expected none beside --keys and --targets; got {dataset!r}")
         return files.load_array(keys), files.load_array(targets)
@@ -199,12 +203,14 @@ def _input(dataset, keys, targets):
     return datasets.DATASETS[dataset or DATASET]()
 
 
-def _verify(declared, keys, targets, C, epsilon, solver):
+def _verify(
+    declared: Mapping[str, Primal | Heads], keys: Array, targets: Array, C: float, epsilon: float, solver: str
+) -> list[Verified]:
     """Verify catalog entries with a progress bar, and print the table."""
     keys, targets = checks.matrix("keys", keys, "N D"), checks.matrix("targets", targets, "N Dv")
     rows = []
     with progress_bar() as progress:
-        task = progress.add_task("", total=sum(len(svrs(primal, keys)) for primal in declared.values()))
+        task = progress.add_task("", total=sum(len(list_svrs(primal, keys)) for primal in declared.values()))
         advance = functools.partial(progress.advance, task)
         for name, primal in declared.items():
             progress.update(task, description=name)
@@ -215,12 +221,14 @@ def _verify(declared, keys, targets, C, epsilon, solver):
     return rows
 
 
-def _certify(declared, keys, values):
+def _certify(declared: Primal | Heads, keys: Array, values: Array) -> tuple[Certificate, ...]:
     """The certificate of each head; the worst of all positions under a support, with a progress bar."""
     if isinstance(declared, Heads):
-        return certify_values(declared, keys, values)
+        certificates = certify_values(declared, keys, values)
+        assert isinstance(certificates, tuple)
+        return certificates
     keys = checks.matrix("keys", keys, "N D")
     with progress_bar() as progress:
         queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
-        each = (certify_values(declared, keys, values, query=query) for query in queries)
+        each: Any = (certify_values(declared, keys, values, query=query) for query in queries)
         return (max(each, key=lambda certificate: certificate.relative_gap),)

@@ -2,9 +2,10 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,11 +19,11 @@ Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this f
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
 
-def one_line(function):
+def one_line(function: Callable[..., None]) -> Callable[..., None]:
     """Let bad input, and files that cannot be read or written, end in one line and exit status 2."""
 
     @functools.wraps(function)
-    def run(*args, **options):
+    def run(*args: Any, **options: Any) -> None:
         try:
             function(*args, **options)
         except (ValueError, OSError) as error:
@@ -31,14 +32,15 @@ def one_line(function):
     return run
 
 
-def torch_part(name):
+def torch_part(name: str) -> Any:
+    """A module of torch_impl. ValueError where torch is missing."""
     try:
         return importlib.import_module(f"torch_impl.{name}")
     except ImportError as error:
         raise ValueError(f"this needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
 
 
-def plots_for(figure):
+def plots_for(figure: Path | None) -> Any:
     """The module that draws, before long work; None without a figure."""
     if figure is None:
         return None
@@ -46,7 +48,8 @@ def plots_for(figure):
     return torch_part("analysis.plots")
 
 
-def check_figure(figure):
+def check_figure(figure: Path) -> None:
+    """ValueError, before long work, for a figure that could not be written after it."""
     if find_spec("matplotlib") is None:
         raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'")
     if figure.suffix not in (".png", ".pdf", ".svg"):
@@ -54,19 +57,21 @@ def check_figure(figure):
     files.check_writable(figure)
 
 
-def write_figure(figure, make):
+def write_figure(figure: Path | None, make: Callable[[], Any]) -> None:
+    """Write the matplotlib figure that `make` draws, and say where it is."""
     if figure:
         files.write_file(figure, make().savefig)
         Console(soft_wrap=True).print(f"Figure: {escape(str(figure))}")
 
 
-def progress_bar():
+def progress_bar() -> Progress:
+    """A progress bar on standard error, silent where that is no terminal."""
     columns = TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def fail(error):
+def fail(error: object) -> int:
     """Print an error in one line, and return its exit status."""
     message = escape(" ".join(str(error).split()))
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {message}")

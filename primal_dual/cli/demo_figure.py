@@ -1,29 +1,36 @@
 """The figure of `primal-dual demo`: an attention trained by convex optimisation, drawn three ways."""
 
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from primal_dual.expansion import attention, attention_weights
-from primal_dual.primal import catalog
-from primal_dual.svr.certificate import certify
+from primal_dual.primal import Primal, catalog
+from primal_dual.svr.certificate import Certificate, certify
+from primal_dual.svr.solutions import DualSolution
 from primal_dual.svr.solve import solve_dual
 from primal_dual.svr.training_sets import training_set
+from primal_dual.types import Array, Float
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"  # safe for colour-blind readers
 NAMES = {"softmax": "Softmax attention", "bn": "Attention-BN", "sh": "Attention-SH"}
 
 
-def draw(keys, targets, C=10.0, epsilon=0.1):
+def draw(keys: Float[Array, "N D"], targets: Float[Array, "N Dv"], C: float = 10.0, epsilon: float = 0.1) -> Figure:
     """A row each for softmax, BN and SH: forecast against truth, attention map, primal and dual value meeting.
 
-    keys (N, D) and targets (N, Dv) as for `verify`; the output shown is the one of largest variance.
+    The output shown is the one of largest variance.
     """
     figure = Figure(figsize=(13, 10), layout="constrained")
     output = int(np.argmax(targets.var(axis=0)))
     for (name, title), axes in zip(NAMES.items(), figure.subplots(len(NAMES), 3), strict=True):
         primal = catalog[name]
-        problem = dict(C=training_set(primal, keys).penalty(C), epsilon=epsilon)
+        assert isinstance(primal, Primal)
+        problem: dict[str, Any] = dict(C=training_set(primal, keys).penalty(C), epsilon=epsilon)
         solution = solve_dual(primal, keys, targets, **problem)
+        assert isinstance(solution, DualSolution)
         _forecast(axes[0], primal, keys, targets, solution, epsilon, output)
         _map(axes[1], figure, primal, keys, solution, problem["C"], output)
         _duality(axes[2], primal, keys, targets, problem)
@@ -31,7 +38,9 @@ def draw(keys, targets, C=10.0, epsilon=0.1):
     return figure
 
 
-def _forecast(axes, primal, keys, targets, solution, epsilon, output):
+def _forecast(
+    axes: Axes, primal: Primal, keys: Array, targets: Array, solution: DualSolution, epsilon: float, output: int
+) -> None:
     frames = np.arange(len(keys))
     truth, f = targets[:, output], (attention(primal, keys, keys, solution.values) + solution.bias)[:, output]
     axes.fill_between(frames, f - epsilon, f + epsilon, color=BLUE, alpha=0.2, label="tube, ±epsilon")
@@ -41,7 +50,9 @@ def _forecast(axes, primal, keys, targets, solution, epsilon, output):
     axes.legend(fontsize="small")
 
 
-def _map(axes, figure, primal, keys, solution, C, output):
+def _map(
+    axes: Axes, figure: Figure, primal: Primal, keys: Array, solution: DualSolution, C: float, output: int
+) -> None:
     image = axes.imshow(attention_weights(primal, keys, keys), cmap="cividis", vmin=0, aspect="auto")
     figure.colorbar(image, ax=axes, label="attention weight")
     used = np.unique(np.nonzero(solution.values[:, output])[0])
@@ -58,14 +69,16 @@ def _map(axes, figure, primal, keys, solution, C, output):
     axes.legend(fontsize="small", loc="lower left")
 
 
-def _duality(axes, primal, keys, targets, problem):
+def _duality(axes: Axes, primal: Primal, keys: Array, targets: Array, problem: dict[str, Any]) -> None:
     """Both values of the iterate at which Clarabel stops at ever smaller tolerances, over the optimum."""
     tolerances = 10.0 ** -np.arange(0, 11)
     values = []
     for tolerance in tolerances:
         options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
         stopped = solve_dual(primal, keys, targets, **problem, solver_options=options)
+        assert isinstance(stopped, DualSolution)
         certificate = certify(primal, keys, stopped.values, targets=targets, **problem)
+        assert isinstance(certificate, Certificate)
         values.append((certificate.primal_value, certificate.dual_value))
     optimum = values[-1][1]
     P, D = np.array(values).T / optimum

@@ -1,17 +1,13 @@
 """The tutorials as a web site of plain files, which loads nothing from elsewhere: equations are MathML."""
 
 import re
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+from typing import Any
 
-from primal_dual.cli.tutorial_scripts import (
-    check_extra,
-    ensure_folder,
-    executed,
-    list_tutorials,
-    notebook,
-    quiet,
-    write_text,
-)
+from primal_dual.cli.tutorial_scripts import Progress, Tutorial, check_extra, executed, list_tutorials, notebook, quiet
+from primal_dual.io.files import ensure_folder, write_text
 
 NAME = "Primal-dual attention"
 STYLE = """
@@ -58,7 +54,9 @@ FRAME = """\
 """
 
 
-def write_site(folder, every=None, *, execute=True, progress=quiet):
+def write_site(
+    folder: str | Path, every: Sequence[Tutorial] | None = None, *, execute: bool = True, progress: Progress = quiet
+) -> list[Path]:
     """Write index.html and a page a tutorial, NN_name.html, with code, output and figures -> their paths.
 
     every: the tutorials, all without. execute: run them first. progress(tutorial, done, cells): called after each
@@ -81,22 +79,22 @@ def write_site(folder, every=None, *, execute=True, progress=quiet):
     return [folder / name for name in pages]
 
 
-def _page(tutorial):
+def _page(tutorial: Tutorial) -> str:
     return f"{tutorial.path.stem}.html"
 
 
-def _link(tutorial, before="", after=""):
+def _link(tutorial: Tutorial, before: str = "", after: str = "") -> str:
     return f'<a href="{_page(tutorial)}">{before}{tutorial.number}. {escape(tutorial.title)}{after}</a>'
 
 
-def _framed(title, links, body):
+def _framed(title: str, links: str, body: str) -> str:
     from pygments.formatters import HtmlFormatter
 
     style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
     return FRAME.format(title=escape(title), style=style, links=links, body=body)
 
 
-def _index(every):
+def _index(every: Sequence[Tutorial]) -> str:
     """The list of tutorials, each with its first paragraph."""
     entries = []
     for tutorial in every:
@@ -106,7 +104,7 @@ def _index(every):
     return _framed(f"{NAME}: tutorials", f'<a href="index.html">{NAME}</a>', body)
 
 
-def _body(book):
+def _body(book: Any) -> str:
     """The cells of a notebook as HTML. A figure's description is the heading above it."""
     from nbconvert import HTMLExporter
 
@@ -123,19 +121,19 @@ def _body(book):
     return re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body)
 
 
-def _html(markdown):
+def _html(markdown: str) -> str:
     """Markdown with equations -> HTML with MathML."""
     from latex2mathml.converter import convert
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    def mathml(latex, display):
+    def mathml(latex: str, display: str) -> str:
         return convert(latex, display=display).replace(r"\_", "_")  # which it leaves in \text as it is
 
     class Renderer(IPythonRenderer):
-        def block_math(self, body):
+        def block_math(self, body: str) -> str:
             return f'<span class="equation">{mathml(body, "block")}</span>'  # it scrolls if it is wide
 
-        def inline_math(self, body):
+        def inline_math(self, body: str) -> str:
             return mathml(body, "inline")
 
     return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(markdown)

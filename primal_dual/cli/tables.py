@@ -1,9 +1,17 @@
 """What the command line prints: tables that fit 80 columns."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
+
+from primal_dual.cli.tutorial_scripts import Tutorial
+from primal_dual.svr.verification import Verified
+
+Rows = Sequence[dict[str, Any]]
 
 CERTIFICATE = {
     "log_C": "log of the penalty C",
@@ -25,7 +33,7 @@ f the primal's, relative to f and targets. SV: share of support vectors.
 bound: largest error at the keys, by the certificate."""
 
 
-def certificate(primal, certificates):
+def certificate(primal: Any, certificates: Any) -> Table:
     """The certificates of a primal's heads, a column each."""
     table = _table(f"The SVR that these values solve: {primal}")
     for heading in ("", *(f"head {s}" if len(certificates) > 1 else "" for s in range(len(certificates))), "meaning"):
@@ -37,7 +45,7 @@ def certificate(primal, certificates):
     return table
 
 
-def verified(rows):
+def verified(rows: Sequence[Verified]) -> Table:
     """The Verified of catalog entries, a row each."""
     table = _table(None)
     for heading in ("attention", "SVR", "N x D", "primal", "dual", "gap", "diff", "SV", "bound", ""):
@@ -59,7 +67,7 @@ def verified(rows):
     return table
 
 
-def verdict(rows):
+def verdict(rows: Sequence[Verified]) -> str:
     """A line: how many were verified, and which failed."""
     failed = [row.name for row in rows if not row.passed]
     passed = f"[red]failed: {', '.join(failed)}[/]" if failed else "[green]all passed[/]: primal = dual = attention"
@@ -68,7 +76,7 @@ def verdict(rows):
     return f"{len(rows)} catalog entr{plural[0]}, {svrs} SVR{plural[1]}: {passed}"
 
 
-def benchmarks(results):
+def benchmarks(results: dict[str, Any]) -> Table:
     """The rows of `bench.run`, beside the most that each should measure."""
     table = _table("Measured, and the most it should be")
     for heading in ("what", "measured", "at most", ""):
@@ -80,7 +88,7 @@ def benchmarks(results):
     return table
 
 
-def runs(rows):
+def runs(rows: Rows) -> Table:
     """The table of trained runs, from the rows of `torch_impl.tables.table`."""
     table = _table("Test accuracy of the last epoch, percent")
     for heading in ("data set", "attention", "n", "mean", "sd", "less softmax, 95%", "best", "s"):
@@ -94,7 +102,7 @@ def runs(rows):
     return table
 
 
-def markdown(rows):
+def markdown(rows: Rows) -> str:
     """The same as a table in Markdown."""
     lines = [
         "| data set | attention | seeds | test accuracy | less softmax, 95% | best epoch | s a run |",
@@ -108,13 +116,15 @@ def markdown(rows):
     return "\n".join(lines)
 
 
-def _named_once(rows):
+def _named_once(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
     """Each row with the name of its recipe, blank where the row above has the same."""
     above = [None, *(row["recipe"] for row in rows)]
     return [("" if row["recipe"] == name else row["recipe"], row) for name, row in zip(above, rows, strict=False)]
 
 
-def predictions(probabilities, classes, names, most=20):
+def predictions(
+    probabilities: Sequence[Sequence[float]], classes: Sequence[str], names: Sequence[str], most: int = 20
+) -> Table:
     """A row a case: the class and its probability; the first `most` cases."""
     table = _table(f"The first {most} of {len(probabilities)} cases" if len(probabilities) > most else None)
     for heading in ("case", "class", "probability"):
@@ -125,7 +135,7 @@ def predictions(probabilities, classes, names, most=20):
     return table
 
 
-def redundancy(summaries):
+def redundancy(summaries: dict[str, Any]) -> Table:
     """The summaries of `torch_impl.redundancy`, a row a run."""
     table = _table("L2 distance between heads, mean and deviation over layers")
     for heading in ("attention", "of outputs", "of attention maps"):
@@ -136,7 +146,7 @@ def redundancy(summaries):
     return table
 
 
-def efficiency(rows):
+def efficiency(rows: Rows) -> Table:
     """The rows of `torch_impl.efficiency.run`, beside softmax."""
     table = _table("Shares of softmax's")
     for heading in ("tokens", "attention", "mode", "operations", "memory", "time"):
@@ -148,7 +158,7 @@ def efficiency(rows):
     return table
 
 
-def tutorials(listed):
+def tutorials(listed: Sequence[Tutorial]) -> Table:
     """A row a tutorial."""
     table = _table(None)
     for heading in ("", "name", "title"):
@@ -158,7 +168,7 @@ def tutorials(listed):
     return table
 
 
-def plain(x):
+def plain(x: Any) -> Any:
     """Numbers for JSON: infinity and NaN, which it does not have, as None."""
     if isinstance(x, dict):
         return {key: plain(value) for key, value in x.items()}
@@ -169,5 +179,5 @@ def plain(x):
     return None if isinstance(x, float) and not np.isfinite(x) else x
 
 
-def _table(title):
+def _table(title: str | None) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)

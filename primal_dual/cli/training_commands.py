@@ -1,5 +1,6 @@
 """The commands of training: runs, their results, and what is made of trained models."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
 app = typer.Typer()
 
 
-def command(function):
+def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(one_line(function))
 
 
@@ -29,7 +30,7 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Where the folders of data sets are.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(help="How many runs at a time, each in a process of its own.")] = 1,
-):
+) -> None:
     """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
 
     The folder RECIPE in --data has RECIPE_TRAIN.ts and RECIPE_TEST.ts of the UEA archive; images as
@@ -55,7 +56,7 @@ def results(
     json: Json = None,
     figure: Figure = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
-):
+) -> None:
     """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
     accuracy_table, plots = torch_part("analysis.accuracy_table"), plots_for(figure)
     if json:
@@ -77,7 +78,7 @@ def redundancy(
     data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
     figure: Figure = None,
     json: Json = None,
-):
+) -> None:
     """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant."""
     analysis, plots = torch_part("analysis.head_redundancy"), plots_for(figure)
     if json:
@@ -98,7 +99,7 @@ def efficiency(
     lengths: Annotated[list[int] | None, typer.Argument(help="Tokens: 256 512 1024 2048 4096 8192.")] = None,
     figure: Figure = None,
     json: Json = None,
-):
+) -> None:
     """Operations, memory and time of softmax, bn, sh and bn+sh in a layer, training and inference, against length."""
     measure, plots = torch_part("analysis.efficiency"), plots_for(figure)
     for N in lengths or ():
@@ -117,7 +118,7 @@ def efficiency(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
-):
+) -> None:
     """Test a finished run once more, from its weights."""
     share, cases = torch_part("training.finished_run").evaluate(run, data, Console(stderr=True).print)
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
@@ -128,7 +129,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
     file: Annotated[Path, typer.Argument(help="New cases: a .ts file, of which labels are ignored, or images.")],
     json: Json = None,
-):
+) -> None:
     """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
     if json:
         check_writable(json)
@@ -139,7 +140,7 @@ def predict(
         write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
 
 
-def _fields(words):
+def _fields(words: list[str]) -> dict[str, list[str]]:
     """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true."""
     fields = {}
     for word in words:

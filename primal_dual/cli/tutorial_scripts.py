@@ -2,18 +2,22 @@
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.syntax import Syntax
 
-from primal_dual.io.files import write_file
+from primal_dual.io.files import ensure_folder, write_file, write_text
 
 NEEDED = ("aeon", "ipykernel", "jupytext", "latex2mathml", "matplotlib", "nbclient", "nbconvert")
 COLAB = """\
+from functools import partial
 from importlib.util import find_spec
 
 if find_spec("google") and find_spec("google.colab"):
@@ -31,14 +35,17 @@ class Tutorial:
     path: Path
 
 
-def installed_folder():
+Progress = Callable[[Tutorial, int, int], None]
+
+
+def installed_folder() -> Path:
     """The folder of the tutorials: inside the package where it was installed as a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "tutorials"
     return inside if inside.is_dir() else package.parent / "tutorials"
 
 
-def list_tutorials(folder=None):
+def list_tutorials(folder: str | Path | None = None) -> list[Tutorial]:
     """The tutorials of a folder, by number; without one, those that are installed."""
     folder = installed_folder() if folder is None else Path(folder)
     listed = []
@@ -52,7 +59,7 @@ def list_tutorials(folder=None):
     return listed
 
 
-def find(which, folder=None):
+def find(which: object, folder: str | Path | None = None) -> Tutorial:
     """The tutorial of a number or a name. ValueError that lists them, for another one."""
     every = list_tutorials(folder)
     for tutorial in every:
@@ -62,7 +69,7 @@ def find(which, folder=None):
     raise ValueError(f"tutorial: expected a number or a name, one of {known}; got {str(which)!r}")
 
 
-def notebook(tutorial):
+def notebook(tutorial: Tutorial) -> Any:
     """A tutorial as an unexecuted notebook (nbformat): the same bytes whenever it is made from the same script."""
     check_extra()
     import jupytext
@@ -72,17 +79,19 @@ def notebook(tutorial):
     return _numbered(book)
 
 
-def notebook_text(path):
+def notebook_text(path: str | Path) -> str:
     """The text of a script's notebook: unexecuted, with a first cell that installs the package on Colab."""
     path = Path(path)
     return _text(_with_install(notebook(find(path.stem, path.parent))))
 
 
-def quiet(tutorial, done, cells):
+def quiet(tutorial: Tutorial, done: int, cells: int) -> None:
     """No progress shown."""
 
 
-def write_notebooks(folder, every=None, *, execute=True, progress=quiet):
+def write_notebooks(
+    folder: str | Path, every: Sequence[Tutorial] | None = None, *, execute: bool = True, progress: Progress = quiet
+) -> list[Path]:
     """Write tutorials, all without `every`, as folder/NN_name.ipynb, executed or not -> their paths.
 
     progress(tutorial, done, cells): called after each code cell that was executed. ValueError for a folder that cannot
@@ -97,7 +106,7 @@ def write_notebooks(folder, every=None, *, execute=True, progress=quiet):
     return paths
 
 
-def executed(tutorial, book, progress=quiet):
+def executed(tutorial: Tutorial, book: Any, progress: Progress = quiet) -> Any:
     """A tutorial's notebook with its outputs. A cell that fails raises what nbclient makes of it."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -118,7 +127,12 @@ def executed(tutorial, book, progress=quiet):
         raise
 
 
-def run(tutorial, figures="primal-dual-tutorials", pause=False, console=None):
+def run(
+    tutorial: Tutorial,
+    figures: str | Path = "primal-dual-tutorials",
+    pause: bool = False,
+    console: Console | None = None,
+) -> list[Path]:
     """Run a tutorial in the terminal, cell by cell: its text, its code, what the code prints.
 
     Figures are saved in the folder `figures`, and their paths printed. pause: wait for Enter before each code cell.
@@ -130,29 +144,31 @@ def run(tutorial, figures="primal-dual-tutorials", pause=False, console=None):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    saved = []
+    saved: list[Path] = []
 
-    def show():
+    def show() -> None:
         for number in plt.get_fignums():
             saved.append(folder / f"{tutorial.path.stem}_{len(saved) + 1}.png")
-            write_file(saved[-1], lambda temporary, number=number: plt.figure(number).savefig(temporary, dpi=150))
+            write_file(saved[-1], partial(plt.figure(number).savefig, dpi=150))
             console.print(f"figure: {saved[-1]}", style="bold green", highlight=False, soft_wrap=True)
         plt.close("all")
 
-    shown, plt.show = plt.show, show
+    pyplot: Any = plt
+    shown, pyplot.show = plt.show, show
     try:
         with plt.rc_context():
             _run_cells(tutorial, book, console, pause)
     except ModuleNotFoundError as error:
         raise _missing(str(error)) from error
     finally:
-        plt.show = shown
+        pyplot.show = shown
         plt.close("all")
     return saved
 
 
-def _run_cells(tutorial, book, console, pause):
-    text, position, namespace = tutorial.path.read_text(encoding="utf-8"), 0, {"__name__": "__main__"}
+def _run_cells(tutorial: Tutorial, book: Any, console: Console, pause: bool) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    text, position = tutorial.path.read_text(encoding="utf-8"), 0
     for cell in book.cells:
         console.print()
         if cell.cell_type == "markdown":
@@ -169,52 +185,38 @@ def _run_cells(tutorial, book, console, pause):
         exec(compile("\n" * lines_above + cell.source, str(tutorial.path), "exec"), namespace)
 
 
-def _math_as_code(markdown):
+def _math_as_code(markdown: str) -> str:
     """LaTeX as code, which Markdown leaves as it is: $$...$$ a block, $...$ inline."""
     markdown = re.sub(r"\$\$(.+?)\$\$", lambda math: f"\n```latex\n{math[1].strip()}\n```\n", markdown, flags=re.DOTALL)
     return re.sub(r"\$([^$]+)\$", lambda math: f"`{' '.join(math[1].split())}`", markdown)
 
 
-def ensure_folder(folder):
-    """The path of a folder, made if it is not there. ValueError where it cannot be."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder}: expected a folder that can be written; {error.strerror}") from error
-    return Path(folder)
-
-
-def write_text(path, text):
-    """Write a file in UTF-8, or nothing."""
-    write_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def check_extra():
+def check_extra() -> None:
     """ValueError where a package is missing that the tutorials need."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise _missing(f"No module named {', '.join(missing)}")
 
 
-def _missing(what):
+def _missing(what: str) -> ValueError:
     return ValueError(f"the tutorials need more packages: {what}; pip install 'primal-dual-attention[tutorials]'")
 
 
-def _with_install(book):
+def _with_install(book: Any) -> Any:
     from nbformat.v4 import new_code_cell
 
     book.cells.insert(0, new_code_cell(COLAB.strip()))
     return _numbered(book)
 
 
-def _numbered(book):
+def _numbered(book: Any) -> Any:
     book.nbformat, book.nbformat_minor = 4, 5
     for number, cell in enumerate(book.cells):
         cell.id, cell.metadata = f"cell-{number}", {}
     return book
 
 
-def _text(book):
+def _text(book: Any) -> str:
     import nbformat
 
     return nbformat.writes(book) + "\n"

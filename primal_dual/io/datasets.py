@@ -1,12 +1,19 @@
 """Keys and targets of a one-step forecaster, from real data that needs no download."""
 
+from typing import Any
+
 import numpy as np
 
+from primal_dual.types import Float
 
-def japanese_vowels():
-    """The longest training utterance of JapaneseVowels: (keys, targets), frame by frame and the next one, (25, 12).
+Forecast = tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]
 
-    12 cepstrum coefficients a frame, standardised by the mean and deviation of all frames of the training split.
+
+def japanese_vowels() -> Forecast:
+    """Keys and targets of the longest training utterance of JapaneseVowels: its frames and the next ones, (25, 12).
+
+    A frame has 12 cepstrum coefficients, standardised by the mean and standard deviation of all frames of the training
+    split. ValueError without aeon.
     """
     try:
         from aeon.datasets import load_japanese_vowels
@@ -19,12 +26,12 @@ def japanese_vowels():
     return series[:-1], series[1:]
 
 
-def digit_rows():
-    """The first image of scikit-learn's digits: (keys, targets), row by row and the next one, (7, 8), in [0, 1]."""
+def digit_rows() -> Forecast:
+    """Keys and targets of the first image of scikit-learn's digits: its rows and the next ones, (7, 8), in [0, 1]."""
     from sklearn.datasets import load_digits
 
     rows = load_digits().images[0] / 16
     return rows[:-1], rows[1:]
 
 
-DATASETS = {"japanese-vowels": japanese_vowels, "digits": digit_rows}
+DATASETS: dict[str, Any] = {"japanese-vowels": japanese_vowels, "digits": digit_rows}

@@ -1,6 +1,7 @@
 """An attention as a scikit-learn regressor: trained by convex optimisation, its keys the training inputs."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -14,27 +15,56 @@ from primal_dual.supports import Everything
 from primal_dual.svr.solve import solve_scaled_dual
 from primal_dual.svr.training_sets import training_set
 from primal_dual.transforms import split_convolutions
+from primal_dual.types import Array, Float
 
 
 class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """f(x) = sum_j v_j <Phi(T x), Phi(T k_j)> / h(x) + b, with keys k_j = X and values v_j from the dual of the SVR.
+    """A regressor f(x) = sum_j v_j <Phi(T x), Phi(T k_j)> / h(x) + b: attention from new samples to the training ones.
 
-    primal: a catalog name or a Primal, without Heads, a positional support or a Convolution, since samples have no
-    order (with scale > 1 they are averaged as they come). C: the penalty in multiples of the median of |h(k_j)|.
-    epsilon: half the width of the tube, in units of Y. solver: any cvxpy solver that is installed. `fit` raises
-    ValueError for anything else. Source: arXiv 2406.13781.
+    The keys k_j are the training samples, and the values v_j come from the dual of the SVR. Source: arXiv 2406.13781.
 
-    Attributes after fit: keys_ (N, D), values_ (N, Dv), bias_ (Dv,), relative_gap_ the duality gap, primal_ the
-    Primal, n_features_in_.
+    Parameters
+    ----------
+    primal : str or Primal
+        A catalog name or a Primal, without Heads, a positional support or a Convolution, since samples have no order.
+        With scale > 1 samples are averaged as they come.
+    C : float
+        The penalty, in multiples of the median of |h(k_j)|.
+    epsilon : float
+        Half the width of the tube, in units of Y.
+    solver : str
+        Any cvxpy solver that is installed.
+
+    Attributes
+    ----------
+    keys_, values_ : arrays, (N, D) and (N, Dv)
+        Those of the attention.
+    bias_ : array, (Dv,)
+        b, zero without a bias.
+    relative_gap_ : float
+        The duality gap.
+    primal_ : Primal
+        What was declared.
+    n_features_in_ : int
+        D.
+
+    Examples
+    --------
+    >>> X = np.linspace(-1, 1, 20)[:, None]
+    >>> model = SVRAttention(Primal(bias=True), C=1000.0, epsilon=0.01).fit(X, X[:, 0] ** 2)
+    >>> bool(abs(model.predict(X) - X[:, 0] ** 2).max() < 0.02)
+    True
     """
 
-    def __init__(self, primal="softmax", C=10.0, epsilon=0.1, solver="CLARABEL"):
+    def __init__(
+        self, primal: str | Primal = "softmax", C: float = 10.0, epsilon: float = 0.1, solver: str = "CLARABEL"
+    ) -> None:
         self.primal = primal
         self.C = C
         self.epsilon = epsilon
         self.solver = solver
 
-    def fit(self, X, Y):
+    def fit(self, X: Any, Y: Any) -> "SVRAttention":
         """Solve the SVR of keys X (N, D) and targets Y (N,) or (N, Dv).
 
         Without a bias f is an average of values of bounded size: centre Y, or declare a Primal with bias=True.
@@ -57,14 +87,14 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.vector_ = np.ndim(Y) == 1
         return self
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Float[Array, "..."]:
         """Attend from X (M, D) to the keys -> (M,) or (M, Dv), as Y was."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=float, reset=False)
         f = attention(self.primal_, X, self.keys_, self.values_) + self.bias_
         return f[:, 0] if self.vector_ else f
 
-    def _declared(self):
+    def _declared(self) -> Primal:
         primal = catalog[self.primal] if isinstance(self.primal, str) else self.primal
         if isinstance(primal, Heads):
             raise ValueError(f"primal: expected one Primal; got Heads of {len(primal)}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from primal_dual.protocols import FiniteFeatures, PositiveFeatures
 from primal_dual.svr.training_sets import TrainingSet
 from primal_dual.types import Array, Float
 
@@ -59,6 +60,7 @@ class Features:
         """sqrt(C) Phi(T x) / h(x)."""
         train = self.train
         kernel, (_, _, sign, log_h) = train.primal.kernel, train.rows_at(x)
-        if hasattr(kernel, "log_features"):
+        if isinstance(kernel, PositiveFeatures):
             return np.exp(kernel.log_features(train.transform(x)) - log_h + log_C / 2) * sign
+        assert isinstance(kernel, FiniteFeatures)
         return kernel.features(train.transform(x)) * np.exp(log_C / 2 - log_h) * sign

@@ -72,7 +72,8 @@ def dual_program(
 
     n = len(bound)
     scaled_y, t = cp.Parameter(n), cp.Variable(n)
-    alpha, alpha_tilde = cp.Variable(n, bounds=[0, 1]), cp.Variable(n, bounds=[0, 1])
+    alpha: Any = cp.Variable(n, bounds=[0, 1])
+    alpha_tilde: Any = cp.Variable(n, bounds=[0, 1])
     square = cp.quad_form(t, cp.psd_wrap(Q)) if R is None else cp.sum_squares(R.T @ t)
     objective = cp.Maximize(scaled_y @ t - square / 2 - epsilon * bound @ (alpha + alpha_tilde))
     problem = cp.Problem(objective, [t == alpha - alpha_tilde] + [bound @ t == 0] * bias)

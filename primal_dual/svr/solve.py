@@ -5,13 +5,13 @@
     dual     maximise  -1/2 delta_d' G delta_d - epsilon sum_j (alpha_jd + alpha~_jd) + sum_j y_jd delta_jd
              subject to  0 <= alpha, alpha~ <= C,  delta = alpha - alpha~,  and sum_j delta_jd = 0 if there is a bias
 
-with z_j = Phi(T k_j) / h(k_j) and G_ij = z_i.z_j. Tutorial 1 derives the dual. The solvers work in units of C and of the
-largest target: with y = unit y', epsilon = unit epsilon' and C = unit C', a solution for y', epsilon', C' is one for y,
-epsilon, C with the same u = delta / C, and W, b, f grow by the unit.
+with z_j = Phi(T k_j) / h(k_j) and G_ij = z_i.z_j. Tutorial 1 derives the dual. The solvers work in units of C and of
+the largest target: with y = unit y', epsilon = unit epsilon' and C = unit C', a solution for y', epsilon', C' is one
+for y, epsilon, C with the same u = delta / C, and W, b, f grow by the unit.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def solve_primal(
     """
     if isinstance(primal, Heads):
         check_head_axis(primal, keys=keys, targets=targets)
-        common = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=solver_options)
+        common: dict[str, Any] = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=solver_options)
         each = zip(primal, keys, targets, strict=True)
         return PrimalHeadSolutions(tuple(solve_primal(p, k, y, **common) for p, k, y in each))
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
@@ -136,7 +136,7 @@ def solve_dual(
     """
     if isinstance(primal, Heads):
         check_head_axis(primal, keys=keys, targets=targets)
-        common = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=solver_options)
+        common: dict[str, Any] = dict(C=C, epsilon=epsilon, query=query, solver=solver, solver_options=solver_options)
         each = zip(primal, keys, targets, strict=True)
         return DualHeadSolutions(tuple(solve_dual(p, k, y, **common) for p, k, y in each))
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
@@ -169,8 +169,8 @@ def solve_scaled_dual(
 ) -> ScaledDual:
     """Solve the dual of a training set for a penalty of any size, given by its logarithm.
 
-    Where C |z_j|^2 exceeds LARGEST_NORM, Q would lose its digits or overflow. There u_j, which is then tiny, is searched
-    for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
+    Where C |z_j|^2 exceeds LARGEST_NORM, Q would lose its digits or overflow. There u_j, which is then tiny, is
+    searched for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
     """
     scaled, unit = _scale(y, epsilon, log_C, train.primal.bias)
     log_norm = train.log_norms(train.keys)[:, None] + scaled.log_C / 2

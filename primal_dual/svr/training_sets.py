@@ -150,8 +150,7 @@ class TrainingSet:
         tx = self.transform(x)[:, None, :]
         kernel = self.primal.kernel
         with np.errstate(divide="ignore", invalid="ignore"):
-            positive = isinstance(kernel, PositiveKernel)
-            square = kernel.log_gram(tx, tx) if positive else np.log(kernel.gram(tx, tx))
+            square = kernel.log_gram(tx, tx) if isinstance(kernel, PositiveKernel) else np.log(kernel.gram(tx, tx))
         return square[:, 0, 0] / 2
 
     def log_norms(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
