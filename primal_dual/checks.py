@@ -36,10 +36,7 @@ def array(name: str, x: Any, shape: str) -> Float[Array, "..."]:
     """
     axes = shape.split()
     if not isbox(x):
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name}: expected an array (..., {', '.join(axes)}); got a ragged list") from error
+        x = _as_array(name, x, f"an array (..., {', '.join(axes)})")
     value = getval(x)
     if value.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected real numbers; got dtype {value.dtype}")
@@ -76,13 +73,10 @@ def mask(name: str, x: Any, length: int) -> Bool[Array, "..."]:
 
 def booleans(name: str, x: Any) -> Bool[np.ndarray, "..."]:
     """A copy of `x` as an array of booleans."""
-    try:
-        x = np.array(x)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected an array of booleans; got a ragged list") from error
+    x = _as_array(name, x, "an array of booleans")
     if x.dtype != bool:
         raise ValueError(f"{name}: expected an array of booleans; got {x.dtype} {x.shape}")
-    return x
+    return x.copy()
 
 
 def number(name: str, x: Any, *, above: float | None = None, least: float | None = None) -> None:
@@ -97,6 +91,19 @@ def integer(name: str, x: Any, least: int) -> None:
     """ValueError for what is no whole number >= `least`."""
     if not _is_real(x) or not isinstance(x, numbers.Integral) or int(x) < least:
         raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")
+
+
+def _as_array(name: str, x: Any, expected: str) -> np.ndarray:
+    """`x` as a NumPy array, if that loses nothing. A masked array would lose its mask."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(f"{name}: expected {expected}; got a numpy.ma array: fill it, and give key_mask=~x.mask")
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected {expected}; got a ragged list") from error
+    except (RuntimeError, TypeError) as error:  # torch's, of tensors that need a gradient or are sparse
+        got = f"{type(x).__name__} that NumPy cannot read: {' '.join(str(error).split())[:80]}"
+        raise ValueError(f"{name}: expected {expected}; got a {got}") from error
 
 
 def _is_real(x: Any) -> bool:

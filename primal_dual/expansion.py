@@ -168,6 +168,7 @@ def _expansion(
 
 def _blocks(queries: int, numbers_a_query: int) -> Iterator[slice]:
     """Slices of the queries, each of so many that its largest array has about LARGEST_BLOCK numbers."""
+    numbers_a_query = max(1, numbers_a_query)  # an empty batch has none
     size = max(1, LARGEST_BLOCK // numbers_a_query, min(64, 4 * LARGEST_BLOCK // numbers_a_query))
     return (slice(i, min(i + size, queries)) for i in range(0, queries, size))
 

@@ -245,7 +245,7 @@ def log_inner_products(log_x: Float[Array, "... M F"], log_y: Float[Array, "... 
     xp = namespace(log_x)
     top_x, top_y = (xp.amax(constant(z), axis=-1, keepdims=True) for z in (log_x, log_y))
     gram = xp.exp(log_x - top_x) @ transpose(xp.exp(log_y - top_y))
-    if constant(gram).min() > SMALLEST_SUM:
+    if (constant(gram) > SMALLEST_SUM).all():
         return xp.log(gram) + top_x + transpose(top_y)
     total = log_x[..., :, None, 0] + log_y[..., None, :, 0]
     for f in range(1, log_x.shape[-1]):

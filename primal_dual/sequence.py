@@ -40,8 +40,8 @@ def pool(
     if missing:
         x = np.concatenate([x, np.zeros((*x.shape[:-2], missing, x.shape[-1]))], axis=-2)
         members = np.concatenate([members, np.zeros((*members.shape[:-1], missing), bool)], axis=-1)
-    members = members.reshape(*members.shape[:-1], -1, scale)
+    members = members.reshape(*members.shape[:-1], members.shape[-1] // scale, scale)
     count = members.sum(-1)
     weights = members / np.maximum(count, 1)[..., None]
-    groups = x.reshape((*x.shape[:-2], -1, scale, x.shape[-1]))
+    groups = x.reshape((*x.shape[:-2], x.shape[-2] // scale, scale, x.shape[-1]))
     return (weights[..., None, :] @ groups)[..., 0, :], count > 0

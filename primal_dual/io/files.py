@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,32 @@ import numpy as np
 
 
 def load_array(path: str | Path) -> np.ndarray:
-    """The array in a .npy file. ValueError for a file that is missing, no .npy, or pickled."""
+    """The array in a .npy file.
+
+    It is mapped before it is read, so that a header which promises more numbers than the file has takes no memory.
+
+    Raises
+    ------
+    ValueError
+        For a file that is missing, no regular file, no .npy, shorter than its header says, or pickled.
+    """
+    expected = f"{path}: expected a .npy file of numbers"
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError(f"{expected}; got no regular file")
         with open(path, "rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(6) != np.lib.format.MAGIC_PREFIX:
+                raise ValueError(f"{expected}; got another format")
+        return np.array(np.lib.format.open_memmap(path, mode="r"))
     except OSError as error:
-        raise ValueError(f"{path}: expected a .npy file of numbers; {error.strerror}") from error
-    except (ValueError, EOFError) as error:
-        kind = "a pickle" if "pickle" in str(error) else "another format"
-        raise ValueError(f"{path}: expected a .npy file of numbers; got {kind}") from error
+        raise ValueError(f"{expected}; {error.strerror}") from error
+    except (EOFError, OverflowError, TypeError) as error:
+        raise ValueError(f"{expected}; got a damaged header") from error
+    except ValueError as error:
+        if str(error).startswith(expected):
+            raise
+        kind = "a pickle" if "object" in str(error) or "pickle" in str(error) else "a damaged one"
+        raise ValueError(f"{expected}; got {kind}") from error
 
 
 def write_file(path: str | Path, write: Callable[[str], object]) -> None:
@@ -45,7 +63,7 @@ def write_file(path: str | Path, write: Callable[[str], object]) -> None:
     os.close(handle)
     try:
         write(temporary)
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror}") from error

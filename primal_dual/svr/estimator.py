@@ -33,7 +33,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
     epsilon : float
         Half the width of the tube, in units of Y.
     solver : str
-        Any cvxpy solver that is installed.
+        "newton", or any cvxpy solver that is installed.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """
 
     def __init__(
-        self, primal: str | Primal = "softmax", C: float = 10.0, epsilon: float = 0.1, solver: str = "CLARABEL"
+        self, primal: str | Primal = "softmax", C: float = 10.0, epsilon: float = 0.1, solver: str = "newton"
     ) -> None:
         self.primal = primal
         self.C = C

@@ -43,10 +43,15 @@ class Features:
         return cls(train, U[:, kept] / np.sqrt(S[kept]))
 
     def __call__(self, x: Float[Array, "M D"]) -> Float[Array, "M F"]:
-        """z(x), for x that is convolved already."""
-        if self.basis is None:
-            return self._explicit(x, 0.0)
-        return self.train.gram(x, -self.train.log_norms(self.train.keys)) @ self.basis
+        """z(x), for x that is convolved already. ValueError where it is too large for a float."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.basis is None:
+                z = self._explicit(x, 0.0)
+            else:
+                z = self.train.gram(x, -self.train.log_norms(self.train.keys)) @ self.basis
+        if not np.isfinite(z).all():
+            raise ValueError("x: expected Phi(T x)/h(x) that a float can hold; solve_dual predicts without it")
+        return z
 
     def at_keys(self, log_C: float) -> Float[Array, "n F"]:
         """sqrt(C) z_j. The caller checks for overflow."""

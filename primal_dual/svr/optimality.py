@@ -8,6 +8,7 @@ import numpy as np
 
 from primal_dual.types import Array, Float
 
+ROUNDING = 1e-15  # of a sum beside its absolute terms
 SMALLEST_Q = 1e-300  # so that a training point of weight zero is not divided by
 
 
@@ -17,7 +18,7 @@ def feasible(u: Float[Array, "n Dv"], bias: bool, q: Float[Array, " n"]) -> Floa
     Clipping satisfies the box. With a bias, the excess e = sum_j u_j is then taken away: every u_j can move against the
     sign of e by its room, 1 + sign(e) u_j >= 0, and the excess is shared out in proportion to it. Points of small
     q_j = Q_jj go first, since f changes least where they move; a second round, in which all count alike, takes what
-    clipping left over.
+    clipping left over. An excess of 1e-15 of sum_j |u_j| is rounding, and stays.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ def feasible(u: Float[Array, "n Dv"], bias: bool, q: Float[Array, " n"]) -> Floa
 def _balance(u: Float[Array, "n Dv"], preference: Float[Array, "n 1"]) -> Float[Array, "n Dv"]:
     """Take the excess sum_j u_j from the points, in proportion to their room times a preference."""
     excess = u.sum(axis=0)
+    excess[abs(excess) <= ROUNDING * abs(u).sum(axis=0)] = 0
     room = preference * (1 + np.sign(excess) * u)
     return np.clip(u - excess * room / room.sum(axis=0), -1, 1)
 

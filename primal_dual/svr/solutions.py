@@ -10,6 +10,10 @@ from primal_dual.svr.training_sets import TrainingSet
 from primal_dual.types import Array, Float
 
 
+class ConvergenceWarning(UserWarning):
+    """A solution whose relative gap is larger than asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class PrimalSolution:
     """The optimum of the primal.
@@ -34,7 +38,7 @@ class PrimalSolution:
     _features: Features = field(repr=False)
 
     def predict(self, x: Float[Array, "M D"]) -> Float[Array, "M Dv"]:
-        """f(x) = W Phi(T x) / h(x) + b."""
+        """f(x) = W Phi(T x) / h(x) + b. ValueError where Phi(T x) / h(x) is too large for a float."""
         return self._features(self._features.train.convolve(x)) @ self.weight.T + self.bias
 
 

@@ -10,6 +10,7 @@ the largest target: with y = unit y', epsilon = unit epsilon' and C = unit C', a
 for y, epsilon, C with the same u = delta / C, and W, b, f grow by the unit.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from primal_dual.svr.features import MOST_EXPLICIT, Features
 from primal_dual.svr.optimality import feasible, objective_values, relative_gap
 from primal_dual.svr.quadratic_programs import Options, dual_program, primal_program
 from primal_dual.svr.solutions import (
+    ConvergenceWarning,
     DualHeadSolutions,
     DualSolution,
     PrimalHeadSolutions,
@@ -33,6 +35,8 @@ from primal_dual.types import Array, Float
 
 LARGEST_NORM = 1e14  # C |z_j|^2 up to which the dual is solved as it is
 GOOD_ENOUGH = 1e-12  # relative gap of an output that needs no second try
+NEWTON = "newton"
+LARGEST_GAP = 1e-8  # of a solution, without a warning
 
 
 def solve_primal(
@@ -65,7 +69,8 @@ def solve_primal(
     query : int, optional
         Whose SVR, under a support other than Everything.
     solver : str
-        A cvxpy solver of quadratic programs that is installed.
+        "newton", which is much faster (see `newton.py`); or a cvxpy solver of quadratic programs that
+        is installed.
     solver_options : dict, optional
         For the solver. Without it tolerances are tight, and Newton steps on the active set bring the last digits.
 
@@ -78,6 +83,11 @@ def solve_primal(
     ------
     ValueError
         For bad input, a solver that is not installed, and a solve that ends without a solution.
+
+    Warns
+    -----
+    ConvergenceWarning
+        For a relative gap above 1e-8, unless the solver has options of yours.
 
     Examples
     --------
@@ -96,16 +106,22 @@ def solve_primal(
     R = features.at_keys(scaled.log_C)
     if not np.isfinite(R).all():
         raise ValueError(f"keys: expected less spread than that of log h, {np.ptp(train.log_h):.3g}: scale them down")
-    minimise = primal_program(R, scaled.epsilon, primal.bias, solver, solver_options)
-    each_output = [minimise(target) for target in scaled.y.T]
-    w = np.array([w for w, _ in each_output]).T
-    u = np.array([u for _, u in each_output]).T
-    optimum = _evaluate(R, w, u, scaled)
-    if solver_options is None:
-        optimum = _refine_primal(R, optimum, scaled)
+    if solver == NEWTON:
+        u = _newton(R @ R.T, scaled, solver_options)
+        optimum = _evaluate(R, R.T @ u, u, scaled)
+    else:
+        minimise = primal_program(R, scaled.epsilon, primal.bias, solver, solver_options)
+        each_output = [minimise(target) for target in scaled.y.T]
+        w = np.array([w for w, _ in each_output]).T
+        u = np.array([u for _, u in each_output]).T
+        optimum = _evaluate(R, w, u, scaled)
+        if solver_options is None:
+            optimum = _refine_primal(R, optimum, scaled)
     gap = relative_gap(optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum())
-    weight = np.sqrt(C) * np.sqrt(unit) * optimum.w.T
-    return PrimalSolution(weight, optimum.b * unit, float(C * unit * optimum.P.sum()), float(gap), features)
+    weight, value = np.sqrt(C) * np.sqrt(unit) * optimum.w.T, _total(C, unit, optimum.P)
+    if solver_options is None:
+        _warn_of_gap(gap, train)
+    return PrimalSolution(weight, optimum.b * unit, value, float(gap), features)
 
 
 def solve_dual(
@@ -142,7 +158,9 @@ def solve_dual(
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
     optimum = solve_scaled_dual(train, y, np.log(C), epsilon, solver, solver_options)
     alpha, alpha_tilde = C * np.maximum(optimum.u, 0), C * np.maximum(-optimum.u, 0)
-    values, value = train.spread(optimum.values), float(C * optimum.value)
+    values, value = train.spread(optimum.values), _total(C, 1.0, np.array([optimum.value]))
+    if solver_options is None:
+        _warn_of_gap(optimum.relative_gap, train)
     return DualSolution(alpha, alpha_tilde, values, optimum.bias, value, optimum.relative_gap, train)
 
 
@@ -177,21 +195,25 @@ def solve_scaled_dual(
     excess = np.maximum(0, log_norm - np.log(LARGEST_NORM) / 2)
     norm = np.exp(log_norm - excess)
     Q = norm * train.cosines * norm.T
-    R = None
-    if train.feature_count <= min(MOST_EXPLICIT, len(Q) / 4):
-        R = Features.from_training_set(train).at_keys(scaled.log_C) * np.exp(-excess)
-    bound = np.exp(-excess[:, 0])
-    maximise = dual_program(Q, R, bound, scaled.epsilon, scaled.bias, solver, solver_options)
-    u = np.array([maximise(target) for target in scaled.y.T]).T
-    if solver_options is None and not excess.any():
-        u = _refine_dual(train, u, Q, scaled, solver)
+    if solver == NEWTON and not excess.any():
+        u = _newton(Q, scaled, solver_options)
+    else:
+        solver = "CLARABEL" if solver == NEWTON else solver
+        R = None
+        if train.feature_count <= min(MOST_EXPLICIT, len(Q) / 4):
+            R = Features.from_training_set(train).at_keys(scaled.log_C) * np.exp(-excess)
+        bound = np.exp(-excess[:, 0])
+        maximise = dual_program(Q, R, bound, scaled.epsilon, scaled.bias, solver, solver_options)
+        u = np.array([maximise(target) for target in scaled.y.T]).T
+        if solver_options is None and not excess.any():
+            u = _refine_dual(u, Q, scaled)
     u = feasible(u, scaled.bias, np.diag(Q))
     w, top, sign, log_h = train.own_rows
     values = u * sign * np.exp(np.minimum(scaled.log_C - log_h, LARGEST_EXPONENT))
     f = w @ values * sign * np.exp(top - log_h)
     P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
     gap = float(relative_gap(P.sum(), D.sum(), abs(scaled.y).sum()))
-    return ScaledDual(u, values * unit, b * unit, float(D.sum() * unit), gap)
+    return ScaledDual(u, values * unit, b * unit, _total(1.0, unit, D), gap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +229,14 @@ class _Scaled:
 def _scale(y: Float[Array, "n Dv"], epsilon: float, log_C: float, bias: bool) -> tuple[_Scaled, float]:
     unit = abs(y).max() or 1.0
     return _Scaled(y / unit, epsilon / unit, log_C - np.log(unit), bias), unit
+
+
+def _newton(Q: Float[Array, "n n"], scaled: _Scaled, solver_options: Options) -> Float[Array, "n Dv"]:
+    from primal_dual.svr.newton import newton  # which loads SciPy
+
+    if solver_options:
+        raise ValueError(f'solver_options: expected none for solver "newton"; got {dict(solver_options)}')
+    return newton(Q, scaled.y, scaled.epsilon, scaled.bias).u
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,23 +276,32 @@ def _refine_primal(R: Float[Array, "n F"], found: _Candidate, scaled: _Scaled) -
     )
 
 
-def _refine_dual(
-    train: TrainingSet, u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scaled, solver: str
-) -> Float[Array, "n Dv"]:
-    """u refined. An output that keeps a gap is tried again from the multipliers of the primal program."""
+def _refine_dual(u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scaled) -> Float[Array, "n Dv"]:
+    """u refined. An output that keeps a gap is solved once more, by Newton's method from there."""
+    each = [refine(start, Q, y, scaled.epsilon, scaled.bias) for start, y in zip(u.T, scaled.y.T, strict=True)]
+    for d, found in enumerate(each):
+        if found.gap > GOOD_ENOUGH:
+            from primal_dual.svr.newton import newton
 
-    def refined(start: Float[Array, " n"], y: Float[Array, " n"]) -> Refined:
-        return refine(start, Q, y, scaled.epsilon, scaled.bias)
-
-    each = [refined(start, y) for start, y in zip(u.T, scaled.y.T, strict=True)]
-    if max(solution.gap for solution in each) > GOOD_ENOUGH:
-        R = Features.from_training_set(train).at_keys(scaled.log_C)
-        minimise = primal_program(R, scaled.epsilon, scaled.bias, solver, None)
-        for d, y in enumerate(scaled.y.T):
-            if each[d].gap > GOOD_ENOUGH:
-                _, multipliers = minimise(y)
-                each[d] = min(each[d], refined(multipliers, y), key=lambda solution: solution.gap)
+            again = newton(Q, scaled.y[:, [d]], scaled.epsilon, scaled.bias, start=found.u[:, None])
+            each[d] = min(found, Refined(again.u[:, 0], again.relative_gap), key=lambda solution: solution.gap)
     return np.array([solution.u for solution in each]).T
+
+
+def _total(C: float, unit: float, values: Float[Array, " Dv"]) -> float:
+    """The value of all outputs. ValueError where it is too large for a float."""
+    with np.errstate(over="ignore"):
+        total = float(C * unit * values.sum())
+    if not np.isfinite(total):
+        raise ValueError(f"targets, C: expected a value that a float can hold; got targets of {unit:.3g}, C = {C:.3g}")
+    return total
+
+
+def _warn_of_gap(gap: float, train: TrainingSet) -> None:
+    if not gap <= LARGEST_GAP:
+        spans = f"log h(k_j) spans {np.ptp(train.log_h):.3g}"
+        message = f"the relative duality gap is {gap:.2g}, and {spans}: scale the keys down or choose a smaller C"
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
 def _prepare(

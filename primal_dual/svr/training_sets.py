@@ -20,6 +20,7 @@ from primal_dual.supports import Everything, Mask, check_size, positions, visibi
 from primal_dual.transforms import Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float
 
+ROUNDING = 1e-8  # of cosines
 LARGEST_EXPONENT = 700  # exp of more overflows
 
 Rows = tuple[Float[Array, "M n"], Float[Array, "M 1"], Float[Array, "M 1"], Float[Array, "M 1"]]
@@ -137,8 +138,8 @@ class TrainingSet:
                 K, sign = kernel.gram(x, x), self.own_rows[2]
                 cosines = sign * sign.T * K / np.sqrt(np.diag(K)[:, None] * np.diag(K))
         skew = abs(cosines - cosines.T).max()
-        smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
-        if not (skew <= 1e-8 and smallest >= -1e-8 * len(cosines)):
+        if not (skew <= ROUNDING and _is_semidefinite(cosines)):
+            smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
             raise ValueError(
                 f"{self.primal.kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got "
                 f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
@@ -160,6 +161,15 @@ class TrainingSet:
     def attend(self, x: Float[Array, "M D"], values: Float[Array, "n Dv"]) -> Float[Array, "M Dv"]:
         """f(x) by `attention`, for x that is convolved already."""
         return attention(self.primal, x, self.keys, values)
+
+
+def _is_semidefinite(cosines: Float[Array, "n n"]) -> bool:
+    """Whether a Cholesky factor exists once the eigenvalues are raised by what rounding may have taken."""
+    try:
+        np.linalg.cholesky(cosines + ROUNDING * len(cosines) * np.eye(len(cosines)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def training_set(primal: Primal, keys: Float[Array, "N D"], query: int | None = None) -> TrainingSet:

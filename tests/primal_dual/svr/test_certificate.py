@@ -35,11 +35,7 @@ def test_any_keys_and_values_are_an_optimum(primal, seed, masked, epsilon):
     rng = np.random.default_rng(seed)
     k, v = rng.choice([0.3, 1, 4]) * rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
     primal = replace(primal, support=random_mask(rng, 9, 9)) if masked else primal
-    try:
-        certificate = certify(primal, k, v, epsilon=epsilon)
-    except ValueError as error:
-        assert "near zero" in str(error)
-        return
+    certificate = certify(primal, k, v, epsilon=epsilon)
     proven(certificate, cancellation(primal, k, v, certificate.query))
     assert (certificate.query is None) == (primal.support == Everything())
 
