@@ -1,19 +1,23 @@
+import os
+
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from torch_impl.data.series import load_series
-from torch_impl.fast import dispatch
+from torch_impl.fast import softmax
 
-settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-settings.load_profile("tests")
+QUIET = [check for check in HealthCheck if check is not HealthCheck.filter_too_much]
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=QUIET)
+settings.register_profile("mutation", settings.get_profile("tests"), max_examples=30, phases=[Phase.generate])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 torch.set_num_threads(1)  # tests are small, and run in parallel
 
 
 @pytest.fixture(autouse=True)
 def fused(monkeypatch):
     """The small problems of tests are evaluated as large ones are, unless a test says otherwise."""
-    monkeypatch.setattr(dispatch, "SHORT", 0)
+    monkeypatch.setattr(softmax, "SHORT", 0)
 
 
 @pytest.fixture(scope="session")

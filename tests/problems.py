@@ -14,6 +14,7 @@ from primal_dual import (
     Everything,
     Exponential,
     Gaussian,
+    Heads,
     Identity,
     Mask,
     Polynomial,
@@ -24,6 +25,7 @@ from primal_dual import (
     UnitNorm,
     Window,
 )
+from primal_dual.transforms import split_convolutions
 
 KERNELS = (
     Exponential(),
@@ -53,6 +55,7 @@ TRANSFORMS = (
 SUPPORTS = (Everything(), Window(2), Strided(2), Causal())
 
 normalizers, scales, biases = st.sampled_from(("sum", "one")), st.sampled_from((1, 2, 3)), st.booleans()
+TOKENWISE = st.sampled_from([each for each in TRANSFORMS if not split_convolutions(each)[0]])
 kernels, transforms, supports = st.sampled_from(KERNELS), st.sampled_from(TRANSFORMS), st.sampled_from(SUPPORTS)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -70,7 +73,7 @@ def random_mask(rng, M, N):
 
 
 def naive_attention(primal, q, k, v, valid=None):
-    """One query after another, in loops: (M, D), (N, D), (N, Dv) -> (M, Dv)."""
+    """One query after another, in loops: (M, D), (N, D), (N, Dv) -> (M, Dv). A query that sees no key gets zero."""
     N = len(k)
     valid = np.ones(N, bool) if valid is None else valid
     transforms = primal.transform if isinstance(primal.transform, tuple) else (primal.transform,)
@@ -81,6 +84,9 @@ def naive_attention(primal, q, k, v, valid=None):
     out = []
     for i, x in enumerate(q):
         seen = [j for j in range(N) if valid[j] and naive_sees(primal.support, i, j)]
+        if not seen:
+            out.append(np.zeros(v.shape[1]))
+            continue
         groups = {}
         for j in seen:
             groups.setdefault(j // primal.scale, []).append(j)
@@ -97,6 +103,26 @@ def naive_attention(primal, q, k, v, valid=None):
     return np.array(out)
 
 
+def naive_batch(primal, q, k, v, key_mask):
+    """`naive_attention` of each head and example: all arrays have the same leading axes, the mask without the heads."""
+    if isinstance(primal, Heads):
+        each = (naive_batch(part, *(x[..., s, :, :] for x in (q, k, v)), key_mask) for s, part in enumerate(primal))
+        return np.stack(list(each), axis=-3)
+    key_mask = np.ones(k.shape[:-1], bool) if key_mask is None else key_mask
+    f = np.zeros((*q.shape[:-1], v.shape[-1]))
+    for i in np.ndindex(f.shape[:-2]):
+        f[i] = naive_attention(primal, q[i], k[i], v[i], key_mask[i])
+    return f
+
+
+def every_query_sees_a_key(primal, M, N, key_mask):
+    """Whether no query of any head and example is left without a key."""
+    if isinstance(primal, Heads):
+        return all(every_query_sees_a_key(part, M, N, key_mask) for part in primal)
+    rows = [np.ones(N, bool)] if key_mask is None else key_mask.reshape(-1, N)
+    return all(any(row[j] and naive_sees(primal.support, i, j) for j in range(N)) for row in rows for i in range(M))
+
+
 def naive_sees(support, i, j):
     match support:
         case Everything():
@@ -109,6 +135,8 @@ def naive_sees(support, i, j):
             return j <= i
         case Mask(table):
             return table[i][j]
+        case _:
+            raise NotImplementedError(support)
 
 
 def naive_kernel(kernel, x, y):
@@ -130,6 +158,8 @@ def naive_kernel(kernel, x, y):
             w = np.random.default_rng(seed).standard_normal((count, D))
             x, y = x / D**0.25, y / D**0.25
             return np.mean(np.exp(w @ x - x @ x / 2) * np.exp(w @ y - y @ y / 2))
+        case _:
+            raise NotImplementedError(kernel)
 
 
 def naive_convolution(part, x, causal):

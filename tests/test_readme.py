@@ -1,8 +1,11 @@
 """The README's Python runs, from top to bottom, and what it says about the catalog and the packaging is so."""
 
+import ast
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -37,28 +40,100 @@ def test_benchmark_table_is_that_of_the_result_file():
 
 
 def test_results_table_is_that_of_the_result_file_by_the_recipes_as_they_are():
-    """And what the docstring of a recipe claims is what was measured."""
+    """The table alone says what was measured, and the README on which processors: no docstring repeats the file."""
     runs = accuracy_table.load(ROOT / "torch_impl" / "results" / "runs.json")
     rows = accuracy_table.table(runs)
     assert tables.markdown(rows) in README and all(len(run["machine"]["commit"]) == 40 for run in runs)
     whole = {row["recipe"] for row in rows if row["seeds"] >= 5} & set(RECIPES)  # no other title: nothing is changed
     assert {"JapaneseVowels", "Handwriting", "UWaveGestureLibrary", "SpokenArabicDigits"} <= whole
-    for row in rows:
-        if row["recipe"] in RECIPES:
-            claim = f"{row['attention']} {row['mean']:.1f}" + (f" ± {row['deviation']:.1f}" if row["deviation"] else "")
-            assert claim in RECIPES[row["recipe"]].__doc__.replace("\n    ", " ")
-    for run in runs:
-        if accuracy_table.title(run) in RECIPES:
-            machine = run["machine"]["name"].replace("(R)", "").removesuffix(" Processor")
-            assert f"on one core of an {machine}." in RECIPES[run["data"]].__doc__
+    processors = {run["machine"]["name"].replace("(R)", "").removesuffix(" Processor") for run in runs}
+    assert [name for name in processors if name not in README] == []
+    told = [f"{row['mean']:.1f}" for row in rows if row["recipe"] in RECIPES] + ["accuracy", *processors]
+    assert [(name, word) for name, kind in RECIPES.items() for word in told if word in kind.__doc__] == []
 
 
 def test_links_and_picture_exist():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert targets[0] == "tutorials/00_the_idea_in_one_file.py"
+    for target in targets:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("extra", ["torch", "transformers", "data", "plot", "tutorials", "demo", "test", "piqp"])
-def test_extras(extra):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert extra in project["optional-dependencies"] and project["name"] == "primal-dual-attention"
+def folders(package):
+    return {str(path.parent.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
+
+
+def test_the_tree_of_the_house_has_every_folder():
+    tree, parents, shown = README.split("## The house")[1].split("[CONTRIBUTING")[0], [], set()
+    for indent, name in re.findall(r"^    ( *)([\w.]+)/ ", tree, re.MULTILINE):
+        parents = [*parents[: len(indent) // 2], name]
+        shown.add("/".join(parents))
+    assert shown == {*folders("primal_dual"), *folders("torch_impl"), "torch_impl/results", "tutorials", "tests"}
+
+
+def test_the_map_for_contributors_names_files_that_exist_and_every_folder():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set()
+    for where, what in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|$", text.split("## Add a kernel")[0], re.MULTILINE):
+        paths = re.findall(r"`([\w./]+)`", where)
+        folder = paths[0] if paths[0].endswith("/") else str(Path(paths[0]).parent)
+        paths += re.findall(r"`(\w+\.py)`", what)
+        named |= {path if "/" in path else f"{folder}/{path}" for path in paths}
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert {*folders("primal_dual"), *folders("torch_impl")} <= {str(Path(path)) for path in named} | {
+        str(Path(path).parent) for path in named
+    }
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOT_IN_AN_EXTRA = {
+    "timm"
+}  # a stranger's package whose models can be given our attention; it is imported if it is there
+
+
+def distributions(requirements):
+    """The names of the distributions that requirements ask for, those of our own extras included."""
+    for requirement in requirements:
+        name, extras = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?", requirement).groups()
+        yield name.lower().replace("_", "-")
+        if name == PROJECT["name"]:
+            for extra in extras.split(","):
+                yield from distributions(PROJECT["optional-dependencies"][extra])
+
+
+def imported(folder):
+    """The top-level modules that the files of a folder import, wherever in a file: (module, path)."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((each.name.split(".")[0], path) for each in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module.split(".")[0], path
+
+
+def normal(names):
+    return {name.lower().replace("_", "-") for name in names}
+
+
+@pytest.mark.parametrize("folder", ["primal_dual", "torch_impl", "tests"])
+def test_what_is_imported_is_a_dependency_or_in_an_extra(folder):
+    """Or required by one of these without an extra of its own, as scipy is by scikit-learn."""
+    asked_for = {*distributions(PROJECT["dependencies"]), *distributions(PROJECT["optional-dependencies"]["test"])}
+    needed = [each for name in asked_for - {PROJECT["name"]} for each in requires(name) or () if "extra ==" not in each]
+    available = asked_for | normal(re.match(r"[\w.-]+", each)[0] for each in needed)
+    own = {"primal_dual", "torch_impl", "tests"} | NOT_IN_AN_EXTRA | set(sys.stdlib_module_names)
+    modules = {module: path for module, path in imported(folder) if module not in own}
+    provided_by = packages_distributions()
+    assert {"numpy", "autograd", "jupytext"} <= modules.keys() or folder != "primal_dual"
+    for module, path in modules.items():
+        providers = normal(provided_by[module])
+        assert providers & available, f"{path} imports {module} of {providers}: in no dependency, nor in the extra test"
+
+
+def test_every_extra_that_is_told_of_exists():
+    files = [
+        ROOT / "README.md",
+        *(path for folder in ("primal_dual", "torch_impl") for path in (ROOT / folder).rglob("*.py")),
+    ]
+    told = {extra for path in files for extra in re.findall(r"primal-dual-attention\[(\w+)\]", path.read_text())}
+    assert {"data", "plot", "tutorials", "piqp"} <= told <= set(PROJECT["optional-dependencies"])

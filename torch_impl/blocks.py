@@ -3,9 +3,29 @@
 import torch
 import torch.nn.functional as F
 
+from primal_dual.types import Bool, Float
 
-def split_into_blocks(x, size, count=None):
-    """(..., N, F) -> (..., count, size, F), cut or filled up with zeros; without `count`, as many as N needs."""
+
+def split_into_blocks(
+    x: Float[torch.Tensor, "... N F"] | Bool[torch.Tensor, "... N F"], size: int, count: int | None = None
+) -> Float[torch.Tensor, "... n {size} F"] | Bool[torch.Tensor, "... n {size} F"]:
+    """Split the tokens of x into n blocks of `size` neighbours.
+
+    Parameters
+    ----------
+    x : tensor
+        A row a token.
+    size : int
+        Tokens in a block.
+    count : int, optional
+        n, the number of blocks: tokens beyond them are cut off, and missing ones are zero. Without it there are as many
+        blocks as N tokens need.
+
+    Examples
+    --------
+    >>> split_into_blocks(torch.tensor([[1.0], [2.0], [3.0]]), 2)[..., 0].tolist()
+    [[1.0, 2.0], [3.0, 0.0]]
+    """
     tokens = x.shape[-2]
     count = (tokens + size - 1) // size if count is None else count
     if torch.compiler.is_exporting():  # where padding would fix the length

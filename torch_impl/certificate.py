@@ -1,25 +1,38 @@
 """Certify the heads of a trained module: which SVRs its keys and values solve, and how exactly."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
-from primal_dual.primal import Heads
+from primal_dual.primal import Heads, Primal
+from primal_dual.protocols import Support
 from primal_dual.sequence import convolve_sequence
 from primal_dual.supports import Causal, Everything, Mask, visibility_table
 from primal_dual.svr.certificate import Certificate, certify
 from primal_dual.transforms import BatchNorm, Convolution, split_convolutions
-from torch_impl.fast.visibility import combine_masks
-from torch_impl.recorder import recording
+from primal_dual.types import Bool, Float
+from torch_impl.fast.visibility import Visibility, combine_masks
+from torch_impl.recorder import Call, recording
 
 
 class HeadCertificate(NamedTuple):
-    """The certificate of one head: `module`, the name of the module that it is in; which example of the batch.
+    """The certificate of one head.
 
-    Beside padding, a convolution is no longer part of the certificate's primal: its error_bound takes convolved x.
+    If there is padding, a convolution is no longer part of the certificate's primal, so that its error_bound takes x
+    after the convolution.
+
+    Attributes
+    ----------
+    module : str
+        The name of the module that the head is in.
+    example, head : int
+        Which example of the batch, and which head.
+    certificate : Certificate
+        As `primal_dual.certify` returns it.
     """
 
     module: str
@@ -28,10 +41,10 @@ class HeadCertificate(NamedTuple):
     certificate: Certificate
 
 
-class ModuleCertificates(tuple):
+class ModuleCertificates(tuple[HeadCertificate, ...]):
     """A HeadCertificate for each head, module and example; printed as a one-line summary."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         worst = max(self, key=lambda each: each.certificate.relative_gap)
         modules = len({each.module for each in self})
         return (
@@ -40,14 +53,36 @@ class ModuleCertificates(tuple):
         )
 
 
-def certify_module(module, x):
-    """Run `module` on x once and certify every head of every attention in it, in float64 -> ModuleCertificates.
+def certify_module(module: nn.Module, x: Any) -> ModuleCertificates:
+    """Run a module once and certify every head of every attention in it, in float64.
 
-    module: any nn.Module whose attention is torch_impl's, such as a model after replace_attention. x: its argument, a
-    tuple or list of them, or a mapping of named ones. Each head's keys and values are the optimum of an SVR without a
-    bias, whose certificate has its targets, gap and error bound. The module runs in eval mode without gradients.
+    Each head's keys and values are the optimum of an SVR without a bias; its certificate has the targets, the gap and
+    an error bound. The module runs in eval mode, without gradients, and then has the modes that it had.
+    Source: arXiv 2406.13781; see tutorial 6.
 
-    Raises ValueError where no attention of torch_impl ran, and for a mask with finite weights, which has no primal.
+    Parameters
+    ----------
+    module : nn.Module
+        Its attention must be torch_impl's, as it is after `replace_attention`.
+    x : tensor, tuple, list or mapping
+        The argument of the module, a tuple or list of them, or a mapping of named ones.
+
+    Returns
+    -------
+    ModuleCertificates
+        A tuple. A head in which no query sees a key is left out.
+
+    Raises
+    ------
+    ValueError
+        If no attention of torch_impl ran, and for a mask with finite weights, which has no primal.
+
+    Examples
+    --------
+    >>> from torch_impl import MultiheadAttention
+    >>> layer, x = MultiheadAttention(8, 2, primal="bn"), torch.linspace(-1, 1, 40).reshape(5, 1, 8)
+    >>> [each.certificate.relative_gap < 1e-9 for each in certify_module(layer, (x, x, x))]
+    [True, True]
     """
     if not isinstance(module, torch.nn.Module):
         raise ValueError(f"certify_module: expected an nn.Module; got {module!r}")
@@ -55,7 +90,7 @@ def certify_module(module, x):
         modes = {each: each.training for each in module.modules()}
         module.eval()
         try:
-            module(**x) if isinstance(x, Mapping) else module(*x) if isinstance(x, tuple | list) else module(x)
+            _run(module, x)
         finally:
             for each, mode in modes.items():
                 each.training = mode
@@ -63,68 +98,146 @@ def certify_module(module, x):
         raise ValueError(
             f"certify_module: expected a module with torch_impl's attention inside; got {type(module).__name__}"
         )
-    return ModuleCertificates(each for name, call in calls for each in _certificates(name, call))
+    return ModuleCertificates(each for name, call in calls for each in _certify_call(name, call))
 
 
-def _certificates(name, call):
-    """Of one call. Its leading axes, but that of the heads, are examples."""
-    several = isinstance(call.primal, Heads)
-    members = tuple(call.primal) if several else (call.primal,)
-    key_mask = call.key_mask[..., None, :] if several and call.key_mask is not None else call.key_mask
-    lead = torch.broadcast_shapes(call.q.shape[:-2], call.k.shape[:-2], call.v.shape[:-2])
-    M, N, H = call.q.shape[-2], call.k.shape[-2], len(members)
+def _run(module: nn.Module, x: Any) -> None:
+    if isinstance(x, Mapping):
+        module(**x)
+    elif isinstance(x, tuple | list):
+        module(*x)
+    else:
+        module(x)
 
-    def by_head(x, *shape):
-        return x.expand(*lead, *shape).reshape(-1, H, *shape).cpu().numpy()
 
-    context = combine_masks(Everything(), call.is_causal, key_mask, call.attn_mask)
-    if context.log_weight is not None and context.log_weight.any():
-        raise ValueError(f"certify_module: {name}: expected masks that hide keys; got one with finite weights")
-    k, v = (by_head(x.double(), *x.shape[-2:]) for x in (call.k, call.v))
-    valid = by_head(torch.ones(N, dtype=torch.bool) if context.valid is None else context.valid, N)
-    allowed = None if context.allowed is None else by_head(context.allowed, M, N)
-    for example, head in np.ndindex(k.shape[:2]):
-        beta = call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[head]
-        primal = _with_parameters(members[head], beta, call.taps)
-        seen_by = np.ones((M, N), bool) if allowed is None else allowed[example, head]
-        keys, values, only = k[example, head], v[example, head], valid[example, head]
-        certificate = _certificate(primal, keys, values, only, seen_by, context.causal)
+class _Head(NamedTuple):
+    """What one head of one example attended with, as arrays.
+
+    valid (N,): True for a key that is not padding. allowed (M, N): True where the call let a query attend to a key.
+    """
+
+    primal: Primal
+    keys: Float[np.ndarray, "N D"]
+    values: Float[np.ndarray, "N Dv"]
+    valid: Bool[np.ndarray, " N"]
+    allowed: Bool[np.ndarray, "M N"]
+    is_causal: bool
+
+
+def _certify_call(name: str, call: Call) -> Iterator[HeadCertificate]:
+    """The certificates of one call of `attention`. Its leading axes, but for that of the heads, are examples."""
+    for example, number, head in _heads_of(name, call):
+        certificate = _certify_head(head)
         if certificate is not None:
-            yield HeadCertificate(name, example, head, certificate)
+            yield HeadCertificate(name, example, number, certificate)
 
 
-def _certificate(primal, keys, values, valid, allowed, is_causal):
-    """Of one head, whose call-time masks become part of its primal's support; None where no query sees a key."""
-    is_causal = is_causal or isinstance(primal.support, Causal)
-    everything, square = isinstance(primal.support, Everything), allowed.shape[0] == allowed.shape[1]
-    if valid.all() and allowed.all() and not is_causal and (everything or square):
-        return certify(primal, keys, values)
-    if valid.all() and allowed.all() and square and isinstance(primal.support, Everything | Causal):
-        return certify(replace(primal, support=Causal()), keys, values)
-    convolutions, transforms = split_convolutions(primal.transform)
-    if convolutions:
-        keys = convolve_sequence(replace(primal, support=Causal() if is_causal else Everything()), keys, valid)
-        primal = replace(primal, transform=transforms)
-    table = visibility_table(primal.support, np.arange(len(allowed)), len(keys)) & allowed & valid
-    table = np.tril(table) if is_causal else table
-    queries = np.flatnonzero(table.any(axis=1) & (valid if square else True))
+def _heads_of(name: str, call: Call) -> Iterator[tuple[int, int, _Head]]:
+    """Every head of every example of a call, with the numbers of both."""
+    primals = tuple(call.primal) if isinstance(call.primal, Heads) else (call.primal,)
+    visibility = _visibility_of(name, call)
+    lead = torch.broadcast_shapes(call.q.shape[:-2], call.k.shape[:-2], call.v.shape[:-2])
+    M, N = call.q.shape[-2], call.k.shape[-2]
+
+    def by_head(x: torch.Tensor, *shape: int) -> np.ndarray:
+        return x.expand(*lead, *shape).reshape(-1, len(primals), *shape).cpu().numpy()
+
+    k, v = by_head(call.k.double(), *call.k.shape[-2:]), by_head(call.v.double(), *call.v.shape[-2:])
+    valid = by_head(torch.ones(N, dtype=torch.bool) if visibility.valid is None else visibility.valid, N)
+    allowed = None if visibility.allowed is None else by_head(visibility.allowed, M, N)
+    for at in np.ndindex(k.shape[:2]):
+        example, number = at
+        beta = call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[number]
+        primal = _with_parameters(primals[number], beta, call.taps)
+        table = np.ones((M, N), bool) if allowed is None else allowed[at]
+        yield example, number, _Head(primal, k[at], v[at], valid[at], table, visibility.causal)
+
+
+def _visibility_of(name: str, call: Call) -> Visibility:
+    """What the masks of a call hide, apart from the supports of its primals. ValueError for a mask with weights."""
+    key_mask = call.key_mask
+    if key_mask is not None and isinstance(call.primal, Heads):
+        key_mask = key_mask[..., None, :]
+    visibility = combine_masks(Everything(), call.is_causal, key_mask, call.attn_mask)
+    if visibility.log_weight is not None and visibility.log_weight.any():
+        raise ValueError(f"certify_module: {name}: expected masks that hide keys; got one with finite weights")
+    return visibility
+
+
+def _certify_head(head: _Head) -> Certificate | None:
+    """The certificate of one head, whose masks become part of its primal's support; None if no query sees a key."""
+    support = _support_without_table(head)
+    if support is not None:
+        return _certify(replace(head.primal, support=support), head.keys, head.values)
+    return _certify_with_table(head)
+
+
+def _support_without_table(head: _Head) -> Support | None:
+    """The support that says all, if nothing is masked; None where it takes a table of who sees whom.
+
+    `certify` takes as many queries as keys, which matters only where each query has a training set of its own.
+    """
+    support = head.primal.support
+    square = head.allowed.shape[0] == head.allowed.shape[1]
+    if not (head.valid.all() and head.allowed.all()):
+        return None
+    if _is_causal(head):
+        return Causal() if square and isinstance(support, Everything | Causal) else None
+    return support if square or isinstance(support, Everything) else None
+
+
+def _certify_with_table(head: _Head) -> Certificate | None:
+    """The certificate under a table of which query sees which key, with one row for each set of keys that is seen."""
+    keys, transforms = _convolve(head)
+    visible = _table(head)
+    square = visible.shape[0] == visible.shape[1]
+    is_query = visible.any(axis=1) & head.valid if square else visible.any(axis=1)  # padding asks nothing
+    queries = np.flatnonzero(is_query)
     if not len(queries):
         return None
-    count = np.flatnonzero(valid)[-1] + 1  # padding at the end is nobody's key
-    rows, first = np.unique(table[queries, :count], axis=0, return_index=True)  # the same keys make the same SVR
-    if rows.all():
-        return certify(replace(primal, support=Everything()), keys[:count], values[:count])
-    certificate = certify(replace(primal, support=Mask(rows)), keys[:count], values[:count])
+    count = np.flatnonzero(head.valid)[-1] + 1  # padding at the end is nobody's key
+    rows, first = np.unique(visible[queries, :count], axis=0, return_index=True)  # the same keys make the same SVR
+    support = Everything() if rows.all() else Mask(rows)
+    primal = replace(head.primal, transform=transforms, support=support)
+    certificate = _certify(primal, keys[:count], head.values[:count])
+    if certificate.query is None:
+        return certificate
     return replace(certificate, query=int(queries[first[certificate.query]]))
 
 
-def _with_parameters(primal, beta, taps):
-    """The primal with the numbers that were learned."""
+def _certify(primal: Primal, keys: Float[np.ndarray, "N D"], values: Float[np.ndarray, "N Dv"]) -> Certificate:
+    certificate = certify(primal, keys, values)
+    assert isinstance(certificate, Certificate)  # only Heads have a tuple of them
+    return certificate
+
+
+def _table(head: _Head) -> Bool[np.ndarray, "M N"]:
+    """True where a query sees a key, under the primal's support and the masks of the call."""
+    M, N = head.allowed.shape
+    visible = visibility_table(head.primal.support, np.arange(M), N) & head.allowed & head.valid
+    return np.tril(visible) if _is_causal(head) else visible
+
+
+def _convolve(head: _Head) -> tuple[Float[np.ndarray, "N D"], Any]:
+    """The keys after the convolutions of the primal, and its other transforms."""
+    convolutions, others = split_convolutions(head.primal.transform)
+    if not convolutions:
+        return head.keys, head.primal.transform
+    support = Causal() if _is_causal(head) else Everything()
+    return convolve_sequence(replace(head.primal, support=support), head.keys, head.valid), others
+
+
+def _is_causal(head: _Head) -> bool:
+    return head.is_causal or isinstance(head.primal.support, Causal)
+
+
+def _with_parameters(primal: Primal, beta: torch.Tensor | None, taps: torch.Tensor | None) -> Primal:
+    """The primal with the numbers that were learned, without a bias."""
     learned = []
     for part in primal.transform if isinstance(primal.transform, tuple) else (primal.transform,):
         if isinstance(part, BatchNorm) and beta is not None:
             part = replace(part, beta=beta.item())
         if isinstance(part, Convolution) and taps is not None:
-            part = replace(part, kernel=taps.tolist())
+            part = replace(part, kernel=tuple(taps.tolist()))
         learned.append(part)
     return replace(primal, transform=tuple(learned), bias=False)

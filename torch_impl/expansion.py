@@ -1,181 +1,270 @@
-"""Attention: the support vector expansion of a primal's SVR, the torch twin of primal_dual.attention."""
+"""Attention: the support vector expansion of a primal's SVR, the torch version of primal_dual.attention."""
 
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from primal_dual.primal import Heads
+from primal_dual.primal import Heads, Primal
+from primal_dual.protocols import Transform
 from primal_dual.supports import check_size
 from primal_dual.transforms import BatchNorm, Identity, split_convolutions
+from primal_dual.types import Bool, Float
 from torch_impl import checks
 from torch_impl.fast.dispatch import expansion
 from torch_impl.fast.visibility import combine_masks
-from torch_impl.recorder import record
-from torch_impl.transforms import TensorBatchNorm, convolve
+from torch_impl.recorder import Call, record
+from torch_impl.transforms import TensorBatchNorm, TorchTransform, convolve
 
 
 def attention(
-    primal,
-    q,
-    k,
-    v,
-    key_mask=None,
+    primal: Primal | Heads,
+    q: Float[torch.Tensor, "... M D"],
+    k: Float[torch.Tensor, "... N D"],
+    v: Float[torch.Tensor, "... N Dv"],
+    key_mask: Bool[torch.Tensor, "... N"] | None = None,
     *,
-    query_mask=None,
-    attn_mask=None,
-    is_causal=False,
-    dropout_p=0.0,
-    beta=None,
-    taps=None,
-):
-    """f(q_i) = sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i), without the bias b -> (..., M, Dv).
+    query_mask: Bool[torch.Tensor, "... M"] | None = None,
+    attn_mask: Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"] | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    beta: Float[torch.Tensor, "..."] | None = None,
+    taps: Float[torch.Tensor, "..."] | None = None,
+) -> Float[torch.Tensor, "... M Dv"]:
+    """Attention of queries to keys and values: f(q_i) = sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i).
 
-    q (..., M, D), k (..., N, D), v (..., N, Dv), key_mask (..., N) and query_mask (..., M) as in primal_dual.attention.
-    For Heads, q, k and v have the head axis before their last two, the key and query masks none.
+    This is the support vector expansion of the primal's SVR, without its bias b. The masks of the call and the support
+    of the primal intersect, and the statistics and pools of a query are those of the keys that it then sees. A query
+    that sees no key gets zero. Values are not checked: where h is zero or overflows, f is not finite.
+    Source: arXiv 2406.13781; see tutorial 2, and tutorial 8 for its use on a GPU.
 
-    attn_mask (..., M, N), booleans with True where a query may attend, or floats: -inf hides a key and anything else is
-    added to its logit (averaged over a pool). It and is_causal, key j <= query i, intersect with the primal's support;
-    statistics and pools follow. One row, (..., 1, N), is a key mask. A Convolution looks back only where the support or
-    is_causal says so, whatever the table of attn_mask. beta, a tensor of one number, or (H,) for Heads, is used in
-    place of BatchNorm's; taps, a tensor of the kernel's shape, in place of the Convolution's.
+    Parameters
+    ----------
+    primal : Primal or Heads
+        For Heads, q, k and v have a head axis before their last two; key_mask and query_mask have none.
+    q, k, v : tensors
+        Queries, keys and values. Their leading axes broadcast.
+    key_mask : tensor of booleans, optional
+        True for a valid key, False for padding.
+    query_mask : tensor of booleans, optional
+        True for a valid query. One that is not valid counts as zero to its neighbours under a Convolution, and its
+        output is of no use.
+    attn_mask : tensor, optional
+        Booleans, True where a query may attend to a key; or floats, of which -inf hides a key and others are added to
+        its logit, averaged over a pool. A mask of one row is a key mask.
+    is_causal : bool
+        Whether query i sees the keys 0..i alone. A Convolution looks back only where this or the primal's support says
+        so, whatever the table of attn_mask.
+    dropout_p : float
+        The probability that a weight is dropped, in [0, 1).
+    beta : tensor, optional
+        Used in place of BatchNorm's beta: one number, or (H,) for Heads.
+    taps : tensor, optional
+        Used in place of the Convolution's kernel, in its shape.
 
-    A query that sees no key gets zero. Values are not checked: where h(x) is zero or overflows, so does f. Raises
-    ValueError for shapes, dtypes and devices that do not fit, and for a part without a torch twin. Source: arXiv
-    2406.13781.
+    Returns
+    -------
+    tensor
+        f, one row a query.
+
+    Raises
+    ------
+    ValueError
+        For shapes, dtypes and devices that do not fit, and for a part without a torch version.
+
+    Examples
+    --------
+    >>> k, v = torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [2.0]])
+    >>> attention(Primal(), torch.tensor([[1.0]]), k, v).tolist()
+    [[1.5]]
     """
-    _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps)
+    call = Call(primal, q, k, v, key_mask, query_mask, attn_mask, is_causal, beta, taps)
+    _check(call)
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p: expected a number in [0, 1); got {dropout_p}")
-    record(primal, q, k, v, key_mask, attn_mask, is_causal, beta, taps)
-    options = dict(is_causal=is_causal, dropout_p=dropout_p, beta=beta, taps=taps)
-    return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
+    record(call)
+    return _attend(call, dropout_p)
 
 
-def attention_unchecked(primal, q, k, v, key_mask):
-    """attention(primal, q, k, v, key_mask) of arguments that fit, unchecked, with k and v zero where key_mask hides."""
-    record(primal, q, k, v, key_mask, None, False, None, None)
-    return _attend(primal, q, k, v, key_mask, None, None, hidden_are_zero=True)
+def attention_unchecked(
+    primal: Primal | Heads,
+    q: Float[torch.Tensor, "... M D"],
+    k: Float[torch.Tensor, "... N D"],
+    v: Float[torch.Tensor, "... N Dv"],
+    key_mask: Bool[torch.Tensor, "... N"] | None,
+) -> Float[torch.Tensor, "... M Dv"]:
+    """attention(primal, q, k, v, key_mask) without its checks, for k and v that are zero where key_mask is False."""
+    call = Call(primal, q, k, v, key_mask)
+    record(call)
+    return _attend(call, hidden_are_zero=True)
 
 
 def attention_weights(
-    primal, q, k, key_mask=None, *, query_mask=None, attn_mask=None, is_causal=False, beta=None, taps=None
-):
-    """(..., M, N) with weights @ v = attention(primal, q, k, v): a pool's weight is spread evenly over its keys.
+    primal: Primal | Heads,
+    q: Float[torch.Tensor, "... M D"],
+    k: Float[torch.Tensor, "... N D"],
+    key_mask: Bool[torch.Tensor, "... N"] | None = None,
+    *,
+    query_mask: Bool[torch.Tensor, "... M"] | None = None,
+    attn_mask: Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"] | None = None,
+    is_causal: bool = False,
+    beta: Float[torch.Tensor, "..."] | None = None,
+    taps: Float[torch.Tensor, "..."] | None = None,
+) -> Float[torch.Tensor, "... M N"]:
+    """The matrix A with A @ v = attention(primal, q, k, v): attention with the identity matrix for its values.
 
-    Shapes, options and errors as in `attention`, of which this is the value at v = the identity matrix.
+    A pool's weight is spread evenly over its keys. Parameters and errors are those of `attention`.
+
+    Examples
+    --------
+    >>> attention_weights(Primal(), torch.tensor([[1.0]]), torch.tensor([[0.0], [0.0]])).tolist()
+    [[0.5, 0.5]]
     """
     checks.tensor("k", k, "N D")
     v = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
     if isinstance(primal, Heads):
         v = v.expand(len(primal), -1, -1)
-    _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps)
-    options = dict(is_causal=is_causal, dropout_p=0.0, beta=beta, taps=taps)
-    return _attend(primal, q, k, v, key_mask, query_mask, attn_mask, **options)
+    call = Call(primal, q, k, v, key_mask, query_mask, attn_mask, is_causal, beta, taps)
+    _check(call)
+    return _attend(call)
 
 
-def _attend(primal, *arguments, **options):
-    return (_side_by_side if isinstance(primal, Heads) else _attention)(primal, *arguments, **options)
+def _attend(call: Call, dropout_p: float = 0.0, hidden_are_zero: bool = False) -> torch.Tensor:
+    """`hidden_are_zero` says that keys and values which key_mask hides are zero already."""
+    if isinstance(call.primal, Heads):
+        return _with_heads(call, call.primal, dropout_p, hidden_are_zero)
+    return _with_one_primal(call, call.primal, dropout_p, hidden_are_zero)
 
 
-def _side_by_side(primal, q, k, v, key_mask, query_mask, attn_mask, *, beta=None, **options):
-    """Heads: those of one primal in one call."""
-    key_mask, query_mask = (None if mask is None else mask[..., None, :] for mask in (key_mask, query_mask))
-    beta = beta[:, None, None] if beta is not None and beta.ndim else beta
-    if len(primal.groups) == 1:
-        return _attention(primal.primals[0], q, k, v, key_mask, query_mask, attn_mask, beta=beta, **options)
-    order = [s for _, heads in primal.groups for s in heads]
-    sizes = [len(heads) for _, heads in primal.groups]
+def _with_heads(call: Call, heads: Heads, dropout_p: float, hidden_are_zero: bool) -> torch.Tensor:
+    """Heads of the same primal are evaluated together, as a batch axis."""
+    call = call._replace(
+        key_mask=None if call.key_mask is None else call.key_mask[..., None, :],
+        query_mask=None if call.query_mask is None else call.query_mask[..., None, :],
+        beta=call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[:, None, None],
+    )
+    if len(heads.groups) == 1:
+        return _with_one_primal(call, heads.primals[0], dropout_p, hidden_are_zero)
+    order = [s for _, numbers in heads.groups for s in numbers]
+    group_calls = _split_by_primal(call, heads, order)
+    each = [_with_one_primal(part, primal, dropout_p, hidden_are_zero) for primal, part in group_calls]
+    return _take_heads(torch.cat(each, -3), [order.index(s) for s in range(len(order))])
 
-    def grouped(x):
-        """Heads of x (..., H, M, D); what all heads share (..., M, D) or (..., 1, M, D) goes to each group."""
-        if x is None or x.ndim < 3 or x.shape[-3] != len(primal):
+
+def _split_by_primal(call: Call, heads: Heads, order: list[int]) -> list[tuple[Primal, Call]]:
+    """The calls for the heads of one primal each; `order` lists the heads group by group."""
+    sizes = [len(numbers) for _, numbers in heads.groups]
+
+    def split(x):
+        """The heads of each group. A tensor that has no axis of heads, or one of length one, goes to every group."""
+        if x is None or x.ndim < 3 or x.shape[-3] != len(heads):
             return [x] * len(sizes)
-        return _ordered(x, order).split(sizes, -3)
+        return _take_heads(x, order).split(sizes, -3)
 
-    each = [
-        _attention(member, *tensors, key_mask, query_mask, mask, beta=own, **options)
-        for (member, _), *tensors, mask, own in zip(
-            primal.groups, *(grouped(x) for x in (q, k, v, attn_mask, beta)), strict=True
-        )
+    q, k, v, attn_mask, beta = split(call.q), split(call.k), split(call.v), split(call.attn_mask), split(call.beta)
+    return [
+        (primal, call._replace(q=q[g], k=k[g], v=v[g], attn_mask=attn_mask[g], beta=beta[g]))
+        for g, (primal, _) in enumerate(heads.groups)
     ]
-    return _ordered(torch.cat(each, -3), [order.index(s) for s in range(len(order))])
 
 
-def _ordered(x, order):
+def _take_heads(x: Float[torch.Tensor, "... H A B"] | Bool[torch.Tensor, "... H A B"], order: list[int]):
+    """The heads of x in another order."""
     return x if order == sorted(order) else x.index_select(-3, torch.tensor(order, device=x.device))
 
 
-def _attention(
-    primal,
-    q,
-    k,
-    v,
-    key_mask,
-    query_mask,
-    attn_mask,
-    *,
-    is_causal=False,
-    dropout_p=0.0,
-    beta=None,
-    taps=None,
-    hidden_are_zero=False,
-):
+def _with_one_primal(call: Call, primal: Primal, dropout_p: float, hidden_are_zero: bool) -> torch.Tensor:
+    """Attention of one primal, without autocast: convolve the sequences, then evaluate the expansion."""
     convolutions, transforms = split_convolutions(primal.transform)
-    transforms = [part for part in transforms if not isinstance(part, Identity)]
-    if beta is not None:
-        transforms = [TensorBatchNorm(beta, part.eps) if isinstance(part, BatchNorm) else part for part in transforms]
-    context = combine_masks(primal.support, is_causal, key_mask, attn_mask)
+    visibility = combine_masks(primal.support, call.is_causal, call.key_mask, call.attn_mask)
+    q, k, v = call.q, call.k, call.v
     device = q.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     if autocast:
         v = v.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
-        if context.valid is not None and not hidden_are_zero:
-            k, v = (x.masked_fill(~context.valid[..., None], 0) for x in (k, v))
+    with _autocast_off(device, autocast):
+        if visibility.valid is not None and not hidden_are_zero:
+            hidden = ~visibility.valid[..., None]
+            k, v = k.masked_fill(hidden, 0), v.masked_fill(hidden, 0)
         for part in convolutions:
-            q = convolve(part, q, query_mask, context.causal, taps)
-            k = convolve(part, k, context.valid, context.causal, taps)
-        return expansion(primal, tuple(transforms), q, k, v, context, dropout_p)
+            q = convolve(part, q, call.query_mask, visibility.causal, call.taps)
+            k = convolve(part, k, visibility.valid, visibility.causal, call.taps)
+        return expansion(primal, _with_beta(transforms, call.beta), q, k, v, visibility, dropout_p)
 
 
-def _check(primal, q, k, v, key_mask, query_mask, attn_mask, beta, taps):
+def _autocast_off(device: str, autocast: bool) -> AbstractContextManager:
+    if autocast:
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def _with_beta(transforms: Iterable[Transform], beta: torch.Tensor | None) -> tuple[TorchTransform, ...]:
+    """The transforms that do something, with `beta` in the place of BatchNorm's own, if it is given."""
+    return tuple(
+        TensorBatchNorm(beta, part.eps) if isinstance(part, BatchNorm) and beta is not None else part
+        for part in transforms
+        if not isinstance(part, Identity)
+    )
+
+
+def _check(call: Call) -> None:
+    """Raise ValueError for arguments that do not fit together."""
+    _check_tensors(call.q, call.k, call.v)
+    _check_primal(call)
+    _check_masks(call)
+    primals = tuple(call.primal) if isinstance(call.primal, Heads) else (call.primal,)
+    for primal in primals:
+        check_size(primal.support, call.q.shape[-2], call.k.shape[-2])
+    _check_parameters(call, primals)
+
+
+def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     checks.tensor("q", q, "M D")
     checks.tensor("k", k, "N D")
     checks.tensor("v", v, "N Dv")
     checks.alike(q=q, k=k, v=v)
-    (M, D), N = q.shape[-2:], k.shape[-2]
-    if k.shape[-1] != D:
-        raise ValueError(f"q, k: expected the same last axis, D; got {D} and {k.shape[-1]}")
-    if v.shape[-2] != N:
-        raise ValueError(f"k, v: expected as many values as keys, N; got {N} and {v.shape[-2]}")
+    if k.shape[-1] != q.shape[-1]:
+        raise ValueError(f"q, k: expected the same last axis, D; got {q.shape[-1]} and {k.shape[-1]}")
+    if v.shape[-2] != k.shape[-2]:
+        raise ValueError(f"k, v: expected as many values as keys, N; got {k.shape[-2]} and {v.shape[-2]}")
+
+
+def _check_primal(call: Call) -> None:
+    primal = call.primal
     if isinstance(primal, Heads):
-        for name, x in (("q", q), ("k", k), ("v", v)):
+        for name, x in (("q", call.q), ("k", call.k), ("v", call.v)):
             if x.ndim < 3 or x.shape[-3] != len(primal):
                 raise ValueError(f"{name}: expected (..., {len(primal)} heads, tokens, features); got {tuple(x.shape)}")
     elif not hasattr(primal, "kernel") or isinstance(primal, type):
         raise ValueError(f"primal: expected a Primal or Heads, such as catalog['bn']; got {primal!r}")
-    checks.mask("key_mask", key_mask, N, q.device)
-    checks.mask("query_mask", query_mask, M, q.device)
-    checks.attention_mask(attn_mask, M, N, q.device)
+
+
+def _check_masks(call: Call) -> None:
+    q, k, v, attn_mask = call.q, call.k, call.v, call.attn_mask
+    checks.mask("key_mask", call.key_mask, k.shape[-2], q.device)
+    checks.mask("query_mask", call.query_mask, q.shape[-2], q.device)
+    checks.attention_mask(attn_mask, q.shape[-2], k.shape[-2], q.device)
     lead = checks.broadcast(q=q.shape[:-2], k=k.shape[:-2], v=v.shape[:-2])
-    outer = lead[:-1] if isinstance(primal, Heads) else lead
-    masks = {"key_mask": key_mask, "query_mask": query_mask}
-    checks.broadcast(lead=outer, **{name: mask.shape[:-1] for name, mask in masks.items() if mask is not None})
+    without_heads = lead[:-1] if isinstance(call.primal, Heads) else lead
+    masks = {"key_mask": call.key_mask, "query_mask": call.query_mask}
+    given = {name: mask.shape[:-1] for name, mask in masks.items() if mask is not None}
+    checks.broadcast(lead=without_heads, **given)
     if attn_mask is not None:
         checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])
-    members = tuple(primal) if isinstance(primal, Heads) else (primal,)
-    for member in members:
-        check_size(member.support, M, N)
-    if beta is not None:
-        norms = any(
-            isinstance(part, BatchNorm) for member in members for part in split_convolutions(member.transform)[1]
-        )
-        each = [(), (len(members),)] if isinstance(primal, Heads) else [()]
-        checks.parameter("beta", beta, each if norms else [])
-    if taps is not None:
-        kernels = {part.kernel: None for member in members for part in split_convolutions(member.transform)[0]}
-        checks.parameter("taps", taps, [_shape(kernel) for kernel in kernels])
 
 
-def _shape(kernel):
+def _check_parameters(call: Call, primals: tuple[Primal, ...]) -> None:
+    """beta needs a BatchNorm in some head, and taps a Convolution."""
+    if call.beta is not None:
+        transforms = [part for primal in primals for part in split_convolutions(primal.transform)[1]]
+        has_norm = any(isinstance(part, BatchNorm) for part in transforms)
+        shapes: list[tuple[int, ...]] = [(), (len(primals),)] if isinstance(call.primal, Heads) else [()]
+        checks.parameter("beta", call.beta, shapes if has_norm else [])
+    if call.taps is not None:
+        convolutions = [part for primal in primals for part in split_convolutions(primal.transform)[0]]
+        distinct = dict.fromkeys(part.kernel for part in convolutions)
+        checks.parameter("taps", call.taps, [_shape(kernel) for kernel in distinct])
+
+
+def _shape(kernel: tuple) -> tuple[int, ...]:
     return (len(kernel), len(kernel[0])) if isinstance(kernel[0], tuple) else (len(kernel),)

@@ -1,8 +1,9 @@
-"""Kernels: the torch twins of primal_dual's, and the feature maps that make attention linear in N."""
+"""Kernels: the torch versions of those in primal_dual. Most formulas serve tensors as they are."""
 
 import torch
 
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Polynomial, RandomFeatures, Taylor
+from primal_dual.types import Float
 from torch_impl.registry import register
 
 register(Exponential)(Exponential.log_gram)
@@ -13,11 +14,20 @@ register(Polynomial)(Polynomial.gram)
 
 @register(EluPlusOne)
 @register(RandomFeatures)
-def log_gram(kernel, x, y):
-    """log <Phi(x), Phi(y)> of features that are positive: (..., M, D), (..., N, D) -> (..., M, N).
+def log_gram(
+    kernel: EluPlusOne | RandomFeatures, x: Float[torch.Tensor, "... M D"], y: Float[torch.Tensor, "... N D"]
+) -> Float[torch.Tensor, "... M N"]:
+    """log <Phi(x_i), Phi(y_j)> = log sum_f Phi_f(x_i) Phi_f(y_j), for kernels whose features are positive.
 
-    Each feature is divided by its largest over the keys, then each query's by its own: a row's largest entry is 1 or
-    more, and what underflows beside it is nothing.
+    The sum is scaled twice, and the scales cancel: each feature f is divided by top_y_f, its largest value over the
+    keys, and each query's products Phi_f(x_i) top_y_f by the largest of them. Then the largest entry of a row is 1 or
+    more, so that an entry which underflows beside it is negligible.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[0.0, 1.0]])
+    >>> log_gram(EluPlusOne(), x, x).exp().round(decimals=4).tolist()
+    [[5.0]]
     """
     log_x, log_y = kernel.log_features(x), kernel.log_features(y)
     top_y = log_y.detach().amax(-2, keepdim=True)

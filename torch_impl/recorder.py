@@ -1,43 +1,68 @@
 """A record of the calls of `attention` inside a module, by the names of its submodules."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from torch import nn
+
+from primal_dual.primal import Heads, Primal
 
 
 class Call(NamedTuple):
     """What `attention` was called with."""
 
-    primal: object
+    primal: Primal | Heads
     q: torch.Tensor
     k: torch.Tensor
     v: torch.Tensor
-    key_mask: torch.Tensor | None
-    attn_mask: torch.Tensor | None
-    is_causal: bool
-    beta: torch.Tensor | None
-    taps: torch.Tensor | None
+    key_mask: torch.Tensor | None = None
+    query_mask: torch.Tensor | None = None
+    attn_mask: torch.Tensor | None = None
+    is_causal: bool = False
+    beta: torch.Tensor | None = None
+    taps: torch.Tensor | None = None
 
 
-_record = None  # called with each Call while something listens
+_record: Callable[[Call], None] | None = None  # called with each Call while there is a `recording`
 
 
-def record(*arguments):
-    """Tell whoever listens that `attention` was called."""
+def record(call: Call) -> None:
+    """Add a call of `attention` to the list of the `recording` that runs, if one does."""
     if _record is not None:
-        _record(Call(*arguments))
+        _record(call)
 
 
 @contextmanager
-def recording(module):
-    """A list that collects (name of the innermost submodule, Call) while `module` runs."""
+def recording(module: nn.Module) -> Iterator[list[tuple[str, Call]]]:
+    """A context with a list of the calls of `attention` that happen in it while `module` runs.
+
+    Each is a pair: the name of the innermost submodule that ran, and the Call.
+
+    Examples
+    --------
+    >>> from torch_impl import MultiheadAttention
+    >>> layer, x = MultiheadAttention(8, 2), torch.ones(3, 1, 8)
+    >>> with recording(layer) as calls:
+    ...     _ = layer(x, x, x, need_weights=False)
+    >>> [(name, tuple(call.q.shape)) for name, call in calls]
+    [('MultiheadAttention', (1, 2, 3, 4))]
+    """
     global _record
-    calls, running, hooks = [], [], []
-    for name, child in module.named_modules():
-        name = name or type(module).__name__
-        hooks.append(child.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-        hooks.append(child.register_forward_hook(lambda *_: running.pop() and None, always_call=True))
+    calls: list[tuple[str, Call]] = []
+    running: list[str] = []
+    hooks = []
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: running.append(name)
+
+    def leave(*_: object) -> None:
+        running.pop()
+
+    for path, child in module.named_modules():
+        hooks.append(child.register_forward_pre_hook(enter(path or type(module).__name__)))
+        hooks.append(child.register_forward_hook(leave, always_call=True))
     before, _record = _record, lambda call: calls.append((running[-1], call))
     try:
         yield calls

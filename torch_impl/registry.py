@@ -1,27 +1,47 @@
-"""The torch twin of each part of a primal, found by the part's class."""
+"""The torch version of each part of a primal, found by the part's class."""
 
-_TORCH_VERSIONS = {}
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Version = TypeVar("Version", bound=Callable[..., Any])
+
+_TORCH_VERSIONS: dict[type, Callable[..., Any]] = {}
 
 
-def register(part_class):
-    """Make `function` the torch twin of a kernel, transform or support: @register(Cauchy) def cauchy(kernel, x, y).
+def register(part_class: type) -> Callable[[Version], Version]:
+    """A decorator that makes a function the torch version of a kernel, a transform or a support.
 
-    A kernel's takes (kernel, x, y), x (..., M, D), y (..., N, D), to what its NumPy twin gives, (..., M, N): log_gram
-    where the class has log_gram, else gram. A transform's takes (transform, keys, real), keys (..., n, D), real
-    (..., n) booleans or None where all are, to the function x -> T x. A support's takes (support, i, j), tensors of
-    positions that broadcast, to booleans. A formula that tensors understand as it is needs no second one:
-    register(Cauchy)(Cauchy.log_gram).
+    A formula that tensors understand as it is needs no second one: `register(Cauchy)(Cauchy.log_gram)`. Otherwise, by
+    the kind of the part, with x (..., M, D), y (..., N, D), keys (..., n, D), valid (..., n) booleans or None where all
+    keys are valid, and tensors i, j of positions that broadcast:
+
+    - kernel: `f(kernel, x, y)` is what the part's `log_gram` gives, or its `gram` if it has no such method, (..., M, N)
+    - transform: `f(transform, keys, valid)` is the function x -> T x
+    - support: `f(support, i, j)` is True where query i sees key j
+
+    See `primal_dual.protocols` for the parts themselves, and tutorial 7 for one that is made from scratch.
+
+    Parameters
+    ----------
+    part_class : type
+        The class of the part, a frozen dataclass.
+
+    Examples
+    --------
+    >>> from primal_dual.kernels import Gaussian
+    >>> register(Gaussian)(Gaussian.log_gram) is torch_version(Gaussian())
+    True
     """
 
-    def add(function):
+    def add(function: Version) -> Version:
         _TORCH_VERSIONS[part_class] = function
         return function
 
     return add
 
 
-def torch_version(part):
-    """The registered twin of a part. ValueError where its class has none."""
+def torch_version(part: object) -> Callable[..., Any]:
+    """The registered torch version of a part. ValueError if its class has none."""
     function = _TORCH_VERSIONS.get(type(part))
     if function is None:
         name = type(part).__name__
@@ -29,6 +49,6 @@ def torch_version(part):
     return function
 
 
-def registered():
-    """The classes that have a twin."""
+def registered() -> tuple[type, ...]:
+    """The classes that have a torch version."""
     return tuple(_TORCH_VERSIONS)

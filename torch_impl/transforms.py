@@ -1,42 +1,75 @@
-"""Transforms: the torch twins of primal_dual's."""
+"""Transforms: the torch versions of those in primal_dual. T in f(x) = W Phi(T x) / h(x) + b."""
 
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
+from primal_dual.types import Bool, Float
 from torch_impl.blocks import split_into_blocks
 from torch_impl.key_statistics import precise, shared
 from torch_impl.registry import register, torch_version
 
+Fitted = Callable[[Float[torch.Tensor, "... M D"]], Float[torch.Tensor, "... M D"]]
+
 
 class TensorBatchNorm(NamedTuple):
-    """A BatchNorm whose beta is a tensor, and so can be learned; it broadcasts against (..., tokens, D)."""
+    """A BatchNorm whose beta is a tensor, so that it can be learned; beta broadcasts against (..., tokens, D)."""
 
     beta: torch.Tensor
     eps: float
 
 
+TorchTransform = Transform | TensorBatchNorm
+
+
 @register(Identity)
-def identity(transform, keys, valid):
+def identity(
+    transform: Identity, keys: Float[torch.Tensor, "... N D"], valid: Bool[torch.Tensor, "... N"] | None
+) -> Fitted:
+    """The function x -> x."""
     return lambda x: x
 
 
 @register(BatchNorm)
 @register(TensorBatchNorm)
-def batch_norm(transform, keys, valid):
+def batch_norm(
+    transform: BatchNorm | TensorBatchNorm,
+    keys: Float[torch.Tensor, "... N D"],
+    valid: Bool[torch.Tensor, "... N"] | None,
+) -> Fitted:
+    """The function x -> (x - beta mu) s, with s = 1 / sqrt(sigma^2 + eps), for the statistics of the keys.
+
+    For softmax attention `fast.softmax` has a quicker way to the same result. Source: arXiv 2406.13781; tutorial 4.
+
+    Examples
+    --------
+    >>> keys = torch.tensor([[1.0], [3.0]])
+    >>> batch_norm(BatchNorm(eps=1e-12), keys, None)(keys).tolist()
+    [[-1.0], [1.0]]
+    """
     mu, variance, _ = shared(keys, valid)
     s = (variance + transform.eps).rsqrt()
     return lambda x: (x - transform.beta * mu) * s
 
 
 @register(UnitNorm)
-def unit_norm(transform, keys, valid):
-    """T x = x / |x|, in float32 or better; a zero vector stays zero, since a tensor's values are not checked."""
+def unit_norm(
+    transform: UnitNorm, keys: Float[torch.Tensor, "... N D"] | None, valid: Bool[torch.Tensor, "... N"] | None
+) -> Fitted:
+    """The function x -> x / |x|, in float32 or better. A vector of zeros stays zero: values are not checked here.
 
-    def apply(x):
+    Examples
+    --------
+    >>> unit_norm(UnitNorm(), None, None)(torch.tensor([[0.0, -2.0], [0.0, 0.0]])).tolist()
+    [[0.0, -1.0], [0.0, 0.0]]
+    """
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
         x = precise(x)
         largest = x.detach().abs().amax(-1, keepdim=True)
         x = x / torch.where(largest > 0, largest, 1)  # so that no square overflows or underflows
@@ -47,8 +80,35 @@ def unit_norm(transform, keys, valid):
 
 
 @register(Convolution)
-def convolve(convolution, x, valid, causal=False, taps=None):
-    """x (..., N, D), real (..., N) or None -> (..., N, D); `taps` in place of the kernel's, a tensor of its shape."""
+def convolve(
+    convolution: Convolution,
+    x: Float[torch.Tensor, "... N D"],
+    valid: Bool[torch.Tensor, "... N"] | None,
+    causal: bool = False,
+    taps: Float[torch.Tensor, "..."] | None = None,
+) -> Float[torch.Tensor, "... N D"]:
+    """One convolution kernel along the tokens, for each feature: (T x)_i = sum_t kernel_t x_(i+t-r), t = 0..2r.
+
+    With `causal` it looks back only, (T x)_i = sum_t kernel_t x_(i+t-2r). On a grid it runs along rows and columns.
+
+    Parameters
+    ----------
+    convolution : Convolution
+        The kernel, and how many tokens wide the grid is.
+    x : tensor
+        A row a token.
+    valid : tensor of booleans, optional
+        True for a valid token. The others count as zero.
+    causal : bool
+        Whether the kernel looks back only.
+    taps : tensor, optional
+        Used in place of the kernel's numbers, in its shape.
+
+    Examples
+    --------
+    >>> convolve(Convolution((1.0, 0.0, -1.0)), torch.tensor([[1.0], [2.0], [4.0]]), None).tolist()
+    [[-2.0], [-3.0], [2.0]]
+    """
     taps = x.new_tensor(convolution.kernel) if taps is None else taps.to(x.dtype)
     if valid is not None:
         x = x.masked_fill(~valid[..., None], 0)
@@ -59,14 +119,39 @@ def convolve(convolution, x, valid, causal=False, taps=None):
     grid = split_into_blocks(x, width)
     height = grid.shape[-3]
     grid = F.pad(grid, (0, 0, left, columns - 1 - left, up, rows - 1 - up))
-    moved = (grid[..., a : a + height, b : b + width, :] * taps[a, b] for a in range(rows) for b in range(columns))
-    return sum(moved).flatten(-3, -2)[..., :tokens, :]
+    shifted = (grid[..., a : a + height, b : b + width, :] * taps[a, b] for a in range(rows) for b in range(columns))
+    total: Any = sum(shifted)  # one at a time in memory
+    return total.flatten(-3, -2)[..., :tokens, :]
 
 
-def fit(transforms, keys, valid):
-    """Fit transforms from left to right, each on the keys that those before it give -> (x -> T x, T keys)."""
-    fitted = []
+def fit(
+    transforms: Sequence[TorchTransform],
+    keys: Float[torch.Tensor, "... N D"],
+    valid: Bool[torch.Tensor, "... N"] | None,
+) -> tuple[Fitted, Float[torch.Tensor, "... N D"]]:
+    """Fit transforms from left to right, each on the keys that those before it give.
+
+    Returns
+    -------
+    tuple
+        The function x -> T x, and T of the keys.
+
+    Examples
+    --------
+    >>> apply, keys = fit((UnitNorm(), BatchNorm()), torch.tensor([[2.0], [-3.0]]), None)
+    >>> torch.equal(apply(torch.tensor([[5.0]])), keys[:1])
+    True
+    """
+    fitted: list[Fitted] = []
     for part in transforms:
         fitted.append(torch_version(part)(part, keys, valid))
         keys = fitted[-1](keys)
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
+
+
+def add_token_axis(transforms: Sequence[TorchTransform]) -> tuple[TorchTransform, ...]:
+    """Transforms of tensors with an axis more before their tokens: a beta of each head, (H, 1, 1), gets it, too."""
+    return tuple(
+        part._replace(beta=part.beta[..., None]) if isinstance(part, TensorBatchNorm) and part.beta.ndim else part
+        for part in transforms
+    )

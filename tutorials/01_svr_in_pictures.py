@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 1. SVR in pictures
 #
-# Support vector regression (SVR) fits a function that may be wrong by $\epsilon$ for free, and pays for every further
-# error in proportion to it. We build it from ridge regression on one-dimensional data: one coefficient of a spoken
-# vowel over time. Attention comes in the next tutorial, and is nothing but this.
+# Support vector regression (SVR) fits a function. Errors of up to $\epsilon$ are free, and what goes beyond $\epsilon$
+# is paid for in proportion to its size. We build SVR from ridge regression on one-dimensional data: one coefficient of
+# a spoken vowel over time. The next tutorial turns it into attention.
 #
 # You will learn
 # - how a kernel method writes its function as a sum over training points,
 # - what the tube, the slack and the support vectors are,
-# - why the primal and the dual problem have the same value, and what their gap proves,
+# - how the dual problem follows from the Lagrangian, why its value is that of the primal, and what their gap proves,
 # - what $C$ and $\epsilon$ do.
 
 # %%
@@ -48,7 +48,7 @@ grid = np.linspace(-2, 2, 200)  # where functions are drawn
 #
 # $$ K(x, x') = \langle \Phi(x), \Phi(x') \rangle = \sum_{t=0}^{8} \frac{(x x')^t}{t!} $$
 #
-# It is the exponential series of $x x'$, cut off.
+# It is the power series of $e^{x x'}$, cut off after the term of degree 8.
 
 
 # %%
@@ -57,7 +57,7 @@ def Phi(x):
     return x[:, None] ** t / np.sqrt([factorial(i) for i in t])
 
 
-Z = Phi(x)  # (25, 9): a row of features a training point
+Z = Phi(x)  # (25, 9): a row of features for each training point
 K = Z @ Z.T  # (25, 25): the Gram matrix
 
 # %%
@@ -82,14 +82,14 @@ ridge_delta = np.linalg.solve(K + 0.1 * np.eye(n), y)
 # %%
 weights_are_a_sum_over_points = np.allclose(ridge_w, Z.T @ ridge_delta, rtol=0, atol=1e-10)
 assert weights_are_a_sum_over_points
-every_point_has_a_say = abs(ridge_delta).min() > 1e-3
-assert every_point_has_a_say
+every_point_contributes = abs(ridge_delta).min() > 1e-3
+assert every_point_contributes
 
 # %% [markdown]
 # ## The tube and the slack
 #
-# The square makes far points shout. SVR measures an error $r$ by another loss. It is zero inside a tube of half-width
-# $\epsilon$, and linear outside:
+# The square gives points that are far away a large influence. SVR measures an error $r$ by another loss. It is zero
+# inside a tube of half-width $\epsilon$, and linear outside:
 #
 # $$ \ell_\epsilon(r) = \max(|r| - \epsilon, 0) $$
 #
@@ -117,13 +117,13 @@ assert loss_is_the_sum_of_both_slacks and (xi * xi_tilde == 0).all()
 # %% [markdown]
 # ## The primal problem
 #
-# Small weights and little slack, with $C$ as the exchange rate:
+# We want small weights and little slack; $C$ says how many units of $\frac{1}{2} |w|^2$ a unit of slack costs:
 #
 # $$ \min_{w, \xi, \tilde\xi} \ \frac{1}{2} |w|^2 + C \sum_j (\xi_j + \tilde\xi_j) $$
 # $$ y_j - \langle w, \Phi(x_j) \rangle \leq \epsilon + \xi_j, \qquad
 # \langle w, \Phi(x_j) \rangle - y_j \leq \epsilon + \tilde\xi_j, \qquad \xi, \tilde\xi \geq 0 $$
 #
-# In cvxpy it reads the same.
+# The program for cvxpy reads almost the same.
 
 # %%
 accurate = dict(solver="CLARABEL", tol_gap_abs=1e-13, tol_gap_rel=1e-13, tol_feas=1e-13)
@@ -138,21 +138,69 @@ f = Z @ w.value
 
 # %%
 slack = np.maximum(abs(y - f) - epsilon, 0)
-slack_is_no_more_than_it_must_be = np.allclose(above.value + below.value, slack, rtol=0, atol=1e-8)
-assert slack_is_no_more_than_it_must_be
+slack_is_as_small_as_the_constraints_allow = np.allclose(above.value + below.value, slack, rtol=0, atol=1e-8)
+assert slack_is_as_small_as_the_constraints_allow
 assert np.isclose(primal.value, w.value @ w.value / 2 + C * slack.sum(), rtol=1e-10, atol=0)
+
+# %% [markdown]
+# ## The Lagrangian
+#
+# Write each constraint as "something is at most zero", and give it a price (a Lagrange multiplier): $\alpha_j \geq 0$
+# for a point above the tube, $\tilde\alpha_j \geq 0$ for a point below it. The *Lagrangian* is the objective plus each
+# constraint times its price:
+#
+# $$ L = \frac{1}{2} |w|^2 + C \sum_j (\xi_j + \tilde\xi_j)
+# + \sum_j \alpha_j ( y_j - \langle w, \Phi(x_j) \rangle - \epsilon - \xi_j )
+# + \sum_j \tilde\alpha_j ( \langle w, \Phi(x_j) \rangle - y_j - \epsilon - \tilde\xi_j ) $$
+#
+# Where the constraints hold, the added terms are zero or negative, so $L$ is at most the objective. Hence, for any
+# prices, the minimum of $L$ over *all* $w$ and all $\xi, \tilde\xi \geq 0$ is at most the optimum of the primal. That
+# minimum can be written down:
+#
+# - Over $w$, the gradient $w - \sum_j (\alpha_j - \tilde\alpha_j) \Phi(x_j)$ must be zero. With
+#   $\delta = \alpha - \tilde\alpha$ this says $w = \sum_j \delta_j \Phi(x_j)$: a sum over training points, as before.
+# - Over $\xi_j \geq 0$, the terms with $\xi_j$ are $(C - \alpha_j) \xi_j$. If $\alpha_j \leq C$, they are smallest at
+#   $\xi_j = 0$. If $\alpha_j > C$, they fall without end, and the bound is worthless. The same holds for $\tilde\xi_j$.
+#
+# Put $w = \sum_j \delta_j \Phi(x_j)$ and $\xi = \tilde\xi = 0$ into $L$. Its first term is
+# $\frac{1}{2} \delta^\top K \delta$, and the prices times $\langle w, \Phi(x_j) \rangle$ are $-\delta^\top K \delta$:
+#
+# $$ \min L = -\frac{1}{2} \delta^\top K \delta - \epsilon \sum_j (\alpha_j + \tilde\alpha_j) + \sum_j y_j \delta_j $$
+
+
+# %%
+def lagrangian(w, xi, xi_tilde, alpha, alpha_tilde):
+    above = y - Z @ w - epsilon - xi  # each constraint: above <= 0 and below <= 0
+    below = Z @ w - y - epsilon - xi_tilde
+    return w @ w / 2 + C * (xi + xi_tilde).sum() + alpha @ above + alpha_tilde @ below
+
+
+def smallest_lagrangian(alpha, alpha_tilde):
+    delta = alpha - alpha_tilde
+    return -delta @ K @ delta / 2 - epsilon * (alpha + alpha_tilde).sum() + y @ delta
+
+
+# %%
+rng = np.random.default_rng(0)
+for _ in range(100):
+    prices = rng.uniform(0, C, (2, n))
+    minimum = smallest_lagrangian(*prices)
+    minimum_is_attained = np.isclose(lagrangian(Z.T @ (prices[0] - prices[1]), 0 * y, 0 * y, *prices), minimum)
+    other_point = rng.standard_normal(9), *rng.exponential(size=(2, n))
+    nothing_is_below_it = lagrangian(*other_point, *prices) >= minimum
+    it_bounds_the_primal = minimum <= primal.value
+    assert minimum_is_attained and nothing_is_below_it and it_bounds_the_primal
 
 # %% [markdown]
 # ## The dual problem
 #
-# Give each constraint a price: $\alpha_j$ for being above the tube, $\tilde\alpha_j$ for being below. Minimising the
-# Lagrangian over $w$ gives $w = \sum_j \delta_j \Phi(x_j)$ with $\delta = \alpha - \tilde\alpha$, a sum over training
-# points as before. Over $\xi$ it gives $\alpha_j \leq C$: no point can pay more. What is left to maximise is
+# Each choice of prices gives a lower bound on the primal. The dual problem asks for the best one:
 #
 # $$ \max_{0 \leq \alpha, \tilde\alpha \leq C} \ -\frac{1}{2} \delta^\top K \delta
 # - \epsilon \sum_j (\alpha_j + \tilde\alpha_j) + \sum_j y_j \delta_j $$
 #
-# The features appear only in $K$. Below, $\delta^\top K \delta$ is written as $|Z^\top \delta|^2$.
+# It reaches the optimum of the primal exactly, since the primal is convex and its constraints are linear. The features
+# appear only in $K$. Below, $\delta^\top K \delta$ is written as $|Z^\top \delta|^2$.
 
 # %%
 alpha, alpha_tilde = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)
@@ -173,7 +221,9 @@ assert expansion_is_the_primal_function
 # %% [markdown]
 # ## Support vectors
 #
-# A price is paid only where its constraint is tight. So every point is one of three kinds:
+# At the optimum of both problems, the smallest value of $L$ equals the objective. So each added term of $L$ is zero: a
+# price is above zero only where its constraint holds with equality. And where there is slack,
+# $(C - \alpha_j) \xi_j = 0$ makes the price equal $C$. So every point is one of three kinds:
 #
 # $$ |y_j - f(x_j)| < \epsilon \Rightarrow \delta_j = 0, \qquad |y_j - f(x_j)| = \epsilon \Rightarrow |\delta_j| \leq C,
 # \qquad |y_j - f(x_j)| > \epsilon \Rightarrow |\delta_j| = C $$
@@ -220,8 +270,9 @@ assert others_can_be_left_out
 # %% [markdown]
 # ## The same in one line each
 #
-# The package declares a model by its parts. Here they are the kernel `Taylor(8)` and no normaliser, $h(x) = 1$. From
-# the declaration it writes both problems and solves them. Inputs and targets are matrices, a row a point.
+# The package declares a model by its parts. Here they are the kernel `Taylor(8)` and no normaliser; a normaliser is a
+# function by which the output is divided, and comes in the next tutorial. From the declaration, the package writes both
+# problems and solves them. Inputs and targets are matrices with one row for each point.
 
 # %%
 declared = Primal(Taylor(8), normalizer="one")
@@ -242,50 +293,52 @@ assert f_is_the_expansion
 # %% [markdown]
 # ## The gap closes
 #
-# Whatever $w$ and whatever $\delta$ in the box: the dual value is below the optimum, the primal value above. So the gap
-# between them bounds how far each is from the best. It even bounds the weights, since the primal is strongly convex:
+# Let $P(w)$ be the primal objective at $w$ with the smallest slack that $w$ allows, and $Q(\delta)$ the dual objective.
+# For every $w$, and every $\delta$ with $|\delta_j| \leq C$, $Q(\delta)$ is at most the optimum, and $P(w)$ is at least
+# the optimum. So the gap $P(w) - Q(\delta)$ bounds how far each is from the optimum. It even bounds the distance to the
+# optimal weights $w^*$, since the primal is strongly convex:
 #
-# $$ \frac{1}{2} |w - w^*|^2 \leq P(w) - P(w^*) \leq P(w) - D(\delta) $$
+# $$ \frac{1}{2} |w - w^*|^2 \leq P(w) - P(w^*) \leq P(w) - Q(\delta) $$
 #
-# Stop the solver early and watch it.
+# We stop the solver early, after more and more iterations, and watch the gap close.
 
 # %%
-P, D, weights = [], [], []
+P, Q, weights = [], [], []
 for iterations in range(1, 13):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it was stopped early is the point
+        warnings.simplefilter("ignore")  # the warning says that the solver was stopped early, as we want
         primal.solve(**accurate, max_iter=iterations)
         dual.solve(**accurate, max_iter=iterations)
     d_k = np.clip(delta.value, -C, C)
     weights.append(w.value)
     P.append(w.value @ w.value / 2 + C * np.maximum(abs(y - Z @ w.value) - epsilon, 0).sum())
-    D.append(-d_k @ K @ d_k / 2 - epsilon * abs(d_k).sum() + y @ d_k)
-P, D = np.array(P), np.array(D)
+    Q.append(-d_k @ K @ d_k / 2 - epsilon * abs(d_k).sum() + y @ d_k)
+P, Q = np.array(P), np.array(Q)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 left.plot(range(1, 13), P, "o-", label="primal value")
-left.plot(range(1, 13), D, "s--", label="dual value")
+left.plot(range(1, 13), Q, "s--", label="dual value")
 left.set(xlabel="iterations of the solver", ylabel="value", title="Primal and dual value meet", ylim=(0, 1))
 left.legend()
-right.semilogy(range(1, 13), np.maximum(P - D, 1e-16), "o-", color="C3")
+right.semilogy(range(1, 13), np.maximum(P - Q, 1e-16), "o-", color="C3")
 right.set(
     xlabel="iterations of the solver", ylabel="gap: primal value $-$ dual value", title="Their gap falls to rounding"
 )
 plt.show()
 
 # %%
-dual_value_is_never_above_the_primal_value = (D[:, None] <= P + 1e-12).all()
+dual_value_is_never_above_the_primal_value = (Q[:, None] <= P + 1e-12).all()
 assert dual_value_is_never_above_the_primal_value
-assert P[-1] - D[-1] < 1e-10 < 1e-3 < P[0] - D[0]
-gap_bounds_the_weights = (((np.array(weights) - W.weight) ** 2).sum(axis=1) / 2 <= P - D + 1e-12).all()
+assert P[-1] - Q[-1] < 1e-10 < 1e-3 < P[0] - Q[0]
+gap_bounds_the_weights = (((np.array(weights) - W.weight) ** 2).sum(axis=1) / 2 <= P - Q + 1e-12).all()
 assert gap_bounds_the_weights
 
 # %% [markdown]
 # ## What C and epsilon do
 #
-# $C$ is the price of slack: a higher one bends $f$ towards the points. $\epsilon$ is how much error is free: a higher
-# one leaves fewer support vectors and a flatter $f$.
+# $C$ is the price of slack: a higher $C$ bends $f$ towards the points. $\epsilon$ is the size of an error that is free:
+# a higher $\epsilon$ leaves fewer support vectors and a flatter $f$.
 
 # %%
 Cs, epsilons = (0.1, 1.0, 100.0), (0.05, 0.2, 0.6)
@@ -328,9 +381,10 @@ assert wider_tube_costs_less
 # From which $\epsilon$ on is $f = 0$? Find it without solving anything, then check both sides of it.
 
 # %% [markdown]
-# **Solution.** $w = 0$ costs nothing as soon as all targets are inside the tube around zero: $\epsilon \geq \max_j
-# |y_j|$. A little below that, the largest target $j$ alone pulls: $f(x) = \delta_j K(x, x_j)$ has to carry it back to
-# the edge, so $|\delta_j| = (|y_j| - \epsilon) / K(x_j, x_j)$.
+# **Solution.** $w = 0$ costs nothing as soon as all targets are inside the tube around zero:
+# $\epsilon \geq \max_j |y_j|$. If $\epsilon$ is a little smaller, only the largest target $y_j$ is outside that tube,
+# and only its point becomes a support vector: $f(x) = \delta_j K(x, x_j)$ has to come so close to $y_j$ that the point
+# is on the edge of the tube, so $|\delta_j| = (|y_j| - \epsilon) / K(x_j, x_j)$.
 
 # %%
 widest = abs(y).max()
@@ -351,8 +405,8 @@ assert np.allclose(before.values[:, 0], largest_target_alone, rtol=0, atol=1e-8)
 # Solve both problems, and compare with `Primal(..., bias=True)`.
 
 # %% [markdown]
-# **Solution.** The Lagrangian is linear in $b$, with the slope $-\sum_j \delta_j$. Its minimum is finite only if
-# $\sum_j \delta_j = 0$.
+# **Solution.** With $\langle w, \Phi(x_j) \rangle + b$ in its constraints, the Lagrangian gains the term
+# $-b \sum_j \delta_j$. It is linear in $b$, so its minimum over $b$ is finite only if $\sum_j \delta_j = 0$.
 
 # %%
 b = cp.Variable()
@@ -374,9 +428,9 @@ assert np.isclose(biased.bias[0], b.value, rtol=0, atol=1e-6)
 # the SVR? Say why before you compute. `certify` judges values that you already have.
 
 # %% [markdown]
-# **Solution.** Nothing happens to the SVR. The point already pays the highest price $C$, and pays no more however far
-# it goes: the old $\delta$ still meets every condition of the optimum. Ridge regression moves, since its
-# $\delta_j = r_j / \lambda$ grows with the error.
+# **Solution.** Nothing happens to the SVR. The price of this point is already the highest, $C$, and it stays $C$
+# however far the point moves: the old $\delta$ still meets every condition of the optimum. Ridge regression moves,
+# since its $\delta_j = r_j / \lambda$ grows with the error.
 
 # %%
 moved = targets.copy()

@@ -8,8 +8,8 @@
 # You will learn
 # - which features belong to the softmax, and how many of them it takes,
 # - how keys, values and queries come out of an SVR,
-# - that the primal, the dual and attention are one function, to rounding,
-# - that *every* attention head solves an SVR, whatever made its values.
+# - that the primal, the dual and attention are one function, up to rounding errors,
+# - that *every* attention head solves an SVR, however its values were found.
 
 # %%
 from itertools import product
@@ -26,7 +26,8 @@ plt.style.use("tableau-colorblind10")
 # %% [markdown]
 # ## Attention
 #
-# Keys $k_j$, values $v_j$ and a query $x$, all keys and queries with $D$ features:
+# A head has keys $k_j$ and values $v_j$. Its output for a query $x$ is a weighted average of the values. Keys and
+# queries are vectors of $D$ numbers, their coordinates:
 #
 # $$ f(x) = \frac{\sum_j e^{x \cdot k_j / \sqrt{D}} \, v_j}{\sum_j e^{x \cdot k_j / \sqrt{D}}} $$
 #
@@ -50,23 +51,23 @@ assert attention_is_the_formula
 # %% [markdown]
 # ## The features of the softmax
 #
-# Is $e^{x \cdot y / \sqrt{D}}$ an inner product $\langle \Phi(x), \Phi(y) \rangle$? Expand it. With
-# $x' = x / D^{1/4}$, the multinomial theorem gives
+# Is $e^{x \cdot k / \sqrt{D}}$ an inner product $\langle \Phi(x), \Phi(k) \rangle$? Expand it. With
+# $x' = x / D^{1/4}$ and $k' = k / D^{1/4}$, which have the coordinates $x'_l$ and $k'_l$, the multinomial theorem gives
 #
-# $$ e^{x' \cdot y'} = \sum_{t=0}^\infty \frac{(x' \cdot y')^t}{t!}
-# = \sum_{n_1, \dots, n_D \geq 0} \frac{\prod_d x_d'^{n_d}}{\sqrt{n_1! \cdots n_D!}}
-# \, \frac{\prod_d y_d'^{n_d}}{\sqrt{n_1! \cdots n_D!}} $$
+# $$ e^{x' \cdot k'} = \sum_{t=0}^\infty \frac{(x' \cdot k')^t}{t!}
+# = \sum_{m_1, \dots, m_D \geq 0} \frac{\prod_l x_l'^{m_l}}{\sqrt{m_1! \cdots m_D!}}
+# \, \frac{\prod_l k_l'^{m_l}}{\sqrt{m_1! \cdots m_D!}} $$
 #
-# So $\Phi$ is all monomials of $x'$, each over the square root of its factorials. There are $\binom{D+T}{T}$ of them
-# up to degree $T$.
+# So the features $\Phi(x)$ are all monomials of $x'$, each divided by the square root of the factorials of its
+# exponents $m_l$. There are $\binom{D+T}{T}$ of them up to degree $T$.
 
 
 # %%
 def Phi(x, degree):
     """All monomials up to a degree: (M, D) -> (M, features)."""
     D = x.shape[1]
-    powers = np.array([n for n in product(range(degree + 1), repeat=D) if sum(n) <= degree])
-    factorials = np.array([np.prod([float(factorial(i)) for i in n]) for n in powers])
+    powers = np.array([m for m in product(range(degree + 1), repeat=D) if sum(m) <= degree])
+    factorials = np.array([np.prod([float(factorial(m_l)) for m_l in m]) for m in powers])
     return np.prod((x / D**0.25)[:, None] ** powers, axis=-1) / np.sqrt(factorials)
 
 
@@ -92,7 +93,7 @@ error_is_below_the_series_remainder = (np.array(errors) <= np.array(remainders) 
 assert error_is_below_the_series_remainder
 degree_30_is_exact = np.allclose(Phi(keys, 30) @ Phi(keys, 30).T, exact, rtol=1e-12, atol=0)
 assert degree_30_is_exact and Phi(keys, 30).shape == (n, 496)
-# The package orders its monomials otherwise, which changes no inner product.
+# The package lists its monomials in another order, which changes no inner product.
 assert np.allclose(Taylor(30).gram(keys, keys), Phi(keys, 30) @ Phi(keys, 30).T, rtol=1e-12, atol=0)
 
 # %% [markdown]
@@ -102,8 +103,12 @@ assert np.allclose(Taylor(30).gram(keys, keys), Phi(keys, 30) @ Phi(keys, 30).T,
 #
 # $$ f(x) = \frac{W \Phi(x)}{h(x)}, \qquad h(x) = \sum_j \langle \Phi(x), \Phi(k_j) \rangle $$
 #
-# $h$ is known before anything is trained. So this is a linear model in the features $z(x) = \Phi(x) / h(x)$, and the
-# training points are $z_j = z(k_j)$.
+# Why divide by $h$? Because attention is an average. Without $h$, the output would be a sum of all values with the
+# factors $e^{x \cdot k_j / \sqrt{D}}$, and it would grow with the number of keys and, exponentially, with the length of
+# the query. Divided by $h$, these factors become weights that sum to one.
+#
+# Dividing does not make the training harder: $h$ does not depend on $W$, so it is known before anything is trained. So
+# this is a linear model in the features $z(x) = \Phi(x) / h(x)$, and the training points are $z_j = z(k_j)$.
 
 
 # %%
@@ -118,14 +123,22 @@ def z(x):
 # %%
 h_is_the_denominator_of_the_softmax = np.allclose(h(queries), scores.sum(axis=1), rtol=1e-11, atol=0)
 assert h_is_the_denominator_of_the_softmax
+weights_sum_to_one = np.allclose((z(queries) @ Phi(keys, 30).T).sum(axis=1), 1, rtol=0, atol=1e-12)
+assert weights_sum_to_one
 
 # %% [markdown]
 # ## The primal
 #
 # $$ \min_W \ P(W) = \frac{1}{2} |W|^2 + C \sum_{j,d} \max(|y_{jd} - w_d \cdot z_j| - \epsilon, 0) $$
 #
-# It is the problem of the last tutorial, once for each output $d$. The features $z_j$ are of the size $1/h$, so a
-# useful $C$ is a multiple of $h$. `Taylor(30)` has the features above, and the primal is solved in them.
+# It is the problem of the last tutorial, once for each output $d$, with a row $w_d$ of $W$. `Taylor(30)` has the
+# features above, and the primal is solved in them.
+#
+# How large should $C$ be? The dual variables will be at most $C$, and we shall see below that the values of the
+# attention are the dual variables divided by $h(k_j)$. So no value can exceed $C / h(k_j)$. The outputs are averages of
+# the values; to come near targets of size one, the values must be able to have that size and more. So $C$ must be
+# several times $h(k_j)$: we take ten times its median. With $C$ far below $h$, the function is held near zero, whatever
+# the targets.
 
 # %%
 C, epsilon = 10 * np.median(h(keys)), 0.1
@@ -138,6 +151,9 @@ z_package = Taylor(30).features(keys) / h(keys)[:, None]  # in the order of the 
 slack = np.maximum(abs(targets - z_package @ W.T) - epsilon, 0)
 value_is_the_formula = np.isclose(primal_solution.value, (W**2).sum() / 2 + C * slack.sum(), rtol=1e-10, atol=0)
 assert value_is_the_formula and W.shape == (2, 496)
+low_C = solve_primal(Primal(Taylor(30)), keys, targets, C=np.median(h(keys)) / 100, epsilon=epsilon)
+a_small_C_holds_the_function_near_zero = abs(low_C.predict(keys)).max() < 0.05 * abs(targets).max()
+assert a_small_C_holds_the_function_near_zero
 
 # %% [markdown]
 # ## The dual
@@ -146,10 +162,11 @@ assert value_is_the_formula and W.shape == (2, 496)
 #
 # $$ G_{ij} = z_i \cdot z_j = \frac{e^{k_i \cdot k_j / \sqrt{D}}}{h(k_i) h(k_j)} $$
 #
-# So it needs no Taylor features, and can have all infinitely many:
+# So it needs no Taylor series that is cut off: it can use the infinite feature map. With
+# $\delta = \alpha - \tilde\alpha$, the dual problem is
 #
-# $$ \max_{|\delta_{jd}| \leq C} \ \sum_d \Big( -\frac{1}{2} \delta_d^\top G \delta_d - \epsilon \sum_j |\delta_{jd}|
-# + \sum_j y_{jd} \delta_{jd} \Big), \qquad \delta = \alpha - \tilde\alpha $$
+# $$ \max_{|\delta_{jd}| \leq C} \ Q(\delta) = \sum_d \left( -\frac{1}{2} \delta_d^\top G \delta_d
+# - \epsilon \sum_j |\delta_{jd}| + \sum_j y_{jd} \delta_{jd} \right) $$
 
 # %%
 dual_solution = solve_dual(Primal(), keys, targets, C=C, epsilon=epsilon)
@@ -158,9 +175,9 @@ print("delta:", delta.shape, "  dual value:", dual_solution.value)
 
 # %%
 G = exact / np.outer(exact.sum(axis=1), exact.sum(axis=1))
-D_value = -np.trace(delta.T @ G @ delta) / 2 - epsilon * abs(delta).sum() + (targets * delta).sum()
-values_meet = np.isclose(D_value, primal_solution.value, rtol=1e-10, atol=0)
-assert values_meet and np.isclose(D_value, dual_solution.value, rtol=1e-10, atol=0)
+Q = -np.trace(delta.T @ G @ delta) / 2 - epsilon * abs(delta).sum() + (targets * delta).sum()
+values_meet = np.isclose(Q, primal_solution.value, rtol=1e-10, atol=0)
+assert values_meet and np.isclose(Q, dual_solution.value, rtol=1e-10, atol=0)
 assert abs(delta).max() <= C
 no_point_is_above_and_below_the_tube = (dual_solution.alpha * dual_solution.alpha_tilde == 0).all()
 assert no_point_is_above_and_below_the_tube
@@ -174,7 +191,8 @@ assert no_point_is_above_and_below_the_tube
 # $$ f(x) = \frac{W \Phi(x)}{h(x)} = \sum_j \frac{\delta_j}{h(k_j)} \frac{\langle \Phi(x), \Phi(k_j) \rangle}{h(x)}
 # = \frac{\sum_j v_j \, e^{x \cdot k_j / \sqrt{D}}}{\sum_j e^{x \cdot k_j / \sqrt{D}}} $$
 #
-# That is softmax attention with keys $k_j$ and values $v_j$.
+# That is softmax attention with keys $k_j$ and values $v_j$. And since $|\delta_{jd}| \leq C$, no value exceeds
+# $C / h(k_j)$, as announced.
 
 # %%
 v = delta / h(keys)[:, None]
@@ -204,15 +222,15 @@ left.legend(fontsize="small")
 right.stem(frame, v[:, 1] * h(keys) / C, basefmt=" ")
 right.axhline(1, linestyle=":", color="C3")
 right.axhline(-1, linestyle=":", color="C3")
-right.set(xlabel="key (frame)", ylabel="$v_j h(k_j) / C$", title="The values stay in the dual's box; some are zero")
+right.set(xlabel="key (frame)", ylabel="$v_j h(k_j) / C$", title="Values within the bounds of the dual; some are zero")
 plt.show()
 
 # %% [markdown]
 # ## In all twelve coefficients
 #
-# Nothing depended on two dimensions, except that the monomials could be listed: for $D = 12$ and degree 30 there are
-# $10^{10}$ of them. The dual does not need them. For the primal, note that the best $W$ is a sum of the 25 training
-# points; the package writes $W$ in the space that they span, which has at most 25 dimensions.
+# Two coefficients were convenient, but not necessary: only the monomials had to be listed, and for $D = 12$ and degree
+# 30 there are more than $10^{10}$ of them. The dual does not need them. For the primal, note that the optimal $W$ is a
+# sum over the 25 training points; the package writes $W$ in the space that they span, which has at most 25 dimensions.
 
 # %%
 full_C = 10 * np.median(np.exp(all_frames @ all_frames.T / np.sqrt(12)).sum(axis=1))
@@ -231,41 +249,47 @@ assert attention_is_the_primal_function and comb(12 + 30, 30) > 1e10
 # %% [markdown]
 # ## The converse: every head solves an SVR
 #
-# So far the SVR came first. Now take the keys and values of any head, trained, random or made up, and look for an SVR
-# that has them as its solution. Put
+# So far the SVR came first. Now take the keys and values of any head, trained or random, and look for an SVR that has
+# them as its solution. Put
 #
 # $$ \delta_j = h(k_j) v_j, \qquad y_j = f(k_j), \qquad C \geq \max_{j,d} |\delta_{jd}|, \qquad \epsilon = 0 $$
 #
-# Then $f$ hits all its targets, so there is no slack, and $P = \frac{1}{2} |W|^2$. In the dual,
-# $y_d = G \delta_d$, so $D = -\frac{1}{2} \delta^\top G \delta + \delta^\top G \delta = \frac{1}{2} |W|^2$, too.
-# The two values are equal: both are optimal. `certify` computes them for any keys and values.
+# Then $f$ meets all its targets, so there is no slack, and the primal value is $P = \frac{1}{2} |W|^2$. In the dual,
+# $y_d = G \delta_d$, so the dual value is
+#
+# $$ Q = \sum_d \left( -\frac{1}{2} \delta_d^\top G \delta_d + \delta_d^\top G \delta_d \right) = \frac{1}{2} |W|^2 . $$
+#
+# The two values are equal, so both $W$ and $\delta$ are optimal. `certify` computes the two values for any keys and
+# values.
 
 # %%
 any_keys, any_values = rng.standard_normal((40, 16)), rng.standard_normal((40, 8))
 certificate = certify(Primal(), any_keys, any_values)
-print(f"P - D, relative: {certificate.relative_gap:.1e}  for targets {certificate.targets.shape}")
+print(f"(P - Q) / P: {certificate.relative_gap:.1e}  for targets {certificate.targets.shape}")
 
 # %%
 K = np.exp(any_keys @ any_keys.T / np.sqrt(16))
 any_h = K.sum(axis=1, keepdims=True)
 any_delta, any_G = any_h * any_values, K / (any_h * any_h.T)
-y = K / any_h @ any_values  # what the head gives out at its own keys
+y = K / any_h @ any_values  # the outputs of the head at its own keys
 P = np.trace(any_delta.T @ any_G @ any_delta) / 2
-D_value = -P + (y * any_delta).sum()
-any_values_are_optimal = abs(P - D_value) < 1e-12 * P and abs(certificate.relative_gap) < 1e-12
+Q = -P + (y * any_delta).sum()
+any_values_are_optimal = abs(P - Q) < 1e-12 * P and abs(certificate.relative_gap) < 1e-12
 assert any_values_are_optimal
 assert np.allclose(certificate.targets, y, rtol=0, atol=1e-12)
 
 # %% [markdown]
 # ## The minimum-norm function
 #
-# With $\epsilon = 0$ and $C$ large enough, the SVR looks for the smallest $W$ that hits all targets. So *an attention
+# With $\epsilon = 0$ and $C$ large enough, the SVR looks for the smallest $W$ that meets all targets. So *an attention
 # head is the minimum-norm function through its own outputs at its keys*. Any other function with those outputs has
-# weights $W + W_\perp$, where $W_\perp$ is zero at all $z_j$ and so orthogonal to $W$, a sum of them:
+# weights $W + W_\perp$ with $W_\perp z_j = 0$ for all $j$. So $W_\perp$ is orthogonal to $W$, which is a sum of terms
+# $\delta_j z_j^\top$, and
 #
 # $$ |W + W_\perp|^2 = |W|^2 + |W_\perp|^2 $$
 #
-# To see it, take a head with seven keys, and functions that have its outputs at the keys and other ones halfway.
+# To see this, take a head with seven keys, and other functions that have the same outputs at the keys, but different
+# outputs halfway between neighbouring keys.
 
 # %%
 few_keys, few_values = keys[::4], targets[::4, 1]
@@ -309,12 +333,12 @@ for other in others:
     assert same_outputs_at_the_keys and squares_add_up and other @ other > w_head @ w_head
 
 # %% [markdown]
-# ## Queries and keys need not be alike
+# ## Queries and keys may come from different matrices
 #
-# In a transformer, queries and keys come from tokens by different matrices, $q_i = W_Q x_i$ and $k_j = W_K x_j$, and
-# the matrix of scores is not symmetric. A kernel is. This is no contradiction: the kernel $e^{x \cdot y / \sqrt{D}}$
-# compares two points of one space, and keys and queries are different points in it. The SVR is trained at the keys;
-# its Gram matrix holds keys alone, and is symmetric and positive definite. Queries say where its function is
+# In a transformer, queries and keys come from tokens by different matrices, $W_Q$ and $W_K$, and the matrix of scores
+# is not symmetric. A kernel is symmetric. This is no contradiction: the kernel $e^{x \cdot k / \sqrt{D}}$ compares two
+# points of one space, and keys and queries are different points in it. The SVR is trained at the keys; its Gram matrix
+# compares keys with keys, and is symmetric and positive definite. The queries are the points at which its function is
 # evaluated.
 #
 # So the head's outputs at the queries follow from its keys and its outputs at the keys, without its values.
@@ -340,7 +364,7 @@ assert outputs_at_queries_follow
 #
 # ### Exercise 1: The residual connection
 #
-# A transformer layer gives out $x + f(x)$. Which SVR does it solve? Train one that forecasts the next frame with a
+# A transformer layer has the output $x + f(x)$. Which SVR does it solve? Train one that forecasts the next frame with a
 # residual connection, and check it by `certify`.
 
 # %% [markdown]
@@ -365,9 +389,9 @@ assert np.isclose(norm / 2 + C * slack.sum(), residual.value, rtol=1e-9, atol=0)
 # Change one of the solution's values by a tenth. How large is the gap, and what does it say about the error of $f$?
 
 # %% [markdown]
-# **Solution.** The primal is strongly convex, $\frac{1}{2} |W - W^*|^2 \leq P(W) - D(\delta)$, and
+# **Solution.** The primal is strongly convex, $\frac{1}{2} |W - W^*|^2 \leq P(W) - Q(\delta)$, and
 # $|f(x) - f^*(x)| \leq |W - W^*| \, |z(x)|$. So a gap bounds the error at every $x$; that is `error_bound`. The changed
-# $\delta$ has to stay in the box, so take a value inside it.
+# $\delta$ must still satisfy $|\delta_{jd}| \leq C$, so we change a value that is well inside these bounds.
 
 # %%
 changed = v.copy()
@@ -386,7 +410,7 @@ assert np.allclose(judged.error_bound(queries), lengths * np.sqrt(2 * gap), rtol
 # %% [markdown]
 # ### Exercise 3: Temperature
 #
-# Divide the logits by a temperature $\tau$: $e^{x \cdot y / (\tau \sqrt{D})}$. Is it still an SVR? How many Taylor
+# Divide the logits by a temperature $\tau$: $e^{x \cdot k / (\tau \sqrt{D})}$. Is it still an SVR? How many Taylor
 # features does it take for a relative error of $10^{-6}$ at the keys, at $\tau = 4$, 1 and $\frac{1}{2}$?
 
 # %% [markdown]
@@ -410,4 +434,4 @@ assert sharper_attention_has_more_features
 
 # %% [markdown]
 # Next: [3. One primal, many attentions](03_one_primal_many_attentions.ipynb), where each part of the primal is
-# exchanged in turn.
+# exchanged, one after the other.

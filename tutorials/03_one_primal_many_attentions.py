@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 3. One primal, many attentions
 #
-# Softmax attention came out of one primal. Its parts can be chosen one by one: the features, which keys train the SVR,
-# what is done to keys and queries before, how many SVRs stand side by side. Each choice gives a known attention, and
-# choices combine. So this is a kit.
+# Softmax attention came out of one primal. The parts of a primal can be chosen one by one: the features, which keys
+# train the SVR, how keys and queries are transformed before that, how many SVRs there are. Each choice gives a known
+# attention, and choices combine. So this is a construction kit.
 #
 # You will learn
 # - which part of the primal makes linear, sparse, causal, multi-head and convolution attention,
-# - how to check that a new attention is the SVR that you declared,
+# - how to check that a new attention is the solution of the SVR that you declared,
 # - why the list of attentions is a product of choices.
 
 # %%
@@ -27,15 +27,18 @@ plt.style.use("tableau-colorblind10")
 # %% [markdown]
 # ## The kit
 #
+# The model of the SVR has weights $W$, features $\Phi$, an input transform $T$, a normaliser $h$ and perhaps a bias
+# $b$:
+#
 # $$ f(x) = \frac{W \Phi(T x)}{h(x)} + b, \qquad h(x) = \sum_j \langle \Phi(T x), \Phi(T k_j) \rangle $$
 #
 # | part | in softmax attention | other choices |
 # |---|---|---|
-# | kernel $\langle \Phi(x), \Phi(y) \rangle$ | $e^{x \cdot y / \sqrt{D}}$ | any positive semidefinite one |
-# | support: the keys $j$ that train query $i$'s SVR | all | a window, a stride, the past, any mask |
+# | kernel $\langle \Phi(x), \Phi(y) \rangle$ | $e^{x \cdot y / \sqrt{D}}$ | any positive semidefinite kernel |
+# | support: the keys that train the SVR of a query | all | a window, every third key, the past, any mask |
 # | transform $T$ of keys and queries | none | convolution, batch normalisation, unit norm |
-# | scale: keys averaged to one training point | 1 | 2, 3, ... |
-# | heads: SVRs side by side | 1 | 2, 3, ... |
+# | scale: how many keys are averaged to one training point | 1 | 2, 3, ... |
+# | heads: how many independent SVRs | 1 | 2, 3, ... |
 #
 # The rest of the derivation does not change: the dual gives $\delta$, the values are $v_j = \delta_j / h(k_j)$, and
 #
@@ -56,8 +59,9 @@ print(softmax)
 # %% [markdown]
 # ## One check for all of them
 #
-# Whatever is declared, three things must be one function: the primal's layer, the dual's expansion, and attention. The
-# check solves the SVR twice and compares. Where each query has an SVR of its own, `query` says whose.
+# Whatever is declared, three things must be the same function: the layer of the primal, the expansion of the dual, and
+# attention. The check solves the SVR twice, by its primal and by its dual, and compares. Where each query has an SVR of
+# its own, `query` says which SVR to solve.
 
 
 # %%
@@ -66,8 +70,8 @@ def primal_dual_and_attention_agree(primal, query=None):
     W = solve_primal(primal, keys, targets, **problem)
     v = solve_dual(primal, keys, targets, **problem)
     f = attention(primal, keys, keys, v.values)
-    place = slice(None) if query is None else query
-    same_function = abs(W.predict(keys)[place] - f[place]).max() < 1e-8 * abs(targets).max()
+    compared = slice(None) if query is None else query
+    same_function = abs(W.predict(keys)[compared] - f[compared]).max() < 1e-8 * abs(targets).max()
     return same_function and abs(W.value / v.value - 1) < 1e-10
 
 
@@ -81,13 +85,15 @@ assert softmax_is_the_formula
 # %% [markdown]
 # ## Another kernel: linear attention
 #
-# Take $D$ features instead of infinitely many, $\Phi(x) = \mathrm{elu}(x) + 1$, each of them positive:
+# Take $D$ features instead of infinitely many: $\Phi(x) = \mathrm{elu}(x) + 1$ in each coordinate, which is $x + 1$
+# where $x > 0$ and $e^x$ elsewhere, and so always positive:
 #
 # $$ f(x) = \frac{\sum_j v_j \, \Phi(x) \cdot \Phi(k_j)}{\sum_j \Phi(x) \cdot \Phi(k_j)}
-# = \frac{W \Phi(x)}{s \cdot \Phi(x)}, \qquad W = \sum_j v_j \Phi(k_j)^\top, \quad s = \sum_j \Phi(k_j) $$
+# = \frac{W \Phi(x)}{u \cdot \Phi(x)}, \qquad W = \sum_j v_j \Phi(k_j)^\top, \quad u = \sum_j \Phi(k_j) $$
 #
-# The right-hand side is the primal. It is computed with two sums over the keys, and then the keys can be forgotten. So
-# the cost is linear in their number: linear attention *is* the primal form, softmax attention the dual one.
+# The right-hand side is the layer of the primal. It takes two sums over the keys, and then the keys are not needed any
+# more. So the cost is linear in the number of keys: linear attention is computed in the primal form, softmax attention
+# in the dual form.
 
 # %%
 linear = replace(softmax, kernel=EluPlusOne())
@@ -99,8 +105,8 @@ def Phi(x):
 
 
 # %%
-W, s = values.T @ Phi(keys), Phi(keys).sum(axis=0)
-f = Phi(keys) @ W.T / (Phi(keys) @ s)[:, None]
+W, u = values.T @ Phi(keys), Phi(keys).sum(axis=0)
+f = Phi(keys) @ W.T / (Phi(keys) @ u)[:, None]
 two_sums_are_enough = abs(attention(linear, keys, keys, values) - f).max() < 1e-12
 assert two_sums_are_enough
 assert primal_dual_and_attention_agree(linear)
@@ -123,8 +129,9 @@ plt.show()
 # $$ f(q_i) = \frac{\sum_{j \in S_i} v_j \, e^{q_i \cdot k_j / \sqrt{D}}}
 # {\sum_{j \in S_i} e^{q_i \cdot k_j / \sqrt{D}}} $$
 #
-# A window sees $|i - j| \leq r$, a stride sees every $s$-th key, and causal attention sees the past, $j \leq i$. So a
-# language model solves one SVR a token, each with one training point more than the last.
+# With a window, query $i$ sees the keys with $|i - j| \leq 3$; with a stride, every third key, those where $i - j$ is a
+# multiple of 3; and with causal attention the past, $j \leq i$. So a language model solves one SVR for each token, each
+# with one training point more than the SVR before.
 
 # %%
 sparse = {
@@ -158,13 +165,15 @@ figure.colorbar(image, ax=panels, label="attention weight", extend="max", shrink
 plt.show()
 
 # %% [markdown]
-# ## SVRs side by side: multi-head attention
+# ## Several SVRs: multi-head attention
 #
-# Head $s$ is an SVR with keys and values of its own. The heads do not see each other; their outputs are added up:
+# Head $s$ is an SVR with keys and values of its own. The SVRs are independent; their outputs are multiplied by matrices
+# and added up:
 #
 # $$ f(x) = \sum_s W_O^s f^s(W_Q^s x) $$
 #
-# Independent problems are one problem with a sum for its objective: the primal and dual values add up, too.
+# Independent problems are one problem whose objective is the sum of theirs. So their primal values add up, and so do
+# their dual values.
 
 # %%
 two_heads = Heads(softmax, linear)  # the heads may differ
@@ -187,13 +196,14 @@ assert np.isclose(solve_primal(two_heads, head_keys, head_targets, **problem).va
 # %% [markdown]
 # ## Another transform: convolution
 #
-# Let $T$ be a convolution along the tokens, of keys and queries alike. A token is then compared together with its
-# neighbours:
+# Let $T$ be a convolution along the tokens, of keys and queries alike, with the coefficients (taps)
+# $c_0, \dots, c_{2r}$. A token is then compared together with its $r$ neighbours on each side:
 #
 # $$ (T x)_i = \sum_{t=0}^{2r} c_t \, x_{i+t-r}, \qquad
 # f(x_i) = \frac{\sum_j v_j \, e^{(T x)_i \cdot (T k)_j / \sqrt{D}}}{\sum_j e^{(T x)_i \cdot (T k)_j / \sqrt{D}}} $$
 #
-# With a `width`, tokens are patches of an image, and the convolution is a two-dimensional one.
+# If `Convolution` is given a `width`, the tokens are patches of an image with that many patches in a row, and the
+# convolution has two dimensions.
 
 # %%
 taps = (0.25, 0.5, 0.25)
@@ -212,9 +222,9 @@ assert primal_dual_and_attention_agree(convolve_sequence)
 # %% [markdown]
 # ## The catalog
 #
-# The parts are chosen one by one, so attentions form a product: four kernels, four supports, four transforms and two
-# scales already make 128. The package names some of them. Batch normalisation and scale, the new ones, have the next
-# two tutorials to themselves.
+# The parts are chosen one by one, so the number of attentions is a product: four kernels, four supports, four
+# transforms and two scales already make 128. The package has names for some of them. The two new choices, batch
+# normalisation and scale, are the subject of the next two tutorials.
 
 # %%
 single = {name: primal for name, primal in catalog.items() if isinstance(primal, Primal)}
@@ -230,7 +240,7 @@ for axes, (name, primal) in zip(panels.flat, single.items(), strict=True):
     axes.imshow(weights / weights.max(axis=1, keepdims=True), cmap="cividis", vmin=0, vmax=1)
     axes.set_title(name)
 figure.supxlabel("key (frame)")
-figure.supylabel("query (frame); each row over its largest weight")
+figure.supylabel("query (frame); each row divided by its largest weight")
 plt.show()
 
 # %%
@@ -247,7 +257,7 @@ for name, primal in single.items():
 #
 # ### Exercise 1: A support of your own
 #
-# Let each query see itself and the four keys before it. Declare it, and show that no query sees the future.
+# Let each query see itself and the four keys before it. Declare this support, and show that no query sees the future.
 
 # %% [markdown]
 # **Solution.** A support is a frozen dataclass with `sees(i, j)`, for arrays of positions that broadcast.
@@ -269,18 +279,19 @@ assert np.allclose(f, masked / masked.sum(axis=1, keepdims=True) @ values, rtol=
 assert primal_dual_and_attention_agree(recent, query=10)
 
 later = keys + 10 * (np.arange(n) > 12)[:, None]  # another future
-past_does_not_notice = np.allclose(attention(recent, later, later, values)[:13], f[:13], rtol=0, atol=1e-12)
-assert past_does_not_notice
+the_past_is_unchanged = np.allclose(attention(recent, later, later, values)[:13], f[:13], rtol=0, atol=1e-12)
+assert the_past_is_unchanged
 
 # %% [markdown]
 # ### Exercise 2: Two declarations, one attention
 #
 # With `transform=UnitNorm()`, which scales keys and queries to length 1, the kernels `Gaussian()` and `Exponential()`
-# give the same attention. Why? The Gaussian's bandwidth is $b = D^{1/4}$.
+# give the same attention. Why? The Gaussian kernel is $e^{-|x - y|^2 / (2 \rho^2)}$ with the bandwidth
+# $\rho = D^{1/4}$.
 
 # %% [markdown]
-# **Solution.** For unit vectors, $-|x - y|^2 / (2 b^2) = -1 / b^2 + x \cdot y / b^2$, and $b^2 = \sqrt{D}$. The factor
-# $e^{-1/b^2}$ cancels between numerator and denominator.
+# **Solution.** For unit vectors, $-|x - y|^2 / (2 \rho^2) = -1 / \rho^2 + x \cdot y / \rho^2$, and $\rho^2 = \sqrt{D}$.
+# The factor $e^{-1/\rho^2}$ cancels between numerator and denominator.
 
 # %%
 gaussian = Primal(Gaussian(), transform=UnitNorm())
@@ -291,25 +302,25 @@ distances = ((units[:, None] - units) ** 2).sum(axis=-1)
 K = np.exp(-distances / (2 * np.sqrt(D)))
 f = K @ values / K.sum(axis=1, keepdims=True)
 by_both = [attention(primal, keys, keys, values) for primal in (gaussian, cosine)]
-on_the_sphere_both_are_one = max(abs(each - f).max() for each in by_both) < 1e-12
-assert on_the_sphere_both_are_one
+for_unit_vectors_both_are_the_same = max(abs(each - f).max() for each in by_both) < 1e-12
+assert for_unit_vectors_both_are_the_same
 
 # %% [markdown]
 # ### Exercise 3: A recurrent network
 #
 # Declare linear attention that is causal. Write it as a loop over tokens with a state of fixed size, a recurrent
-# network, and check that it is the same.
+# network, and check that both give the same outputs.
 
 # %% [markdown]
-# **Solution.** The two sums $W$ and $s$ of linear attention run over $j \leq i$. So the state is $(W_i, s_i)$, and each
-# token adds its own term.
+# **Solution.** The two sums $W$ and $u$ of linear attention run over $j \leq i$. So the state at token $i$ consists of
+# these two sums, and each token adds its own terms to them.
 
 # %%
 causal_linear = Primal(EluPlusOne(), support=Causal())
-W, s, outputs = np.zeros((4, D)), np.zeros(D), []
+W, u, outputs = np.zeros((4, D)), np.zeros(D), []
 for k, v in zip(keys, values, strict=True):
-    W, s = W + np.outer(v, Phi(k)), s + Phi(k)
-    outputs.append(W @ Phi(k) / (s @ Phi(k)))
+    W, u = W + np.outer(v, Phi(k)), u + Phi(k)
+    outputs.append(W @ Phi(k) / (u @ Phi(k)))
 
 f = attention(causal_linear, keys, keys, values)
 causal_linear_attention_is_recurrent = abs(f - outputs).max() < 1e-12

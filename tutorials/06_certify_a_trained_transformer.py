@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 6. Certify a trained transformer
 #
-# So far we wrote an SVR and found an attention. Now we go back. We train a small transformer on images of digits, by
-# gradient descent, with no SVR in mind. Then we take its heads and ask of each: which SVR does it solve, and how
+# So far we wrote down an SVR and found an attention. Now we go the other way. We train a small transformer on images of
+# digits, by gradient descent, without any SVR. Then we take its heads and ask of each: which SVR does it solve, and how
 # exactly?
 #
 # You will learn
-# - which SVR any keys and values solve, and which targets it was fitted to;
-# - how to prove that for numbers: the duality gap;
-# - how a gap bounds the error of a head whose values are not exact, at every query.
+# - which SVR is solved by given keys and values, and what its targets are;
+# - how the duality gap proves that for the numbers at hand;
+# - how the gap bounds the error of a head whose values are not exact, at every query.
 
 # %%
 import matplotlib.pyplot as plt
@@ -23,19 +23,21 @@ softmax_attention = Primal()
 # %% [markdown]
 # ## Step 1: train
 #
-# A token is a row of an image, eight pixels. The encoder has one layer of four heads, and autograd gives its gradient.
+# A token is a row of an image, which has eight pixels. The encoder has one layer of four heads, and autograd computes
+# its gradient.
 
 # %%
 images, labels, test_images, test_labels = digits()
 params = train("softmax", images, labels, count=4, steps=500)
 right = accuracy(params, "softmax", test_images, test_labels)
-print(f"{right:.1%} of {len(test_labels)} test images are read correctly")
+print(f"{right:.1%} of {len(test_labels)} test images are recognised")
 
 # %% [markdown]
 # We want the queries, keys and values of its heads. They are projections of the embedded rows to 32 numbers, of which
-# each of four heads takes eight:
+# each of the four heads takes eight. The embedding has the weights $W_E$ and the bias $b_E$, and adds a vector $p$ for
+# the position of the row (`params["P"]` in the code):
 #
-# $$x = \text{row}\cdot W_E + b_E + P, \qquad q = xW_Q, \quad k = xW_K, \quad v = xW_V .$$
+# $$x = \text{row}\cdot W_E + b_E + p, \qquad q = xW_Q, \quad k = xW_K, \quad v = xW_V .$$
 
 # %%
 layer = params["layers"][0]
@@ -54,8 +56,8 @@ def project(images, name):
 q, k, v = (project(test_images, name) for name in ("W_Q", "W_K", "W_V"))
 
 # %% [markdown]
-# **Claim.** The model reads digits, and these are its heads: with them, the rest of the encoder in plain NumPy gives
-# the model's own answers.
+# **Claim.** The model recognises digits, and these are its heads: with them, the rest of the encoder, written in plain
+# NumPy, gives the same outputs as the model.
 
 
 # %%
@@ -69,24 +71,25 @@ f = weights @ v / weights.sum(-1, keepdims=True)
 x = norm(embed(test_images) + f.swapaxes(1, 2).reshape(-1, 8, 32) @ layer["W_O"])
 x = norm(x + np.maximum(x @ layer["W_1"] + layer["b_1"], 0) @ layer["W_2"] + layer["b_2"])
 logits = x.mean(1) @ params["W"] + params["b"]
-assert right > 0.9, "the model reads digits"
+assert right > 0.9, "the model recognises digits"
 assert abs(logits - encoder(params, test_images, heads("softmax", 4))).max() < 1e-10, "these are the model's heads"
 
 # %% [markdown]
 # ## Step 2: the SVR of a head
 #
-# In the support vector expansion, $v_j = \delta_j / h(k_j)$ with $\delta = \alpha - \tilde\alpha$. Read it backwards:
+# In the support vector expansion, $v_j = \delta_j / h(k_j)$ with $\delta = \alpha - \tilde\alpha$ and the normaliser
+# $h(x) = \sum_j K(x, k_j)$, where $K(x, k) = e^{x\cdot k/\sqrt8}$ is the kernel for eight features. Read it backwards:
 # given keys and values, put
 #
-# $$\delta_j = h(k_j)\,v_j, \qquad y_j = f(k_j), \qquad C = \max_{jd}|\delta_{jd}|, \qquad \varepsilon = 0 .$$
+# $$\delta_j = h(k_j)\,v_j, \qquad y_j = f(k_j), \qquad C = \max_{j,d}|\delta_{jd}|, \qquad \epsilon = 0 ,$$
 #
-# The targets $y_j$ are the head's own outputs at its keys: $f$ meets them, so no slack is needed. With
-# $W = \sum_j \delta_j \Phi(k_j)^\top/h(k_j)$, the values of primal and dual are
+# where $d$ counts the outputs. The targets $y_j$ are the head's own outputs at its keys: $f$ meets them, so no slack is
+# needed. With $W = \sum_j \delta_j \Phi(k_j)^\top/h(k_j)$, the primal value $P$ and the dual value $Q$ are
 #
-# $$P = \tfrac12|W|^2 + C\cdot 0, \qquad D = -\tfrac12|W|^2 + \sum_j y_j\cdot\delta_j, \qquad
-#   |W|^2 = \sum_{ij} v_i\cdot v_j\, K_{ij} = \sum_i \delta_i\cdot y_i .$$
+# $$P = \frac12|W|^2 + C\cdot 0, \qquad Q = -\frac12|W|^2 + \sum_j y_j\cdot\delta_j, \qquad
+#   |W|^2 = \sum_{i,j} v_i\cdot v_j\, K(k_i, k_j) = \sum_i \delta_i\cdot y_i .$$
 #
-# So $P = D$: the head is an optimum. It is the function of least norm through its own outputs at its keys.
+# So $P = Q$: the head is optimal. It is the function of least norm through its own outputs at its keys.
 
 
 # %%
@@ -105,26 +108,26 @@ certificate = certify(softmax_attention, keys, values)
 print(f"primal {certificate.primal_value:.15g}, dual {certificate.dual_value:.15g}, gap {certificate.relative_gap:.1g}")
 
 # %% [markdown]
-# **Claim.** The certificate has those targets and that $C$, and its primal and dual value agree. (It counts both in
-# units of $e^{\text{log\_scale}}$, so that logits of any size can be certified.)
+# **Claim.** The certificate has these targets and this $C$, and its primal and dual value agree. (Its values are in
+# units of the exponential of `log_scale`, so that logits of any size can be certified.)
 
 # %%
-y, C, P, D = svr_of(keys, values)
+y, C, P, Q = svr_of(keys, values)
 unit = np.exp(certificate.log_scale)
 assert abs(certificate.targets - y).max() < 1e-12, "the targets are the head's outputs at its keys"
 assert np.isclose(certificate.log_C, np.log(C), rtol=1e-12), "C is the largest delta"
-assert np.allclose([certificate.primal_value * unit, certificate.dual_value * unit], [P, D], rtol=1e-12), "P and D"
+assert np.allclose([certificate.primal_value * unit, certificate.dual_value * unit], [P, Q], rtol=1e-12), "P and Q"
 assert abs(certificate.relative_gap) < 1e-12, "primal and dual value agree"
 
 # %% [markdown]
-# The proof also works the other way. Hand the targets to a solver, which knows nothing of the values, with a $C$ that
-# leaves some room. It must find the head.
+# There is a second proof. Give the targets to a solver, which does not know the values, with a larger $C$ so that no
+# bound is active. It must find the head.
 
 # %%
 solution = solve_dual(softmax_attention, keys, certificate.targets, C=2 * C, epsilon=0.0)
 
 # %% [markdown]
-# **Claim.** The values that gradient descent found are those that the SVR finds from the targets.
+# **Claim.** The solution of the SVR with these targets has the values that gradient descent found.
 
 # %%
 assert abs(solution.values - values).max() < 1e-8, "the SVR finds the head's values"
@@ -132,8 +135,9 @@ assert abs(solution.values - values).max() < 1e-8, "the SVR finds the head's val
 # %% [markdown]
 # ### What the heads saw
 #
-# Walk through the space of keys, from the key of the first row to that of the second, and so on. Each head's function
-# passes through its targets. They are not the values: a target is what is left after the rows' values are mixed.
+# Walk through the space of keys, along straight lines from the key of the first row to that of the second, and so on.
+# The function of each head passes through its targets. The targets are not the values: a target is a weighted average
+# of the values of all rows.
 
 # %%
 path = np.linspace(0, 7, 281)
@@ -153,7 +157,7 @@ plt.show()
 # %% [markdown]
 # ## Step 3: every head, on every image
 #
-# The keys of a head depend on the image. So each head solves an SVR for each image: four times 450.
+# The keys of a head depend on the image. So each head solves a different SVR for each image: four times 450 SVRs.
 
 # %%
 certificates = [[certify(softmax_attention, *head) for head in zip(k[i], v[i], strict=True)] for i in range(len(k))]
@@ -161,33 +165,34 @@ gaps = np.array([[certificate.relative_gap for certificate in row] for row in ce
 print(f"{gaps.size} certificates, the largest relative gap is {abs(gaps).max():.1g}")
 
 # %% [markdown]
-# **Claim.** All gaps are rounding, by the package and by the formulas above.
+# **Claim.** All gaps are rounding errors, by the package and by the formulas above.
 
 # %%
 assert abs(gaps).max() < 1e-12, "every head solves its SVR on every image"
 for i in range(len(k)):
     for s in range(4):
-        y, _, P, D = svr_of(k[i, s], v[i, s])
-        assert abs(P - D) < 1e-12 * P, "by the formulas, too"
+        y, _, P, Q = svr_of(k[i, s], v[i, s])
+        assert abs(P - Q) < 1e-12 * P, "by the formulas, too"
         assert abs(certificates[i][s].targets - y).max() < 1e-11, "and the targets are theirs"
 
 # %% [markdown]
 # ## Step 4: perturb a value
 #
-# A certificate that always says yes would prove nothing. Keep the targets and fix $C$ a little above $\max|\delta|$.
-# Then change one value, by $t$. The new $\tilde f$ misses the targets by $r_j = y_j - \tilde f(k_j)$, and the gap is
+# A certificate that always says yes would prove nothing. Keep the targets, and fix $C$ at one and a half times
+# $\max|\delta|$. Then change one value, by $t$. This changes $f$, $W$ and $\delta$ to $\hat f$, $\hat W$ and
+# $\hat\delta$. The new outputs miss the targets by $r_j = y_j - \hat f(k_j)$, and the gap is
 #
-# $$P - D = \tfrac12|\tilde W|^2 + C\sum_{jd}|r_{jd}| + \tfrac12|\tilde W|^2 - \sum_j y_j\cdot\tilde\delta_j
-#   = \sum_{jd}\big(C\,|r_{jd}| - r_{jd}\,\tilde\delta_{jd}\big) ,$$
+# $$P - Q = \frac12|\hat W|^2 + C\sum_{j,d}|r_{jd}| + \frac12|\hat W|^2 - \sum_j y_j\cdot\hat\delta_j
+#   = \sum_{j,d}(C\,|r_{jd}| - r_{jd}\,\hat\delta_{jd}) ,$$
 #
-# since $|\tilde W|^2 = \sum_j \tilde\delta_j\cdot\tilde f(k_j)$. No term is negative while $|\tilde\delta| \le C$.
+# since $|\hat W|^2 = \sum_j \hat\delta_j\cdot\hat f(k_j)$. No term is negative as long as $|\hat\delta_{jd}| \le C$.
 #
 # The primal is strongly convex in $W$: half the squared distance to the optimum is at most the gap. So at every query
 #
-# $$|\tilde f(x) - f(x)| \;\le\; \frac{|\Phi(x)|}{h(x)}\,|\tilde W - W| \;\le\;
-#   \frac{|\Phi(x)|}{h(x)}\sqrt{2\,(P - D)} .$$
+# $$|\hat f(x) - f(x)| \;\le\; \frac{|\Phi(x)|}{h(x)}\,|\hat W - W| \;\le\;
+#   \frac{|\Phi(x)|}{h(x)}\sqrt{2\,(P - Q)} .$$
 #
-# The last bound needs neither $f$ nor $W$: it judges a solution without the exact one at hand.
+# The last bound needs neither $f$ nor $W$: it judges a solution without knowing the exact one.
 
 
 # %%
@@ -220,19 +225,19 @@ assert np.allclose(by_certificate, gap, rtol=1e-6), "the gap is the price of the
 assert (np.diff(gap) > 0).all(), "it grows with the perturbation"
 
 # %% [markdown]
-# **Claim.** Error, distance and certificate stand in this order at all 3600 rows of all test images as queries, though
-# the head has only eight of them as keys.
+# **Claim.** Both inequalities hold at all queries of this head, those of the 3600 rows of all test images, although it
+# has only eight keys.
 
 
 # %%
 def error_and_bounds(queries, keys, values, changed, gap):
-    """|f~ - f|, and the two bounds on it in the order of the formula, (M,) each."""
+    """The error |f^ - f|, and the two bounds on it in the order of the formula, (M,) each."""
     rows = np.exp(queries @ keys.T / np.sqrt(8))
     h = rows.sum(1)
     length = np.exp((queries**2).sum(1) / np.sqrt(8) / 2) / h  # |Phi(x)| / h(x)
     d = changed - values
     error = np.linalg.norm(rows @ d, axis=1) / h
-    distance = np.sqrt((d * (np.exp(keys @ keys.T / np.sqrt(8)) @ d)).sum())  # |W~ - W|
+    distance = np.sqrt((d * (np.exp(keys @ keys.T / np.sqrt(8)) @ d)).sum())  # |W^ - W|
     return error, length * distance, length * np.sqrt(2 * gap)
 
 
@@ -243,16 +248,15 @@ for t, one, its_gap in zip(sizes, judged, gap, strict=True):
     assert (error <= by_distance).all() and (by_distance <= by_gap).all(), "and it holds at every query"
 
 # %% [markdown]
-# Values that leave the box, $|\tilde\delta| > C$, are no candidates at all: the certificate says so, with an infinite
-# gap.
+# Values with $|\hat\delta_{jd}| > C$ are not feasible in the dual. The certificate says so, with an infinite gap.
 
 # %%
 outside = certify(softmax_attention, keys, 2 * values, targets=y, C=C)
-assert outside.relative_gap == np.inf and outside.feasibility > 0, "outside the box there is no certificate"
+assert outside.relative_gap == np.inf and outside.feasibility > 0, "values that are not feasible have no certificate"
 
 # %% [markdown]
-# And now all heads and images: one value of each is changed by 0.1. At the image's own queries, we compare the largest
-# error with the bound there.
+# And now all heads and images: one value of each is changed by 0.1. At the query of the image where the error is
+# largest, we compare the error with its bound.
 
 
 # %%
@@ -270,7 +274,7 @@ pairs = np.array([judge(q[i, s], k[i, s], v[i, s]) for i in range(len(k)) for s 
 errors, bounds = pairs.T.reshape(2, len(k), 4)
 
 # %% [markdown]
-# **Claim.** The bound holds for each of the 1800.
+# **Claim.** The bound holds for each of the 1800 pairs of a head and an image.
 
 # %%
 assert (errors <= bounds).all(), "the bound holds for every head and image"
@@ -299,21 +303,21 @@ all_heads.legend(fontsize="small")
 plt.show()
 
 # %% [markdown]
-# The bound is honest, and loose. The distance bounds the error well. What is lost is lost between distance and gap:
-# the distance grows with $t$, the gap does, too, and so its root grows with $\sqrt t$. And the gap charges each
-# residual the same price $C$, which is set by the key of largest $h$. Where $h$ differs much between keys, most pay too
-# much.
+# The bound holds, but it is loose. The first inequality loses little: the distance $|\hat W - W|$ bounds the error
+# well. The second is loose. The distance is proportional to $t$; but so is the gap, for small $t$, and the bound has
+# its square root, which is much larger than $t$. Besides, the gap counts each residual at the price $C$, which is set
+# by the key with the largest $|\delta|$, and is too high for the others.
 #
 # ## Exercises
 #
 # ### Exercise 1: a tube
-# The SVR of step 2 has no tube, $\varepsilon = 0$. Which targets make the same values the optimum of an SVR with
-# $\varepsilon = 0.2$?
+# The tube of the SVR in step 2 has the half-width $\epsilon = 0$. Which targets make the same values the optimum of an
+# SVR with $\epsilon = 0.2$?
 
 # %% [markdown]
 # **Solution.** Where $\delta_j > 0$ the target lies on the upper edge of the tube, where $\delta_j < 0$ on the lower:
-# $y_j = f(k_j) + \varepsilon\operatorname{sign}\delta_j$. Then no slack is needed, and
-# $D = -\frac12|W|^2 - \varepsilon\sum|\delta| + \sum y\cdot\delta = \frac12|W|^2 = P$. So one head solves many SVRs.
+# $y_j = f(k_j) + \epsilon\,\text{sign}(\delta_j)$. Then no slack is needed, and
+# $Q = -\frac12|W|^2 - \epsilon\sum|\delta| + \sum y\cdot\delta = \frac12|W|^2 = P$. So one head solves many SVRs.
 
 # %%
 tube = certify(softmax_attention, keys, values, epsilon=0.2)
@@ -323,10 +327,10 @@ assert abs(tube.relative_gap) < 1e-12, "and the values are still the optimum"
 
 # %% [markdown]
 # ### Exercise 2: another attention
-# Train the same encoder with Attention-BN and certify its heads. Compute one certificate's $P$ and $D$ yourself.
+# Train the same encoder with Attention-BN and certify its heads. Compute $P$ and $Q$ of one certificate yourself.
 
 # %% [markdown]
-# **Solution.** Only the keys change: the SVR has those that batch normalisation makes.
+# **Solution.** Only the keys change: the SVR has the normalised keys.
 
 # %%
 params_bn = train("bn", images, labels, count=4, steps=150)
@@ -336,18 +340,18 @@ k_bn, v_bn = ((x @ params_bn["layers"][0][name])[..., :8] for name in ("W_K", "W
 bn = Primal(transform=BatchNorm())
 gaps_bn = [certify(bn, keys, values).relative_gap for keys, values in zip(k_bn, v_bn, strict=True)]
 normalised = (k_bn[0] - k_bn[0].mean(0)) / np.sqrt(k_bn[0].var(0) + 1e-5)
-y, _, P, D = svr_of(normalised, v_bn[0])
-assert max(map(abs, gaps_bn)) < 1e-12 and abs(P - D) < 1e-12 * P, "heads of Attention-BN solve their SVRs, too"
+y, _, P, Q = svr_of(normalised, v_bn[0])
+assert max(map(abs, gaps_bn)) < 1e-12 and abs(P - Q) < 1e-12 * P, "heads of Attention-BN solve their SVRs, too"
 assert abs(certify(bn, k_bn[0], v_bn[0]).targets - y).max() < 1e-12, "with normalised keys"
 
 # %% [markdown]
 # ### Exercise 3: half precision
-# Round the values of the head to 16 bits. How far can its outputs be off at the image's queries, by the distance and by
-# the gap, and how far are they?
+# Round the values of the head to float16. How large can the error of its outputs be at the queries of the image, by the
+# distance and by the gap, and how large is it?
 
 # %% [markdown]
-# **Solution.** Rounding is a perturbation; targets and $C$ are those of the exact head. The distance tells the error
-# well, but needs the exact values. The gap does without them, and pays for that.
+# **Solution.** Rounding is a perturbation; targets and $C$ are those of the exact head. The bound by the distance is
+# close to the error, but needs the exact values. The bound by the gap does not need them, and is looser.
 
 # %%
 y, C, _, _ = svr_of(keys, values)
@@ -361,4 +365,4 @@ assert 1e-6 < certificate.relative_gap < 1e-2, "rounding opens a gap"
 assert (error <= by_distance).all() and (by_distance <= certificate.error_bound(own)).all(), "and the bounds hold"
 
 # %% [markdown]
-# Next: [7. Invent your own](07_invent_your_own.ipynb), a kernel and a transform that nobody has used for attention yet.
+# Next: [7. Invent your own](07_invent_your_own.ipynb): write a kernel and a transform that the package does not have.

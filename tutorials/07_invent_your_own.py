@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 7. Invent your own
 #
-# A primal has parts: a kernel, a transform, a support. Write a part, and the dual gives its attention. Here you write
-# two that the package has not, in ten lines each. You get their attention in NumPy and in PyTorch, prove that primal,
-# dual and attention are one, and train a transformer with them on spoken vowels.
+# A primal has parts: a kernel, a transform, a support. Write a part, and the dual gives its attention. Here you write a
+# kernel and a transform that the package does not have, in about ten lines each. You get their attention in NumPy and
+# in PyTorch, check that primal, dual and attention are the same function, and train a transformer with them on spoken
+# vowels.
 #
 # You will learn
-# - what a new kernel and a new transform must be, and how to check that;
+# - which conditions a new kernel and a new transform must meet, and how to check them;
 # - how to test a new attention: values, certificate, gradients, two libraries;
 # - how to train with it, and what a few epochs can and cannot show.
 
@@ -32,15 +33,15 @@ N, D = keys.shape
 # %% [markdown]
 # ## Step 1: a kernel
 #
-# A logit $q\cdot k$ grows with the length of its vectors, without end. Let us read features as angles instead, and
-# compare them by the cosine of their difference. On a circle, $e^{\kappa\cos(x - y)}$ is the density of the von Mises
-# distribution, up to a factor. Over $D$ circles
+# A logit $q\cdot k$ grows without bound if its vectors get longer. Let us take features as angles instead, and compare
+# two angles by the cosine of their difference. For one angle $x$, $e^{\kappa\cos(x - y)}$ is the density of the von
+# Mises distribution around $y$, up to a factor; $\kappa$ says how narrow it is. For $D$ angles
 #
 # $$\langle\Phi(x),\Phi(y)\rangle = \exp\Big(\kappa\sum_d\cos(x_d-y_d)\Big), \qquad
 #   \cos(x-y) = \cos x\cos y + \sin x\sin y .$$
 #
-# It is a kernel: a sum of products is one, and so is the exponential of one. A kernel that is positive gives its
-# logarithm, `log_gram`.
+# This is a kernel: a sum of products $\phi(x)\,\phi(y)$ is a kernel, and so is the exponential of a kernel. A kernel
+# with positive values is written by its logarithm, in the method `log_gram`.
 
 
 # %%
@@ -58,8 +59,8 @@ class VonMises:
 angular = Primal(VonMises())
 
 # %% [markdown]
-# **Claim.** The kernel is the formula, it is positive definite on the frames of a vowel, and no logit is beyond
-# $\pm\kappa D$.
+# **Claim.** The method computes the formula, the kernel is positive definite on the frames of a vowel, and no logit is
+# larger than $\kappa D$ in absolute value.
 
 # %%
 cosines = np.cos(keys[:, None] - keys[None]).sum(-1)
@@ -70,13 +71,14 @@ assert abs(VonMises().log_gram(1e6 * keys, keys)).max() <= D, "logits are bounde
 # %% [markdown]
 # ## Step 2: a transform
 #
-# Batch normalisation gives each feature deviation 1. But features are correlated, and then a direction in which many of
-# them vary together counts many times. Whitening removes that, too. With the covariance $\Sigma$ of the training keys,
+# Batch normalisation gives each feature the standard deviation 1. But features are correlated, and a direction in which
+# many of them vary together counts many times. Whitening removes that, too. With the mean $\mu$ and the covariance
+# $\Sigma$ of the training keys, a lower triangular matrix $L$ and a small number, again called eps,
 #
-# $$T x = L^{-1}(x-\mu), \qquad L L^\top = \Sigma + \epsilon I .$$
+# $$T x = L^{-1}(x-\mu), \qquad L L^\top = \Sigma + \text{eps}\, I .$$
 #
-# A transform has `fit(keys, real)`: the keys (..., n, D), and which of them are real and not padding, (..., n). It
-# returns the function $x \to Tx$.
+# A transform has a method `fit(keys, valid)`. It takes the keys, (..., n, D), and a padding mask, (..., n), which is
+# True for the keys that are not padding. It returns the function that maps $x$ to $Tx$.
 
 
 # %%
@@ -86,18 +88,18 @@ class Whitening:
 
     eps: float = 0.1
 
-    def fit(self, keys, real):
-        share = (real / real.sum(-1, keepdims=True))[..., None]
-        mu = (share * keys).sum(-2, keepdims=True)
-        covariance = np.swapaxes(share * (keys - mu), -1, -2) @ (keys - mu)
+    def fit(self, keys, valid):
+        weights = (valid / valid.sum(-1, keepdims=True))[..., None]
+        mu = (weights * keys).sum(-2, keepdims=True)
+        covariance = np.swapaxes(weights * (keys - mu), -1, -2) @ (keys - mu)
         L = np.linalg.cholesky(covariance + self.eps * np.eye(keys.shape[-1]))
         return lambda x: (x - mu) @ np.swapaxes(np.linalg.inv(L), -1, -2)
 
 
 # %% [markdown]
-# **Claim.** The whitened keys have the covariance $L^{-1}\Sigma L^{-\top} = I - \epsilon\,L^{-1}L^{-\top}$, the unit
-# matrix as $\epsilon\to0$. And then whitened softmax attention sees no difference between $x$ and $Ax + c$, whatever
-# the invertible matrix $A$ that mixes the features.
+# **Claim.** The whitened keys have the covariance $L^{-1}\Sigma L^{-\top} = I - \text{eps}\,L^{-1}L^{-\top}$, which
+# tends to the identity matrix as eps tends to 0. In that limit, whitened softmax attention is the same for the inputs
+# $x$ and $Ax + c$, whatever the invertible matrix $A$ that mixes the features, and whatever the vector $c$.
 
 # %%
 covariance = np.cov(keys.T, bias=True)
@@ -108,7 +110,7 @@ A, c = np.random.default_rng(0).standard_normal((D, D)), np.arange(D)
 mixed = keys @ A.T + c
 strict = Primal(transform=Whitening(eps=1e-13))
 change = attention_weights(strict, mixed, mixed) - attention_weights(strict, keys, keys)
-assert abs(change).max() < 1e-6, "whitened attention does not see how features are mixed"
+assert abs(change).max() < 1e-6, "whitened attention does not depend on how features are mixed"
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
@@ -127,7 +129,7 @@ plt.show()
 # %% [markdown]
 # ## Step 3: primal, dual and attention
 #
-# Nothing else is to be written. Solvers, attention and certificates take the new parts, one by one or both.
+# Nothing else has to be written. Solvers, attention and certificates accept the new parts, each alone or both together.
 
 # %%
 primals = {
@@ -143,19 +145,21 @@ dual = solve_dual(both, keys, targets, C=C, epsilon=0.1)
 print(f"primal value {primal.value:.12g}, dual value {dual.value:.12g}")
 
 # %% [markdown]
-# **Claim.** Primal, dual and attention are one function: the expansion, with the kernel and the whitened keys by hand.
+# **Claim.** Primal, dual and attention are the same function. We compare them with the expansion, in which kernel and
+# whitened keys are written out.
 
 # %%
 kernel = np.exp(np.cos(whitened[:, None] - whitened[None]).sum(-1))
 h = kernel.sum(1, keepdims=True)
 f = kernel / h @ ((dual.alpha - dual.alpha_tilde) / h)
-assert abs(primal.value / dual.value - 1) < 1e-10, "primal and dual have one value"
+assert abs(primal.value / dual.value - 1) < 1e-10, "primal and dual have the same value"
 assert abs(primal.predict(keys) - f).max() < 1e-8, "the primal's function is the expansion"
 assert abs(attention(both, keys, keys, dual.values) - f).max() < 1e-11, "the expansion is the attention"
 
 # %% [markdown]
-# **Claim.** Any values certify: here, random ones. Their SVR has the targets $f(k_j)$, and
-# $P = D = \frac12\sum_{ij} v_i\cdot v_j K_{ij}$.
+# **Claim.** Any values are the optimum of an SVR; here we take random values. Their SVR has the targets $f(k_j)$. With
+# $K_{ij} = \langle\Phi(Tk_i),\Phi(Tk_j)\rangle$, its primal value $P$ and its dual value $Q$ are
+# $P = Q = \frac12\sum_{i,j} v_i\cdot v_j\, K_{ij}$.
 
 # %%
 values = np.random.default_rng(1).standard_normal((N, 3))
@@ -178,9 +182,10 @@ plt.show()
 # %% [markdown]
 # ## Step 4: PyTorch
 #
-# A part needs a twin that understands tensors, and then works in `torch_impl`: batched, masked, differentiated, on a
-# GPU. A kernel's takes `(kernel, x, y)`. A transform's takes `(transform, keys, real)`, where `real` is `None` if all
-# keys are. (Mind that torch divides booleans to 32 bits: `real.to(keys)` gives them the keys' type first.)
+# Register a function that does the same with tensors, and the part works in `torch_impl` too: with batches, masks,
+# gradients, on a GPU. For a kernel, the function takes `(kernel, x, y)`. For a transform, it takes
+# `(transform, keys, valid)`, where `valid` is `None` if there is no padding. (In torch, booleans that are divided
+# become float32; `valid.to(keys)` gives them the dtype of the keys first.)
 
 
 # %%
@@ -190,18 +195,18 @@ def von_mises(kernel, x, y):
 
 
 @torch_impl.register(Whitening)
-def whitening(transform, keys, real):
-    real = torch.ones_like(keys[..., 0]) if real is None else real.to(keys)
-    share = (real / real.sum(-1, keepdim=True))[..., None]
-    mu = (share * keys).sum(-2, keepdim=True)
-    covariance = (share * (keys - mu)).mT @ (keys - mu)
+def whitening(transform, keys, valid):
+    valid = torch.ones_like(keys[..., 0]) if valid is None else valid.to(keys)
+    weights = (valid / valid.sum(-1, keepdim=True))[..., None]
+    mu = (weights * keys).sum(-2, keepdim=True)
+    covariance = (weights * (keys - mu)).mT @ (keys - mu)
     L = torch.linalg.cholesky(covariance + transform.eps * torch.eye(keys.shape[-1]).to(keys))
     return lambda x: torch.linalg.solve_triangular(L, (x - mu).mT, upper=False).mT
 
 
 # %% [markdown]
-# **Claim.** In 64 bits, both libraries have the same values and the same gradients, with a batch of two series, of
-# which the second is padded. For the padded one, the formula on its real keys alone gives the same.
+# **Claim.** In float64, both libraries give the same outputs and the same gradients, for a batch of two series, of
+# which the second is padded. For the second, the formula with only the keys that are not padding gives the same.
 
 # %%
 rng = np.random.default_rng(2)
@@ -229,10 +234,11 @@ inverse = np.linalg.inv(np.linalg.cholesky(np.cov(short.T, bias=True) + 0.1 * np
 Tq, Tk = (q[1] - short.mean(0)) @ inverse.T, (short - short.mean(0)) @ inverse.T
 kernel = np.exp(np.cos(Tq[:, None] - Tk[None]).sum(-1))
 by_hand = kernel @ v[1, :7] / kernel.sum(1, keepdims=True)
-assert abs(attention(both, q, k, v, key_mask)[1] - by_hand).max() < 1e-12, "statistics are those of the real keys"
+assert abs(attention(both, q, k, v, key_mask)[1] - by_hand).max() < 1e-12, "statistics are those of the valid keys"
 
 # %% [markdown]
-# A direction of its own tests the gradient without either library's derivative: $f$ a small step forward and backward.
+# A finite difference tests the gradient without the derivatives of either library: take a random direction, and compute
+# the outputs a small step forward and a small step backward.
 
 
 # %%
@@ -244,16 +250,17 @@ assert np.isclose(rise / (2 * step), slope, rtol=1e-7), "the gradient is the slo
 # %% [markdown]
 # ## Step 5: train
 #
-# JapaneseVowels: nine speakers say a vowel, and a transformer of two layers is to tell who. 270 utterances train it,
-# 370 test it, on frames standardised by the training split. All attentions have the same few epochs, rate and seeds:
-# chosen beforehand, for a short tutorial. Nothing is chosen by the test split.
+# The data set is JapaneseVowels: nine speakers say a vowel, and a transformer of two layers is to recognise the
+# speaker. It is trained on 270 utterances and tested on 370; frames are standardised by the training split. All
+# attentions are trained with the same few epochs, the same learning rate and the same seeds. These were chosen
+# beforehand, to keep the tutorial short. Nothing was chosen by the test split.
 
 # %%
 data = load_series("JapaneseVowels")
 
 
 def trained(primal, seed, epochs=4):
-    """The loss of each epoch, and which test cases come out right."""
+    """The loss of each epoch, and which test examples are classified correctly."""
     torch.manual_seed(seed)
     model = TimeSeriesEncoder(**data.sizes, primal=primal, layers=2, width=64, num_heads=8)
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-3), []
@@ -276,15 +283,15 @@ torch.set_num_threads(threads)
 losses, right = ({name: np.array([run[i] for run in each]) for name, each in runs.items()} for i in (0, 1))
 
 # %% [markdown]
-# **Claim.** Each attention learns: its loss falls in every run, and it knows far more than the one in nine that chance
-# would.
+# **Claim.** Each attention learns: its loss falls in every run, and it recognises far more speakers than the one in
+# nine that guessing would.
 
 # %%
 for name in primals:
     accuracy = right[name].mean(1)
     print(f"{name:10} {accuracy.mean():.1%}, by seed {', '.join(f'{each:.1%}' for each in accuracy)}")
     assert (losses[name][:, -1] < losses[name][:, 0] / 2).all(), f"{name}: the loss falls"
-    assert (accuracy > 0.8).all(), f"{name}: it knows the speakers"
+    assert (accuracy > 0.8).all(), f"{name}: it recognises the speakers"
 
 # %%
 figure, (left, right_) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
@@ -297,20 +304,21 @@ for place, (name, marker) in enumerate(zip(primals, "osv^", strict=True)):
 left.set(xlabel="epoch", ylabel="training loss, mean of 3 seeds", title="All of them learn", xticks=[1, 2, 3, 4])
 left.legend()
 right_.set_xticks(range(4), list(primals))
-right_.set(ylabel="test accuracy", title="Three seeds; bar: 95%, for 370 test cases")
+right_.set(ylabel="test accuracy", title="Three seeds; bar: 95%, for 370 test examples")
 plt.show()
 
 # %% [markdown]
 # ### What this shows, and what not
 #
-# It shows that the new attentions train, at once, in a recipe that was made for another. The curves nearly coincide: on
-# this easy set, attention hardly matters to the loss in four epochs. It does not show that one is better. A test of 370
-# cases measures an accuracy $p$ with a standard error of $\sqrt{p(1-p)/370}$. Three seeds say little of the spread
-# between seeds: the 95% interval of a mean of three is 4.3 standard errors wide each way, and the standard error is
-# itself a guess; three seeds that agree by accident make it zero. And four epochs show who starts fast, not who ends
-# high.
+# It shows that the new attentions can be trained, at once, with settings that were made for another attention. The
+# curves nearly coincide: on this easy data set, the choice of attention hardly changes the loss in four epochs. It does
+# not show that one attention is better. A test on 370 examples measures an accuracy $p$ with a standard error of
+# $\sqrt{p(1-p)/370}$. And three seeds say little about the spread between seeds: the 95% interval around a mean of
+# three extends 4.3 standard errors to each side, and the standard error is itself only an estimate; if three seeds
+# agree by accident, it is zero. Last, four epochs show which attention learns fast at first, not which is best in the
+# end.
 #
-# **Claim.** The means lie closer together than chance alone would move the difference of two.
+# **Claim.** The means differ by less than the 95% range of a difference that is due to chance alone.
 
 # %%
 means = np.array([right[name].mean() for name in primals])
@@ -319,23 +327,23 @@ for name in list(primals)[1:]:
     difference = (right[name].mean(1) - right["softmax"].mean(1)) * 100
     interval = 4.30 * difference.std(ddof=1) / np.sqrt(3)
     print(f"{name} - softmax: {difference.mean():+.2f} points, 95% by the seeds ± {interval:.2f}")
-print(f"95% of differences by chance, for 370 test cases: ± {100 * chance:.2f} points")
+print(f"95% of differences by chance, for 370 test examples: ± {100 * chance:.2f} points")
 assert np.ptp(means) < chance, "nothing here ranks the attentions"
 
 # %% [markdown]
-# For a ranking, train to the end, tune every attention alike on folds of the training split, take five seeds or more,
-# compare them in pairs, and use more than one data set. `primal-dual train` does that.
+# For a ranking, train to the end, tune all attentions in the same way on folds of the training split, take five seeds
+# or more, compare runs of the same seed in pairs, and use more than one data set. `primal-dual train` helps with that.
 #
 # ## Exercises
 #
 # ### Exercise 1: blind to the sign
-# Write the kernel $\cosh(x\cdot y/\sqrt D)$, as `log_gram`, without overflow, and for both libraries. What is its
-# attention?
+# Write the kernel $\cosh(x\cdot y/\sqrt D)$, as `log_gram`, without overflow, and for both libraries. What does its
+# attention do?
 
 # %% [markdown]
 # **Solution.** With $a = x\cdot y/\sqrt D$, $\log\cosh a = \log(e^a + e^{-a}) - \log 2$, by `logaddexp`. It is a
-# kernel: the even half of the exponential's power series. A query attends to keys like it and to their opposites: the
-# sum of softmax attention's rows for $q$ and for $-q$, before they are normalised.
+# kernel: the even terms of the power series of the exponential. A query attends to keys that are similar to it, and to
+# keys that are similar to its negative: its terms are the sums of those of softmax attention for $q$ and for $-q$.
 
 
 # %%
@@ -366,12 +374,13 @@ assert np.isfinite(attention(Primal(Cosh()), 1e3 * keys, keys, targets)).all(), 
 
 # %% [markdown]
 # ### Exercise 2: a support
-# A support says which keys train the SVR of which query: `sees(i, j)`, for positions that broadcast. Write one in which
-# each query sees its neighbours and, always, the first few keys, and combine it with whitening.
+# A support says which keys train the SVR of which query. Its method `sees(i, j)` takes arrays of positions that
+# broadcast. Write a support in which each query sees its neighbours and, always, the first few keys. Combine it with
+# whitening.
 
 # %% [markdown]
-# **Solution.** The method understands tensors as it is, so it is its own twin. Each query has an SVR of its own, and so
-# a covariance of its own: that of the keys that it sees.
+# **Solution.** The method works for tensors as it is, so the method itself can be registered. Each query has an SVR of
+# its own, and so a covariance of its own: that of the keys that it sees.
 
 
 # %%
@@ -402,13 +411,14 @@ assert abs(f - g.numpy()).max() < 1e-11, "in torch, too"
 assert certify(anchored, keys, targets).relative_gap < 1e-12, "the worst of its 25 SVRs certifies"
 
 # %% [markdown]
-# ### Exercise 3: what is no kernel
-# Some attentions weigh keys by the sigmoid, $1/(1+e^{-q\cdot k})$. Normalised, it is a fine attention. Is it an SVR?
+# ### Exercise 3: a function that is not a kernel
+# Some attentions weight keys by the sigmoid, $1/(1+e^{-q\cdot k})$. Normalised, these are valid attention weights. Is
+# this attention the solution of an SVR?
 
 # %% [markdown]
-# **Solution.** Not of this kind. There is no $\Phi$ with $\langle\Phi(x),\Phi(y)\rangle = 1/(1+e^{-x\cdot y})$: the
-# matrix of such products at the keys would have no negative eigenvalue, and this one has. Attention takes it, the
-# solver does not.
+# **Solution.** Not of an SVR of this kind. There is no $\Phi$ with
+# $\langle\Phi(x),\Phi(y)\rangle = 1/(1+e^{-x\cdot y})$: a matrix of inner products of the keys has no negative
+# eigenvalue, and this matrix has one. `attention` accepts the function, the solver does not.
 
 
 # %%
@@ -431,4 +441,4 @@ assert "positive semidefinite" in refusal, "so there is no SVR, and the solver s
 
 # %% [markdown]
 # Next: [8. From here to a GPU](08_from_here_to_a_gpu.ipynb). You have come from ridge regression to an attention of
-# your own; what is left is to train it at full length, and to read the results honestly.
+# your own. The last tutorial shows how to train it at full length, and how to read the results honestly.

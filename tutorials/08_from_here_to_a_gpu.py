@@ -2,16 +2,16 @@
 # # 8. From here to a GPU
 #
 # So far an attention was a formula in NumPy, exact and slow. Here you take the same declarations to PyTorch, put them
-# into models, train four attentions by one recipe, and measure what Attention-BN and Attention-SH are said to do: keep
-# heads apart, and cost less. And you learn to doubt the table that comes out. All of it runs on a CPU, and on a GPU
-# where there is one.
+# into models, train four attentions by one recipe, and measure what the paper reports of Attention-BN and Attention-SH:
+# that their heads are less redundant, and that scaled heads cost less. And you learn what a table of results can and
+# cannot say. All of it runs on a CPU, and on a GPU where there is one.
 #
 # You will learn
-# - that a declaration is one function in both libraries, to the last digits;
-# - how to put it into a model of your own, or into one that exists;
+# - that both libraries compute the same function from a declaration, up to rounding errors;
+# - how to put it into a model of your own, or into an existing model;
 # - how to train by a recipe, and how to measure head redundancy and cost;
-# - how to read a table of results, and how it can fool you;
-# - what a GPU changes.
+# - how to read a table of results, and how it can mislead you;
+# - what changes on a GPU.
 
 # %%
 from itertools import combinations
@@ -48,19 +48,19 @@ print(f"on {device}")
 # %% [markdown]
 # ## Step 1: the mirror
 #
-# A `Primal` holds no array code. `primal_dual` reads it and computes the explicit formula. `torch_impl` reads it and
-# takes a faster way to the same numbers: a fused softmax kernel, running sums, blocks of tokens. Which way, is its own
-# affair. What comes out is not:
+# A `Primal` is a declaration. `primal_dual` reads it and computes the explicit formula. `torch_impl` reads it and
+# computes the same numbers in a faster way, by PyTorch's fused attention, by running sums, or in blocks of tokens.
+# Whichever it chooses, the output is
 #
-# $$f(x) = \sum_j v_j\,\frac{\langle\Phi(Tx),\Phi(Tk_j)\rangle}{\sum_i\langle\Phi(Tx),\Phi(Tk_i)\rangle}$$
+# $$f(x) = \sum_j v_j\,\frac{\langle\Phi(Tx),\Phi(Tk_j)\rangle}{\sum_l\langle\Phi(Tx),\Phi(Tk_l)\rangle} .$$
 #
-# Take a batch of two series and four heads. The second series is padded: its last three keys are not real.
+# Take a batch of two series and four heads. The second series is padded: its last three tokens are padding.
 
 # %%
 rng = np.random.default_rng(0)
 q, k, v, weight = rng.standard_normal((4, 2, 4, 30, 12))  # (batch, heads, tokens, features)
-key_mask = np.arange(30) < np.array([[30], [27]])  # True = a real key
-weight = weight * key_mask[:, None, :, None]  # a model does not listen to padded queries, either
+key_mask = np.arange(30) < np.array([[30], [27]])  # True = not padding
+weight = weight * key_mask[:, None, :, None]  # the outputs at padding do not count, either
 layers = {name: heads(name, 4) for name in catalog}
 
 
@@ -69,7 +69,7 @@ def score(q, k, v, primal):
 
 
 def in_torch(primal, dtype):
-    """The output and its slopes in q, k and v, as arrays in 64 bits."""
+    """The output, and the gradient of the score in q, k and v, as arrays in float64."""
     tensors = [torch.tensor(x, dtype=dtype, device=device, requires_grad=True) for x in (q, k, v)]
     f = torch_impl.attention(primal, *tensors, torch.tensor(key_mask, device=device))
     (torch.tensor(weight, dtype=dtype, device=device) * f).sum().backward()
@@ -77,7 +77,7 @@ def in_torch(primal, dtype):
 
 
 # %% [markdown]
-# **Claim.** In 64 bits both libraries have the same values and the same gradients, for every attention of the catalog.
+# **Claim.** In float64 both libraries give the same outputs and the same gradients, for every attention of the catalog.
 
 # %%
 values = {name: attention(primal, q, k, v, key_mask) for name, primal in layers.items()}
@@ -88,7 +88,7 @@ for name, primal in layers.items():
         assert abs(slope - grad(score, i)(q, k, v, primal)).max() < 1e-10, f"{name}: gradients are those of autograd"
 
 # %% [markdown]
-# **Claim.** A mask is as good as a shorter series: padding changes nothing.
+# **Claim.** Padding changes nothing: a padded series with a mask gives the same as the short series.
 
 # %%
 for name, primal in layers.items():
@@ -96,34 +96,36 @@ for name, primal in layers.items():
     assert abs(values[name][1] - short).max() < 1e-12, f"{name}: the padded series is the short one"
 
 # %% [markdown]
-# GPUs are fastest in fewer bits. How many digits are left?
+# GPUs are fastest with fewer bits. How many digits remain correct?
 
 # %%
-types = {"64 bits": torch.float64, "32 bits": torch.float32, "16 bits (bfloat16)": torch.bfloat16}
+types = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 errors = {
     label: [abs(in_torch(primal, dtype)[0] - values[name]).max() for name, primal in layers.items()]
     for label, dtype in types.items()
 }
-assert max(errors["32 bits"]) < 1e-4, "32 bits keep four decimals and more"
+assert max(errors["float32"]) < 1e-4, "float32 keeps four decimals and more"
 
 # %%
 figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
 for (label, error), marker in zip(errors.items(), "os^", strict=True):
     ax.semilogx(error, range(len(layers)), marker, label=label)
 ax.set_yticks(range(len(layers)), list(layers))
-ax.set(xlabel="largest difference to NumPy in 64 bits", title="The same declaration, in three precisions")
+ax.set(xlabel="largest difference to NumPy in float64", title="The same declaration, in three precisions")
 ax.invert_yaxis()
 ax.grid(alpha=0.3)
 figure.legend(loc="outside right upper")
 plt.show()
 
 # %% [markdown]
-# Training is noisy and bears 16 bits well, if sums and statistics stay in 32, as they do in `torch_impl`.
+# Training is noisy anyway. It tolerates bfloat16 well if sums and statistics stay in float32, as they do in
+# `torch_impl`.
 #
 # ## Step 2: as a layer
 #
-# `torch_impl.MultiheadAttention` is `torch.nn.MultiheadAttention` with a primal. Arguments, masks and weights are
-# torch's, so that a trained module loads. (Mind that in torch's `key_padding_mask`, `True` means: ignore.)
+# `torch_impl.MultiheadAttention` is `torch.nn.MultiheadAttention` with a primal. It takes the same arguments and masks
+# and has the same weights, so it can load those of a trained module. (In the `key_padding_mask` of torch, `True` means:
+# this is padding, ignore it.)
 
 # %%
 torch.manual_seed(0)
@@ -134,23 +136,25 @@ x, padding = torch.randn(2, 30, 64, dtype=torch.float64), ~torch.tensor(key_mask
 y, weights = ours(x, x, x, key_padding_mask=padding)
 
 # %% [markdown]
-# **Claim.** The layer is Attention-BN between projected tokens: the query $(q-\mu)/(\sigma^2+\epsilon)$ in softmax
-# attention, by hand, for the padded series.
+# **Claim.** The layer is Attention-BN between projected tokens. We compute it for the padded series as in tutorial 4:
+# as softmax attention with the query $(q-\mu)/(\sigma^2+\text{eps})$.
 
 # %%
 projected = F.linear(x[1], theirs.in_proj_weight, theirs.in_proj_bias)
 queries, keys, contents = projected.unflatten(-1, (3, 4, 16)).permute(1, 2, 0, 3)  # each (heads, tokens, features)
-real, contents = keys[:, :27], contents[:, :27]
-mu, variance = real.mean(1, keepdim=True), real.var(1, keepdim=True, correction=0)
-f = ((queries - mu) / (variance + 1e-5) @ real.mT / 16**0.5).softmax(-1) @ contents
+valid, contents = keys[:, :27], contents[:, :27]
+mu, variance = valid.mean(1, keepdim=True), valid.var(1, keepdim=True, correction=0)
+f = ((queries - mu) / (variance + 1e-5) @ valid.mT / 16**0.5).softmax(-1) @ contents
 by_hand = F.linear(f.transpose(0, 1).flatten(1), theirs.out_proj.weight, theirs.out_proj.bias)
 assert abs(y[1] - by_hand).max() < 1e-12, "the layer is Attention-BN, with torch's weights"
-assert (weights[1, :, 27:] == 0).all(), "what is padded has no weight"
+assert (weights[1, :, 27:] == 0).all(), "padding has no weight"
 
 # %% [markdown]
-# A model that exists gets another attention by one call, in place: torch's own encoders, timm's, Hugging Face's.
+# One call gives another attention to an existing model, in place: to the encoders of torch, and to models of timm and
+# of Hugging Face.
 #
-# **Claim.** With `softmax`, the model is what it was. With `bn+sh`, it has the same parameters and is another function.
+# **Claim.** With `softmax`, the outputs of the model do not change. With `bn+sh`, the model has the same parameters,
+# but is another function.
 
 # %%
 block = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, dtype=torch.float64)
@@ -158,21 +162,22 @@ encoder = torch.nn.TransformerEncoder(block, 2, enable_nested_tensor=False).eval
 before, parameters = encoder(x), list(encoder.parameters())
 assert abs(replace_attention(encoder, "softmax")(x) - before).max() < 1e-12, "softmax is torch's attention"
 assert abs(replace_attention(encoder, "bn+sh")(x) - before).max() > 1e-3, "another primal is another function"
-assert all(a is b for a, b in zip(encoder.parameters(), parameters, strict=True)), "of the very same parameters"
+assert all(a is b for a, b in zip(encoder.parameters(), parameters, strict=True)), "with the very same parameters"
 
 # %% [markdown]
-# A trained model must get used to its new attention: train it on for a while.
+# A trained model must adapt to its new attention: continue its training for a while.
 #
 # ## Step 3: a recipe
 #
-# A comparison is fair if nothing differs but what is compared. So all that decides a run, apart from the attention and
-# the seed, is in a recipe: a frozen dataclass, whose fields are options of the command line.
+# A comparison is fair if the runs differ only in what is compared. So everything that determines a run, except the
+# attention and the seed, is in a recipe: a frozen dataclass, whose fields are options of the command line.
 #
 #     primal-dual train JapaneseVowels --attention softmax bn sh bn+sh --seeds 5
 #     primal-dual results
 #
-# We do here what the first command does, in small: four epochs, half the width, and a token for each frame, where the
-# recipe has one for three. That is far too short for a verdict. It is long enough to see each tool at work.
+# Here we do what the first command does, but smaller: four epochs, half the width, and a token for each frame, where
+# the recipe has a token for every three frames. That is far too short for a conclusion, but long enough to see how each
+# tool works.
 
 # %%
 small = dict(epochs=4, batch=30, layers=2, width=64, num_heads=4, feedforward=128)
@@ -184,7 +189,7 @@ folder = TemporaryDirectory()
 
 
 def trained(attention, seed, folder, say):
-    """A run, on one thread: as fast for tensors this small."""
+    """A run, on one thread: for tensors this small, more threads are no faster."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -194,8 +199,8 @@ def trained(attention, seed, folder, say):
 
 
 # %% [markdown]
-# **Claim.** The attentions have the same weights, and for a seed even start from the same numbers: none has a parameter
-# of its own.
+# **Claim.** The models have the same parameters, since no attention adds a parameter, and for the same seed they start
+# from the same numbers.
 
 
 # %%
@@ -217,15 +222,15 @@ accuracies = np.array([[[line["test_accuracy"] for line in logs[name, s]] for s 
 print("a run leaves", sorted(path.name for path in Path(folder.name, "JapaneseVowels", "bn", "0").iterdir()))
 
 # %% [markdown]
-# **Claim.** The rate rises for a tenth of the steps and falls along half a cosine. All twelve runs learn, and know far
-# more than the one speaker in nine that chance would.
+# **Claim.** The learning rate rises during a tenth of the steps and then falls along half a cosine. All twelve runs
+# learn, and recognise far more speakers than the one in nine that guessing would.
 
 # %%
 rates = np.array([learning_rate(step, 36, chosen.warm_up) for step in range(36)])  # 4 epochs of 9 batches
 rise, fall = np.arange(1, 5) / 4, np.cos(np.pi * np.arange(32) / 32 / 2) ** 2
 assert abs(rates - np.concatenate([rise, fall])).max() < 1e-12, "four steps up, half a cosine down"
 assert (losses[..., -1] < losses[..., 0]).all(), "the loss falls in every run"
-assert (accuracies[..., -1] > 0.5).all(), "every run knows the speakers far better than chance"
+assert (accuracies[..., -1] > 0.5).all(), "every run recognises the speakers far better than chance"
 
 # %%
 epochs = np.arange(1, chosen.epochs + 1)
@@ -242,22 +247,23 @@ plt.show()
 # %% [markdown]
 # ## Step 4: head redundancy
 #
-# Heads that put out the same are a waste. A measure of that is how far apart they are, on average over the queries:
+# Heads with identical outputs waste capacity. So we measure how far apart the outputs of two heads are, on average over
+# the queries. If $f^a_i$ is the output of head $a$ for query $i$ of $M$, and $f^b_i$ that of head $b$, this is
 #
-# $$d_{st} = \frac1M\sum_{i=1}^M \lVert f^s_i - f^t_i\rVert .$$
+# $$\text{dist}(a, b) = \frac1M\sum_{i=1}^M \lVert f^a_i - f^b_i\rVert .$$
 #
-# The nearer, the more redundant. `redundancy` takes it over all real queries of some examples, in each layer. With
-# finished runs, `primal-dual redundancy` does the same.
+# The smaller the distances, the more redundant the heads. `redundancy` computes them in each layer, over all queries of
+# some examples that are not padding. For finished runs, the command `primal-dual redundancy` does the same.
 
 # %%
-series, real, _ = data.test.take(torch.arange(64))
+series, valid, _ = data.test.take(torch.arange(64))
 series = series.double()
 models = {pair: load_run(Path(folder.name, "JapaneseVowels", *map(str, pair))).model.double() for pair in logs}
-found = {pair: redundancy(model, series, real).outputs.numpy() for pair, model in models.items()}  # (layers, 4, 4)
+found = {pair: redundancy(model, series, valid).outputs.numpy() for pair, model in models.items()}  # (layers, 4, 4)
 
 # %% [markdown]
-# **Claim.** This is the definition: here for the first layer of each attention, from the projections of its tokens on,
-# one head and one example after the other.
+# **Claim.** `redundancy` computes this definition. We check it for the first layer of each attention, starting from the
+# projected tokens, one head and one example after the other.
 
 
 # %%
@@ -269,12 +275,12 @@ def one_head(q, k, v, beta, scale):
 
 
 def first_layer(model, betas, scales):
-    """The output of each head at all real queries, (heads, M, features)."""
+    """The output of each head at all queries that are not padding, (heads, M, features)."""
     kept = []
     with torch.no_grad(), model.blocks[0].qkv.register_forward_hook(lambda *call: kept.append(call[-1])):
-        model(series, real)
-    examples = kept[0].unflatten(-1, (3, 4, 16)).split(real.sum(1).tolist())
-    outputs = [[one_head(*x[:, :, s].unbind(1), betas, scales[s]) for x in examples] for s in range(4)]
+        model(series, valid)
+    examples = kept[0].unflatten(-1, (3, 4, 16)).split(valid.sum(1).tolist())
+    outputs = [[one_head(*x[:, :, a].unbind(1), betas, scales[a]) for x in examples] for a in range(4)]
     return torch.stack([torch.cat(each) for each in outputs])
 
 
@@ -312,21 +318,23 @@ for name in attentions:
 assert all(apart["bn", seed] > apart["softmax", seed] for seed in seeds), "farther apart, in each pair of runs"
 
 # %% [markdown]
-# Less redundant, then? Not so fast. From seed to seed the distances differ as much as from name to name, so that only
-# pairs of one seed tell. And a head whose outputs are twice as long is twice as far from the others, and no less
-# redundant. Exercise 2 takes the length out.
+# Are these heads less redundant, then? That does not follow. First, the distances differ from seed to seed as much as
+# from one attention to another, so that only runs of the same seed can be compared. Second, if all outputs are twice as
+# long, all distances are twice as large, but the heads are no less redundant. Exercise 2 removes the influence of the
+# length.
 #
 # ## Step 5: cost
 #
-# A block of width $E$ has projections of $4E^2$ weights and a feed-forward network of, say, $4E^2$. On $N$ tokens they
-# take $2\cdot8NE^2$ operations. Logits, and weights times values, take $2\cdot2NE\bar n$, where $\bar n$ is how many
-# keys a head has on average: $N$ in softmax attention and in Attention-BN, and in Attention-SH $\lceil N/s\rceil$ in a
-# head of scale $s$. Together
+# We count additions and multiplications. A block of width $E$ has projections with $4E^2$ weights and a feed-forward
+# network with, say, $4E^2$ weights. For $N$ tokens they take $2\cdot8NE^2$ operations. Logits, and weights times
+# values, take $2\cdot2NE\bar n$, where $\bar n$ is the number of keys of a head, averaged over the heads: in softmax
+# attention and Attention-BN, it is $N$; in Attention-SH, a head of scale $s$ has $\lceil N/s\rceil$ keys. Together
 #
 # $$16NE^2 + 4NE\bar n .$$
 #
-# In training, the slopes in both factors of each product cost twice as much again. Only that of the block's input is
-# not needed here, for which the first projections save $6NE^2$: in all $42NE^2 + 12NE\bar n$.
+# In training, the gradients with respect to the two factors of each matrix product cost twice as much again. One of
+# them is not needed here, that of the input of the block, which saves $6NE^2$ in the first projections. So a training
+# step takes $42NE^2 + 12NE\bar n$.
 
 
 # %%
@@ -337,8 +345,9 @@ def operations(name, N, mode):
 
 
 # %% [markdown]
-# **Claim.** This is what the products of matrices cost, as torch counts them in the block itself. For long sequences,
-# scales 1, 2, 4 and 8 leave $\frac14(1+\frac12+\frac14+\frac18) = \frac{15}{32}$.
+# **Claim.** These are the operations of the matrix products, as torch counts them in the block itself. For long
+# sequences, the scales 1, 2, 4 and 8 leave the fraction $\frac14(1+\frac12+\frac14+\frac18) = \frac{15}{32}$ of the
+# operations.
 
 # %%
 for name in attentions:
@@ -346,33 +355,35 @@ for name in attentions:
         for mode in ("training", "inference"):
             assert efficiency.flops(name, N, mode) == operations(name, N, mode), f"{name}, {N} tokens, {mode}"
 long = 2**22
-share = efficiency.flops("sh", long, "inference") / efficiency.flops("softmax", long, "inference")
-assert abs(share - 15 / 32) < 1e-3, "in the limit, Attention-SH takes 15/32 of the operations"
+fraction = efficiency.flops("sh", long, "inference") / efficiency.flops("softmax", long, "inference")
+assert abs(fraction - 15 / 32) < 1e-3, "in the limit, Attention-SH takes 15/32 of the operations"
 
 # %% [markdown]
-# Operations are not seconds. On a clock, BN's statistics cost something that the count leaves out, and so does anything
-# else that the machine does meanwhile. So the seconds are shown, and nothing is claimed of them.
+# The number of operations does not determine the time. The statistics of Attention-BN take time that the count leaves
+# out, and whatever else the machine does meanwhile disturbs the measurement. So we show the times, and claim nothing
+# about them.
 
 # %%
 measured = efficiency.run(device, lengths=(128, 256, 512), repeats=1)["rows"]
 lengths = 2 ** np.arange(6, 18)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 for name, label, marker in (("bn", "softmax, bn", "s"), ("bn+sh", "sh, bn+sh", "^")):
-    shares = [operations(name, N, "training") / operations("softmax", N, "training") for N in lengths]
-    left.semilogx(lengths, shares, marker + "-", base=2, label=label)
+    fractions = [operations(name, N, "training") / operations("softmax", N, "training") for N in lengths]
+    left.semilogx(lengths, fractions, marker + "-", base=2, label=label)
 for name, marker in zip(attentions, "osv^", strict=True):
     rows = [row for row in measured if (row["attention"], row["mode"]) == (name, "training")]
     right.semilogx([row["N"] for row in rows], [row["seconds_ratio"] for row in rows], marker + "-", base=2, label=name)
 left.axhline(15 / 32, color="0.5", linestyle=":")
-left.set(xlabel="tokens", ylabel="share of softmax's", ylim=0, title="Operations of a training step")
+left.set(xlabel="tokens", ylabel="relative to softmax", ylim=0, title="Operations of a training step")
 right.set(xlabel="tokens", ylim=0, title=f"Seconds of a training step, measured once on {device}")
 left.legend()
 right.legend()
 plt.show()
 
 # %% [markdown]
-# Attention-SH pays where attention is most of the cost: beyond $N \approx 7E/2$ in training, where the two terms are
-# equal. For shorter sequences, whatever is done to attention, the projections remain.
+# Attention-SH is worthwhile where attention is most of the cost: beyond $N = 7E/2$ in training, where the two terms are
+# equal for $\bar n = N$. For shorter sequences, most of the cost is in projections and feed-forward network, which stay
+# the same.
 #
 # ## Step 6: read the table
 
@@ -381,18 +392,21 @@ rows = table(runs)
 print(markdown(rows))
 
 # %% [markdown]
-# A row is an attention; its accuracy is that of the last epoch, mean and deviation over the seeds. Is the difference to
-# softmax more than chance? Runs of one seed start from the same weights and see the same batches. So compare them in
-# pairs: what is luck for both cancels,
+# A row is an attention. Its accuracy is that of the last epoch: the mean over the seeds, and the standard deviation. Is
+# the difference to softmax more than chance? Runs with the same seed start from the same weights and see the same
+# batches. So compare them in pairs. For two accuracies $u$ and $w$,
 #
-# $$\operatorname{var}(a-b) = \operatorname{var} a + \operatorname{var} b - 2\operatorname{cov}(a, b) .$$
+# $$\text{var}(u-w) = \text{var}(u) + \text{var}(w) - 2\,\text{cov}(u, w) :$$
 #
-# From $n$ differences with mean $\bar d$ and deviation $s$, Student's interval is $\bar d \pm t\,s/\sqrt n$. For three
-# seeds the quantile has a closed form,
+# the more a lucky seed helps both, the larger is their covariance, and the smaller the variance of the difference.
 #
-# $$t = \frac{2p-1}{\sqrt{2p(1-p)}} = 4.30 \quad\text{at}\quad p = 0.975 .$$
+# Let $n$ differences have the mean $\bar d$ and the standard deviation $\hat\sigma$. Student's 95% interval for the
+# true difference is $\bar d \pm t\,\hat\sigma/\sqrt n$, where $t$ is the quantile of Student's distribution at
+# $p = 0.975$. For $n = 3$ it has a closed form,
 #
-# **Claim.** The table's intervals are these, and the variance of a difference is the sum less twice the covariance.
+# $$t = \frac{2p-1}{\sqrt{2p(1-p)}} = 4.30 .$$
+#
+# **Claim.** The intervals in the table are these, and the formula for the variance holds.
 
 # %%
 p = 0.975
@@ -405,14 +419,15 @@ for row, accuracy in zip(rows[1:], percent[1:], strict=True):
     intervals[row["attention"]] = d.mean(), d.mean() - half, d.mean() + half
     assert np.allclose(row["difference"], intervals[row["attention"]], rtol=0, atol=1e-10), "Student's t, by hand"
     covariance = np.cov(accuracy, percent[0])
-    assert np.isclose(d.var(ddof=1), np.trace(covariance) - 2 * covariance[0, 1], atol=1e-10), "luck cancels in pairs"
+    assert np.isclose(d.var(ddof=1), np.trace(covariance) - 2 * covariance[0, 1], atol=1e-10), "the variances"
 assert abs(np.array(interval([1.0, 2.0, 6.0])) - [3, 3 - 4.302653 * 7**0.5 / 3**0.5, 9.572415]).max() < 1e-5, "again"
 
 # %% [markdown]
 # ### Why not 1.96?
 #
-# Because $s$ is itself a guess from few numbers. With three seeds, $\pm1.96\,s/\sqrt n$ holds the truth not 95 times in
-# a hundred but $1.96/\sqrt{2+1.96^2}$, 81 times. Let us draw differences whose truth is zero, and count.
+# Because $\hat\sigma$ is itself an estimate from few numbers. With three seeds, the interval
+# $\bar d \pm 1.96\,\hat\sigma/\sqrt n$ contains the true difference not in 95% of cases, but in
+# $1.96/\sqrt{2+1.96^2} = 81\%$. Let us draw differences whose true mean is zero, and count.
 
 # %%
 counts = np.arange(2, 13)
@@ -424,7 +439,8 @@ for n in counts:
         coverage[name].append((size < bound).mean())
 
 # %% [markdown]
-# **Claim.** Student's intervals hold what they promise for any number of seeds. The others do not.
+# **Claim.** Student's intervals contain the true difference in 95% of cases, for any number of seeds. The others do
+# not.
 
 # %%
 assert abs(np.array(coverage["Student's t"]) - 0.95).max() < 0.004, "95% is 95%"
@@ -437,27 +453,30 @@ for i, (mean, low, high) in enumerate(intervals.values(), 1):
     left.plot(np.full(3, i + 0.15), percent[i] - percent[0], "o", color=f"C{i}", fillstyle="none")
 left.axhline(0, color="black", linewidth=1)
 left.set_xticks([1, 2, 3], list(intervals))
-left.set(ylabel="less softmax, percentage points", title="Mean and 95% interval; circles: the seeds")
+left.set(ylabel="accuracy minus softmax's, points", title="Mean and 95% interval; circles: the seeds")
 for (name, each), marker in zip(coverage.items(), "os", strict=True):
     right.plot(counts, each, marker + "-", label=name)
 right.axhline(0.95, color="0.5", linestyle=":")
-right.set(xlabel="seeds", ylabel="share of intervals that hold the truth", title="What an interval is worth")
+right.set(xlabel="seeds", ylabel="intervals with the true value", title="How often an interval is right")
 right.legend()
 plt.show()
 
 # %% [markdown]
-# An interval that holds zero does not say that two attentions are alike. It says that three seeds of four epochs cannot
-# tell. If three differences happen to agree, as counts of 370 cases may, it shrinks to a point, and that is no proof,
-# either. And where three attentions are compared at 95%, about one table in seven is "significant" for nothing.
+# An interval that contains zero does not say that two attentions are equal. It says that three seeds of four epochs
+# cannot decide. If the three differences happen to agree, which is possible since accuracies are multiples of 1/370,
+# the interval shrinks to a point; that is no proof, either. And if three attentions are compared with softmax at 95%,
+# up to one table in seven has a "significant" difference by chance alone.
 #
 # ### Why not the best epoch?
 #
-# The column *best* is the highest accuracy of all epochs, chosen by the test split. Published numbers are often such.
-# It cannot be lower than the last, and the more often one looks, the higher it gets. Take a model that has long stopped
-# learning, right in 95% of cases, and test it ten times, each time on 370 new cases.
+# The column *best* is the highest accuracy of all epochs, chosen by the test split. Published numbers are often of this
+# kind. It cannot be lower than the accuracy of the last epoch, and the more epochs are tested, the higher it gets. Take
+# a model that has stopped learning and is right for 95% of all examples, and test it ten times, each time on 370 new
+# examples.
 #
-# **Claim.** The best of ten tests is over a percentage point too good, though nothing is learned. (On the same 370
-# cases the tests are alike, so that it flatters less, but never the other way.)
+# **Claim.** The best of ten tests is on average over a percentage point too high, though nothing is learned. (In
+# training, all epochs are tested on the same 370 examples, so that the results are similar, and the best is less too
+# high.)
 
 # %%
 tests = rng.binomial(370, 0.95, (100_000, 10)) / 370
@@ -469,38 +488,42 @@ for run in runs:
     assert (run["test_accuracy"], run["best_test_epoch"]) == (curve[-1], curve.max()), "last and best of the log"
 
 # %% [markdown]
-# The same holds for whatever else is chosen by the test split: a learning rate, a $\beta$, the better of two seeds. So
-# `--folds 3` trains and tests inside the training split. That is where recipes are tuned.
+# The same holds for everything else that is chosen by the test split: a learning rate, a $\beta$, the better of two
+# seeds. With `--folds 3`, runs are trained and tested inside the training split. That is how recipes should be tuned.
 #
-# So read a table in this order: how many seeds and test cases; the interval of the paired difference; whether it was
-# tuned alike, and on what; whether it is the last epoch or the best. And then the means.
+# So read a table in this order. How many seeds and test examples are there? What is the interval of the paired
+# difference? Were all attentions tuned in the same way, and on which data? Are the numbers of the last epoch or of the
+# best? And only then look at the means.
 #
 # ## Step 7: on a GPU
 #
-# Nothing of the above changes. Trainer and tools take a GPU where there is one. What pays there:
+# All of the above stays the same. The trainer and the tools use a GPU if there is one. These options are worthwhile
+# there:
 #
 # | command | what it does |
 # |---|---|
-# | `primal-dual train digits` | images; without any download |
-# | `primal-dual train cifar10 --data DIR --seeds 5` | a small vision transformer; its recipe has `bf16` |
-# | `primal-dual train NAME --data DIR --bf16` | products in 16 bits, statistics and sums in 32 |
-# | `primal-dual train NAME --data DIR --compile` | fuses BN's statistics with what is around them |
-# | `primal-dual train NAME --data DIR --accumulate 4` | a batch in four parts, where memory is short |
-# | `torchrun --nproc-per-node 8 -m primal_dual.cli train imagenet --data DIR` | a batch shared out to eight GPUs |
-# | `python -m torch_impl.bench --device cuda` | speed and memory as ratios to torch's softmax attention |
+# | `primal-dual train digits` | trains on images that need no download |
+# | `primal-dual train cifar10 --data DIR --seeds 5` | trains a small vision transformer; its recipe has `bf16` |
+# | `primal-dual train NAME --data DIR --bf16` | matrix products in bfloat16, statistics and sums in float32 |
+# | `primal-dual train NAME --data DIR --compile` | fuses the statistics of Attention-BN with other operations |
+# | `primal-dual train NAME --data DIR --accumulate 4` | computes a batch in four parts, to save memory |
+# | `torchrun --nproc-per-node 8 -m primal_dual.cli train imagenet --data DIR` | trains each batch on eight GPUs |
+# | `python -m torch_impl.bench --device cuda` | measures speed and memory relative to torch's softmax attention |
 #
-# Small models on short series, as here, gain little: a GPU waits for work. A run that is interrupted goes on when the
-# command is given again (exercise 1). A batch that is shared out has the gradient of the whole (exercise 3).
+# Small models on short series, as here, gain little, since they cannot keep a GPU busy. A run that is interrupted
+# continues when the command is given again (exercise 1). Distributing a batch does not change its gradient (exercise
+# 3).
 #
 # ## Exercises
 #
 # ### Exercise 1: pull the plug
-# Interrupt a run after its second epoch, and give it again. Does it end where it would have ended?
+# Interrupt a run after its second epoch, and start it again. Does it end with the same weights as without interruption?
 
 # %% [markdown]
-# **Solution.** `say` is told each epoch, so it may raise. A checkpoint holds weights, optimizer and log. Random numbers
-# are drawn anew in each epoch, from a seed of its own. So on a CPU the weights agree to the bit. (On a GPU sums may be
-# taken in another order each time.) What is done is not done again: the third call says nothing.
+# **Solution.** The function `say` is called after each epoch, and we let it raise an exception. A checkpoint has
+# weights, optimizer and log, and the random numbers of each epoch have a seed of their own. So on a CPU the weights
+# agree to the bit. (On a GPU, sums may be computed in another order each time.) A finished run is not trained again: in
+# the third call, `say` is not called at all.
 
 
 # %%
@@ -519,26 +542,26 @@ with TemporaryDirectory() as other:
     trained("bn+sh", 0, other, again.append)
     ends = [load_file(Path(root, "JapaneseVowels/bn+sh/0/model.safetensors")) for root in (folder.name, other)]
 folder.cleanup()
-assert [line["epoch"] for line in after] == [3, 4] and again == [], "it goes on, and is then done"
+assert [line["epoch"] for line in after] == [3, 4] and again == [], "it continues, and is then finished"
 closeness = 0 if device == "cpu" else 1e-2
-assert all(abs(ends[0][name] - ends[1][name]).max() <= closeness for name in ends[0]), "it ends where it would have"
+assert all(abs(ends[0][name] - ends[1][name]).max() <= closeness for name in ends[0]), "it ends with the same weights"
 
 # %% [markdown]
-# ### Exercise 2: apart, or only long?
-# Measure head redundancy in a way that does not change when all outputs are multiplied by a number. Do the attentions
-# keep their order?
+# ### Exercise 2: far apart, or only long?
+# Measure head redundancy in a way that does not change when all outputs are multiplied by a number. Is the order of the
+# attentions still the same?
 
 # %% [markdown]
-# **Solution.** Divide the distances by the mean length of a head's output. What is twice as long is then as far apart
-# as before. And now all attentions are alike, near $\sqrt2$: so far apart are vectors of one length in directions that
-# have nothing to do with each other, since $\lVert a-b\rVert^2 = \lVert a\rVert^2 + \lVert b\rVert^2$ there. What
-# BN changed here is how long the outputs are. After a whole training it may be otherwise: measure.
+# **Solution.** Divide the distances by the mean length of the outputs of the heads. Outputs that are twice as long then
+# have the same distances as before. Now all attentions have nearly the same distances, about $\sqrt2$. That is the
+# distance of two orthogonal vectors of length one: the outputs of different heads are nearly unrelated. So most of what
+# Attention-BN changed here is the length of the outputs. After a full training the result may be different; measure it.
 
 
 # %%
 def relative_distance(f):
-    """f (heads, M, features) -> the mean distance of two heads by the mean length of an output."""
-    distances = [(f[s] - f[t]).norm(dim=-1).mean() for s, t in combinations(range(len(f)), 2)]
+    """f (heads, M, features) -> the mean distance of two heads, divided by the mean length of an output."""
+    distances = [(f[a] - f[b]).norm(dim=-1).mean() for a, b in combinations(range(len(f)), 2)]
     return (torch.stack(distances).mean() / f.norm(dim=-1).mean()).item()
 
 
@@ -549,23 +572,25 @@ for name, primal in primals.items():
     absolute[name] = [found[name, seed][0, others].mean() for seed in seeds]
     relative[name] = [relative_distance(f) for f in outputs]
     ratios = absolute[name] / np.array([f.norm(dim=-1).mean().item() for f in outputs])
-    assert abs(relative[name] - ratios).max() < 1e-12, "the distance of step 4, by the mean length"
-    assert np.isclose(relative_distance(5 * outputs[0]), relative[name][0]), "which does not see the scale"
+    assert abs(relative[name] - ratios).max() < 1e-12, "the distance of step 4, divided by the mean length"
+    assert np.isclose(relative_distance(5 * outputs[0]), relative[name][0]), "which does not depend on the length"
     print(f"{name:8}", *(f"{each:.3f} -> {ratio:.2f} " for each, ratio in zip(absolute[name], ratios, strict=True)))
     assert abs(ratios - np.sqrt(2)).max() < 0.15, "unrelated directions"
 gains = [np.array(each["bn"]) / each["softmax"] - 1 for each in (absolute, relative)]
-assert (abs(gains[1]) < gains[0] / 2).all(), "most of what BN gained was length"
+assert (abs(gains[1]) < gains[0] / 2).all(), "most of the gain of BN was length"
 
 # %% [markdown]
-# ### Exercise 3: share out a batch
-# 270 utterances in batches of 16 leave a last one of 14. Four processes get 4, 4, 3 and 3 of it. Each takes the mean
-# loss of its own. How must the gradients be put together, so that they are that of the whole batch?
+# ### Exercise 3: distribute a batch
+# 270 utterances in batches of 16 leave a last batch of 14. Four processes get 4, 4, 3 and 3 of its examples. Each
+# computes the mean loss of its examples. How must the four gradients be combined to get the gradient of the whole
+# batch?
 
 # %% [markdown]
-# **Solution.** The mean of all is the sum of the parts' means, each by its share of the cases: $\frac4{14}$ and
-# $\frac3{14}$, not $\frac14$. That holds where examples do not see each other: with `norm="layer"`. Batch normalisation
-# *of the model* takes statistics over the batch, and would have to share them, as `SyncBatchNorm` does on GPUs.
-# Attention-BN takes them over the keys of each example, and has no such trouble.
+# **Solution.** The mean over all examples is the sum of the four means, each multiplied by its fraction of the
+# examples: $\frac4{14}$ or $\frac3{14}$, not $\frac14$. That holds if the output for an example does not depend on
+# other examples, as with `norm="layer"`. Batch normalisation *between the layers of the model* takes its statistics
+# over the batch, and the processes would have to exchange them, as `SyncBatchNorm` does on GPUs. Attention-BN takes its
+# statistics over the keys of each example, and needs no exchange.
 
 # %%
 torch.manual_seed(0)
@@ -575,21 +600,21 @@ last = torch.arange(256, 270)
 parts = [last[rank::4] for rank in range(4)]
 
 
-def slopes(parts, shares):
-    cases = [data.train.take(part) for part in parts]
-    means = [F.cross_entropy(model(x.double(), real), labels) for x, real, labels in cases]
-    loss = sum(share * mean for share, mean in zip(shares, means, strict=True))
-    return torch.cat([slope.flatten() for slope in torch.autograd.grad(loss, list(model.parameters()))])
+def gradient(parts, fractions):
+    examples = [data.train.take(part) for part in parts]
+    means = [F.cross_entropy(model(x.double(), valid), labels) for x, valid, labels in examples]
+    loss = sum(fraction * mean for fraction, mean in zip(fractions, means, strict=True))
+    return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(model.parameters()))])
 
 
 # %%
-whole = slopes([last], [1])
+whole = gradient([last], [1])
 assert [len(part) for part in parts] == [4, 4, 3, 3]
-assert abs(slopes(parts, [len(part) / 14 for part in parts]) - whole).max() < 1e-12, "parts by their shares"
-assert abs(slopes(parts, [1 / 4] * 4) - whole).max() > 1e-4, "a plain mean over processes is another gradient"
+assert abs(gradient(parts, [len(part) / 14 for part in parts]) - whole).max() < 1e-12, "weighted by fractions"
+assert abs(gradient(parts, [1 / 4] * 4) - whole).max() > 1e-4, "a plain mean over processes is another gradient"
 
 # %% [markdown]
-# This closes the series. You began with a line through points and have come to attentions that train on GPUs, each
-# the support vector expansion of a regression that you can write down, solve and certify. What is left is yours: a
-# primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the tools, and
-# [tutorial 1](01_svr_in_pictures.ipynb) the beginning.
+# This is the end of the series. You began with a curve through points, and have come to attentions that train on GPUs.
+# Each is the support vector expansion of a regression that you can write down, solve and certify. The next step is
+# yours: a primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the tools, and [tutorial
+# 1](01_svr_in_pictures.ipynb) the beginning.

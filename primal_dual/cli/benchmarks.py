@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 def run(with_memory: bool, track: Callable[..., Iterable[Any]]) -> dict[str, Any]:
     """All benchmarks -> a dictionary for JSON; track(list, description=...) goes through a list and shows progress."""
-    chosen = [solvers, certificate, forward, *([memory] if with_memory else [])]
+    chosen = [solvers, newton_beside_others, certificate, forward, *([memory] if with_memory else [])]
     rows = [row for benchmark in track(chosen, description="benchmarks") for row in benchmark()]
     machine = {
         "python": sys.version.split()[0],
@@ -48,8 +48,8 @@ def solvers() -> list[Row]:
     train = training_set(primal, keys)
     C, epsilon = train.penalty(10), 0.1
     rows = []
-    for solver in ("CLARABEL", "PIQP"):
-        if solver not in cvxpy.installed_solvers():
+    for solver in ("newton", "CLARABEL", "PIQP"):
+        if solver not in ("newton", *cvxpy.installed_solvers()):
             continue
         solve_dual(primal, keys[:9], targets[:9], C=C, epsilon=epsilon, solver=solver)  # loads what it needs
         solve = partial(solve_dual, primal, keys, targets, C=C, epsilon=epsilon, solver=solver)
@@ -77,6 +77,38 @@ def solvers() -> list[Row]:
         _row("sklearn.svm.SVR: seconds an output", seconds / outputs),
         _row("sklearn.svm.SVR: relative gap", found.relative_gap),
     ]
+
+
+def newton_beside_others() -> list[Row]:
+    """Newton's method beside libsvm and Clarabel on the same Gram matrices: D = 16, no bias, one thread."""
+    from sklearn.svm import SVR
+    from threadpoolctl import threadpool_limits
+
+    from primal_dual.svr.newton import newton
+    from primal_dual.svr.quadratic_programs import dual_program
+
+    rows = []
+    epsilon = 0.1
+    with threadpool_limits(1):
+        for N, at_most in ((500, 2), (1000, 4), (2000, 6)):
+            G, C, y = _svr_problem(N, outputs=8)
+            ours = partial(newton, C * G, y[:, :1], epsilon, False)
+            libsvm = partial(SVR(kernel="precomputed", C=C, epsilon=epsilon).fit, G, y[:, 0])
+            rows.append(_row(f"newton / sklearn.svm.SVR, N = {N}", _ratio(ours, libsvm), at_most))
+            rows.append(_row(f"newton, N = {N}: relative gap", ours().relative_gap, 1e-12))
+            if N == 1000:
+                cvxpy = partial(dual_program(C * G, None, np.ones(N), epsilon, False, "CLARABEL", None), y[:, 0])
+                rows.append(_row("newton / Clarabel, N = 1000", _timed(ours, 3)[0] / _timed(cvxpy, 1)[0], 1 / 15))
+                eight = partial(newton, C * G, y, epsilon, False)
+                rows.append(_row("newton, N = 1000, 8 outputs / 1", _ratio(eight, ours), 5))
+    return rows
+
+
+def _svr_problem(N: int, outputs: int) -> tuple[np.ndarray, float, np.ndarray]:
+    """The Gram matrix of random keys, C = 10 medians of |h|, and random targets."""
+    rng = np.random.default_rng(0)
+    train = training_set(Primal(), rng.standard_normal((N, 16)))
+    return train.gram(train.keys), train.penalty(10), rng.standard_normal((N, outputs))
 
 
 def certificate() -> list[Row]:

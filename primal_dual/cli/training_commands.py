@@ -69,7 +69,7 @@ def results(
         Console().print(tables.runs(rows))
     if json:
         write_json(json, {"runs": summaries})
-    write_figure(figure, lambda: plots.accuracies(rows))
+    write_figure(figure, lambda: plots.plot_accuracies(rows))
 
 
 @command
@@ -91,7 +91,7 @@ def redundancy(
     Console().print(tables.redundancy(summaries))
     if json:
         write_json(json, tables.plain({"runs": list(map(str, runs)), "redundancy": summaries}))
-    write_figure(figure, lambda: plots.heads(found))
+    write_figure(figure, lambda: plots.plot_head_distances(found))
 
 
 @command
@@ -111,7 +111,7 @@ def efficiency(
     Console().print(tables.efficiency(result["rows"]))
     if json:
         write_json(json, result)
-    write_figure(figure, lambda: plots.efficiency(result))
+    write_figure(figure, lambda: plots.plot_efficiency(result))
 
 
 @command

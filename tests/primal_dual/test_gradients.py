@@ -22,11 +22,6 @@ def test_attention(primal, seed):
     q, k, v = rng.standard_normal((5, 3)), rng.standard_normal((2, 7, 3)), rng.standard_normal((2, 7, 2))
     valid = rng.random((2, 7)) < 0.8
     valid[:, [0, 3, 5]] = True
-    try:
-        attention(primal, q, k, v, valid)
-    except ValueError as error:
-        assert "near zero" in str(error)
-        return
     check(lambda q, k, v: np.arcsinh(attention(primal, q, k, v, valid)), q, k, v)
 
 

@@ -56,8 +56,9 @@ def test_every_head_of_a_trained_classifier_is_an_svr(primal, data):
 
 
 def recorded(layer, x, padding=None):
-    valid = None if padding is None else padding
-    return [each.certificate for each in certify_module(layer, dict(query=x, key=x, value=x, key_padding_mask=valid))]
+    found = certify_module(layer, dict(query=x, key=x, value=x, key_padding_mask=padding))
+    assert [each.head for each in found] == list(range(layer.num_heads))
+    return [each.certificate for each in found]
 
 
 def keys_and_values(layer, x):

@@ -1,4 +1,7 @@
-"""Every tutorial runs and keeps the conventions; the machinery around them, on a small tutorial made here."""
+"""Every tutorial runs and keeps the conventions; the machinery around them, on a small tutorial made here.
+
+Tutorial 0, the idea in one file, has conventions of its own: see test_the_idea.py.
+"""
 
 import io
 import json
@@ -18,7 +21,9 @@ from primal_dual.cli.tutorial_scripts import find, list_tutorials, notebook, not
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+IDEA, *STEPS = PATHS
 EVERY = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+EVERY_STEP = pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
 MOST_LINES = 15
 
 SMALL = r"""# %% [markdown]
@@ -67,11 +72,11 @@ def test_tutorial_runs(path, tmp_path):
     tutorial = find(path.stem, FOLDER)
     shown, colours = plt.show, plt.rcParams["axes.prop_cycle"]
     figures = run(tutorial, tmp_path, console=console())
-    assert figures and all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+    assert bool(figures) == (path != IDEA) and all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
     assert plt.get_fignums() == [] and plt.show is shown and plt.rcParams["axes.prop_cycle"] == colours
 
 
-@EVERY
+@EVERY_STEP
 def test_tutorial_keeps_the_conventions(path):
     cells = notebook(find(path.stem, FOLDER)).cells
     title, *_, last = (cell.source for cell in cells if cell.cell_type == "markdown")
@@ -90,7 +95,7 @@ def test_tutorial_keeps_the_conventions(path):
     assert 'plt.style.use("tableau-colorblind10")' in path.read_text()
 
 
-@EVERY
+@EVERY_STEP
 def test_exercises_have_solutions_that_are_checked(path):
     text = path.read_text()
     exercises = re.split(r"^# ### Exercise (\d+): .+$", text, flags=re.MULTILINE)[1:]
@@ -108,9 +113,10 @@ def test_twin_on_disk_is_that_of_the_script(path):
 def test_every_script_is_listed_and_every_notebook_has_a_script():
     listed = list_tutorials()
     assert [tutorial.path.name for tutorial in listed] == [path.name for path in PATHS]
-    assert [tutorial.number for tutorial in listed] == list(range(1, len(PATHS) + 1))
+    assert [tutorial.number for tutorial in listed] == list(range(9))
     assert {book.stem for book in (FOLDER / "notebooks").glob("*")} == {path.stem for path in PATHS}
-    assert listed[0].title == "SVR in pictures" and find(1) == find("svr_in_pictures") == find(PATHS[0].stem)
+    assert listed[0].title == "The idea in one file" and find(0) == find("the_idea_in_one_file") == find(IDEA.stem)
+    assert listed[1].title == "SVR in pictures" and find(1) == find("svr_in_pictures") == find(STEPS[0].stem)
 
 
 def test_run_prints_text_code_and_figures(small, tmp_path, capsys, monkeypatch):

@@ -1,1 +1,1 @@
-"""What is made of trained runs: tables, head redundancy, efficiency, pictures."""
+"""What is made of trained runs: tables of accuracies, the redundancy of heads, the cost of layers, and figures."""

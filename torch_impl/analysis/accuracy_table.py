@@ -1,80 +1,128 @@
-"""Results of runs: loading them, and statistics over their seeds."""
+"""The table of results: accuracies over the seeds, and their paired differences to softmax."""
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import t
 
 from primal_dual.primal import catalog
 from torch_impl.training.benchmarks import RECIPES
-from torch_impl.training.recipes import to_config
+from torch_impl.training.recipes import KINDS, to_config
 
-FIELDS_NOT_IN_TITLE = (
-    "folds",
-    "length",
-    "cases",
-    "workers",
-    "compile",
-    "tensorboard",
-)  # by the name, or no part of the result
+Result = Mapping[str, Any]  # of a run, as `train` returns it
+
+# Fields that a title does not name: folds has words of its own, the name of the data set tells the length and the
+# number of examples, and the others do not change the result.
+FIELDS_NOT_IN_TITLE = ("folds", "length", "cases", "workers", "compile", "tensorboard")
 
 
-def load(folder):
-    """Summaries of all finished runs below a folder, or in a file of results. ValueError where there is none."""
+def load(folder: Path | str) -> list[dict[str, Any]]:
+    """The results of all finished runs below a folder, or in a file that holds several.
+
+    Parameters
+    ----------
+    folder : path
+        A folder of runs, or a file that `primal-dual results --json` wrote.
+
+    Raises
+    ------
+    ValueError
+        If there is none, and for a file that is no JSON.
+    """
     folder = Path(folder)
     files = [folder] if folder.is_file() else sorted(folder.rglob("result.json"))
-    summaries = []
+    results = []
     for file in files:
         try:
             content = json.loads(file.read_text())
         except ValueError as error:
             raise ValueError(f"{file}: expected JSON; got {error}") from error
-        summaries += content.get("runs", [content])
-    if not summaries:
+        results += content.get("runs", [content])
+    if not results:
         raise ValueError(f"{folder}: expected finished runs, with a result.json; got none. Run primal-dual train first")
-    return summaries
+    return results
 
 
-def table(summaries):
-    """A row a recipe and attention: accuracies in percent, with the paired difference to softmax over common seeds."""
-    cells = {}
-    for run in summaries:
-        cells.setdefault((title(run), run["attention"]), {})[run["seed"]] = run
-    rows, order = [], list(catalog)
-    for (recipe, attention), runs in sorted(cells.items(), key=lambda cell: (cell[0][0], order.index(cell[0][1]))):
-        last = [100 * run["test_accuracy"] for run in runs.values()]
-        softmax = cells.get((recipe, "softmax"), {})
-        paired = [100 * (runs[s]["test_accuracy"] - softmax[s]["test_accuracy"]) for s in runs if s in softmax]
-        difference = interval(paired) if attention != "softmax" and len(paired) > 1 else None
-        rows.append(
-            {
-                "recipe": recipe,
-                "attention": attention,
-                "seeds": len(runs),
-                "mean": statistics.mean(last),
-                "deviation": statistics.stdev(last) if len(last) > 1 else None,
-                "difference": difference,
-                "best_test_epoch": statistics.mean(100 * run["best_test_epoch"] for run in runs.values()),
-                "seconds": statistics.mean(run["seconds"] for run in runs.values()),
-            }
-        )
+def table(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The rows of the table: one for each recipe and attention, in the order of the catalog.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        Those of the runs.
+
+    Returns
+    -------
+    list of dict
+        With recipe, attention, and seeds, their number; mean and deviation, the mean and the standard deviation of the
+        test accuracy over the seeds, in percent; difference, the `interval` of the difference to softmax over common
+        seeds; and the means of best_test_epoch, in percent, and of seconds. deviation and difference are None where
+        there are fewer than two seeds; the difference is, too, for softmax itself.
+
+    Examples
+    --------
+    >>> run = {"recipe": {"name": "mine", "folds": 0}, "data": "mine", "best_test_epoch": 0.9, "seconds": 1.0}
+    >>> runs = [run | {"attention": "bn", "seed": s, "test_accuracy": x} for s, x in enumerate((0.7, 0.8))]
+    >>> [(row["attention"], row["seeds"], row["mean"], round(row["deviation"], 3)) for row in table(runs)]
+    [('bn', 2, 75.0, 7.071)]
+    """
+    by_seed: dict[tuple[str, str], dict[int, Result]] = {}
+    for result in results:
+        by_seed.setdefault((title(result), result["attention"]), {})[result["seed"]] = result
+    order = list(catalog)
+    rows = []
+    for recipe, attention in sorted(by_seed, key=lambda cell: (cell[0], order.index(cell[1]))):
+        softmax = {} if attention == "softmax" else by_seed.get((recipe, "softmax"), {})
+        rows.append({"recipe": recipe, "attention": attention} | _statistics(by_seed[recipe, attention], softmax))
     return rows
 
 
-def title(run):
-    """The data of a run, and what its recipe has otherwise than the one of that name: "cifar10, 5 folds, epochs 3"."""
-    fields, kind = run["recipe"], RECIPES.get(run["recipe"]["name"])
-    usual = to_config(kind()) if kind else {}
+def title(result: Result) -> str:
+    """The data set of a run, and the fields that were changed from its recipe: "cifar10, 5 folds, epochs 3".
+
+    A data set without a recipe of its own has its name alone.
+    """
+    fields = result["recipe"]
+    kind = RECIPES.get(fields["name"])
+    recipe = to_config(kind()) if kind else {}  # type: ignore[call-arg]
     folds = [f"{fields['folds']} folds"] if fields["folds"] else []
-    now = usual | fields
-    changes = [f"{name} {now[name]}" for name in usual if name not in FIELDS_NOT_IN_TITLE and now[name] != usual[name]]
-    return ", ".join([run["data"], *folds, *changes])
+    defaults = to_config(KINDS[fields["kind"]](fields["name"]))  # of fields that are younger than the run
+    now = defaults | fields
+    names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
+    return ", ".join([result["data"], *folds, *(f"{name} {now[name]}" for name in names)])
 
 
-def interval(differences):
-    """Mean and 95% interval of paired differences, by Student's t -> (mean, low, high)."""
+def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of paired differences and its 95 % interval by Student's t, as (mean, low, high).
+
+        mean ± t s / sqrt(n),    s the standard deviation of the n differences, t the 97.5 % quantile at n - 1 degrees
+
+    Tutorial 8 derives it.
+
+    Examples
+    --------
+    >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0])]
+    [2.0, -0.484, 4.484]
+    """
     n, mean = len(differences), statistics.mean(differences)
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / sqrt(n)
     return mean, mean - half, mean + half
+
+
+def _statistics(runs: Mapping[int, Result], softmax: Mapping[int, Result]) -> dict[str, Any]:
+    """Of the runs of a recipe and attention by their seeds, beside those of softmax."""
+    percent = [100 * run["test_accuracy"] for run in runs.values()]
+    common = [seed for seed in runs if seed in softmax]
+    differences = [100 * (runs[seed]["test_accuracy"] - softmax[seed]["test_accuracy"]) for seed in common]
+    return {
+        "seeds": len(runs),
+        "mean": statistics.mean(percent),
+        "deviation": statistics.stdev(percent) if len(percent) > 1 else None,
+        "difference": interval(differences) if len(differences) > 1 else None,
+        "best_test_epoch": statistics.mean(100 * run["best_test_epoch"] for run in runs.values()),
+        "seconds": statistics.mean(run["seconds"] for run in runs.values()),
+    }

@@ -1,68 +1,141 @@
-"""Head redundancy: how far apart the heads of a layer are, in what they put out and in whom they attend to."""
+"""Head redundancy: how far apart the heads of a layer are, in their outputs and in their attention maps."""
 
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from primal_dual.types import Bool, Float, Num
+from torch_impl.data.messages import Say
 from torch_impl.expansion import attention, attention_weights
-from torch_impl.recorder import recording
-from torch_impl.training.finished_run import load_run, tested_on
+from torch_impl.recorder import Call, recording
+from torch_impl.training.finished_run import Run, load_data_of_run, load_run
 
 
 class Redundancy(NamedTuple):
-    """L2 distances between heads, (layers, H, H), of their outputs and of their rows of the attention map.
+    """L2 distances between the heads s and t of each layer l. The nearer the heads, the more redundant they are.
 
         outputs[l, s, t] = mean over queries i of |f^s_i - f^t_i|;   maps[l, s, t] = mean over i of |A^s_i - A^t_i|
 
-    in layer l, over all real queries of all examples. The nearer, the more redundant.
+    with f^s the output of head s and A^s its attention map, over the queries of all examples that are not padding.
+
+    Parameters
+    ----------
+    outputs, maps : tensors, (layers, heads, heads)
+        The distances.
     """
 
-    outputs: torch.Tensor
-    maps: torch.Tensor
+    outputs: Float[torch.Tensor, "layers H H"]
+    maps: Float[torch.Tensor, "layers H H"]
 
-    def summary(self):
-        """Mean and standard deviation over the layers of the mean distance between two heads."""
-        return {
-            name: {"mean": each.mean().item(), "deviation": each.std().item() if len(each) > 1 else None}
-            for name, each in ((name, between_heads(getattr(self, name))) for name in self._fields)
-        }
+    def summary(self) -> dict[str, dict[str, float | None]]:
+        """The mean distance between two heads: its mean and its standard deviation over the layers.
+
+        Examples
+        --------
+        >>> distances = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 3.0], [3.0, 0.0]]])
+        >>> Redundancy(distances, distances).summary()["maps"]["mean"]
+        2.0
+        """
+        return {"outputs": _over_layers(self.outputs), "maps": _over_layers(self.maps)}
 
 
-def between_heads(distances):
-    """(layers, H, H) -> the mean over pairs of heads, (layers,)."""
+def between_heads(distances: Float[torch.Tensor, "layers H H"]) -> Float[torch.Tensor, " layers"]:
+    """The mean distance over the pairs of different heads.
+
+    Examples
+    --------
+    >>> between_heads(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]))
+    tensor([1.])
+    """
     pairs = list(combinations(range(distances.shape[-1]), 2))
     return torch.stack([distances[:, s, t] for s, t in pairs]).mean(0)
 
 
-def redundancy(model, inputs, key_mask=None):
-    """The Redundancy of a model of torch_impl.models on examples, in eval mode. ValueError for a single head."""
+def redundancy(
+    model: torch.nn.Module, inputs: Num[torch.Tensor, "B ..."], key_mask: Bool[torch.Tensor, "B N"] | None = None
+) -> Redundancy:
+    """The redundancy of the heads of a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        One of `torch_impl.models`. It is put into eval mode.
+    inputs : tensor, (B, ...)
+        Examples.
+    key_mask : tensor of booleans, (B, N), optional
+        Their padding mask, True for a token.
+
+    Raises
+    ------
+    ValueError
+        For a model with one head.
+
+    Examples
+    --------
+    >>> from torch_impl.models.encoders import TimeSeriesEncoder
+    >>> model = TimeSeriesEncoder(3, 11, 5, "bn", layers=2, width=8, num_heads=4)
+    >>> redundancy(model, torch.randn(2, 11, 3)).maps.shape
+    torch.Size([2, 4, 4])
+    """
     with torch.no_grad(), recording(model.eval()) as calls:
         model(inputs, key_mask)
     if calls[0][1].q.shape[-3] < 2:
         raise ValueError("redundancy: expected two heads or more; got one")
-    layers = [_layer(call) for _, call in calls]
-    return Redundancy(*(torch.stack(each) for each in zip(*layers, strict=True)))
+    outputs, maps = zip(*(_distances_of_call(call) for _, call in calls), strict=True)
+    return Redundancy(torch.stack(outputs), torch.stack(maps))
 
 
-def of_run(folder, data_folder=None, examples=64, say=print):
-    """The Redundancy of a finished run on the first examples that it was tested on. Returns it with the run."""
+def of_run(
+    folder: Path | str, data_folder: Path | str | None = None, examples: int = 64, say: Say = print
+) -> tuple[Redundancy, Run]:
+    """The redundancy of the heads of a finished run, on the first examples that it was tested on.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of the run.
+    data_folder : path, optional
+        The folder of data sets, as in training.
+    examples : int
+        Their largest number.
+    say : callable
+        Is told of the progress of loading.
+
+    Returns
+    -------
+    redundancy : Redundancy
+        The distances.
+    run : Run
+        The run.
+
+    Raises
+    ------
+    ValueError
+        For what `load_run` and `redundancy` refuse.
+    """
     run = load_run(folder)
-    data = tested_on(run, data_folder, say)
+    data = load_data_of_run(run, data_folder, say)
     inputs, key_mask, _ = data.test.take(torch.arange(min(examples, len(data.test))))
     return redundancy(run.model, run.recipe.prepare(inputs, data.mean, data.deviation), key_mask), run
 
 
 @torch.no_grad()
-def _layer(call):
-    primal, q, k, v, key_mask, *_ = call
-    valid = torch.ones_like(q[:, 0, :, 0], dtype=torch.bool) if key_mask is None else key_mask
-    outputs = attention(primal, q, k, v, key_mask)
-    maps = attention_weights(primal, q, k, key_mask)
+def _distances_of_call(call: Call) -> tuple[Float[torch.Tensor, "H H"], Float[torch.Tensor, "H H"]]:
+    """The distances of outputs and of maps in one layer."""
+    valid = torch.ones_like(call.q[:, 0, :, 0], dtype=torch.bool) if call.key_mask is None else call.key_mask
+    outputs = attention(call.primal, call.q, call.k, call.v, call.key_mask)
+    maps = attention_weights(call.primal, call.q, call.k, call.key_mask)
     return _distances(outputs, valid), _distances(maps, valid)
 
 
-def _distances(x, valid):
-    """(B, H, M, F) -> (H, H), over the real of all queries."""
-    x = x.transpose(1, 2)[valid]
-    return torch.stack([(x - x[:, s : s + 1]).norm(dim=-1).mean(0) for s in range(x.shape[1])])
+def _distances(x: Float[torch.Tensor, "B H M F"], valid: Bool[torch.Tensor, "B M"]) -> Float[torch.Tensor, "H H"]:
+    """The mean distance of two heads over the queries that are not padding."""
+    rows = x.transpose(1, 2)[valid]  # (queries, H, F)
+    return torch.stack([(rows - rows[:, s : s + 1]).norm(dim=-1).mean(0) for s in range(rows.shape[1])])
+
+
+def _over_layers(distances: Float[torch.Tensor, "layers H H"]) -> dict[str, float | None]:
+    mean = between_heads(distances)
+    return {"mean": mean.mean().item(), "deviation": mean.std().item() if len(mean) > 1 else None}

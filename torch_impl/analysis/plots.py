@@ -1,51 +1,64 @@
-"""Pictures of results: accuracies with their paired differences, head redundancy, efficiency."""
+"""Figures of results: accuracies with their paired differences, distances between heads, and the cost of layers."""
 
+from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-# colour-blind safe (Okabe, Ito)
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
+from torch_impl.analysis.colours import COLOURS
+from torch_impl.analysis.head_redundancy import Redundancy
+
+NUMBERS = {"flops": "operations", "bytes": "peak memory", "seconds": "time"}  # of `efficiency.run`, and their titles
 
 
-def accuracies(rows):
-    """The rows of `tables.table` -> a Figure: test accuracy with its deviation, and the difference to softmax."""
-    names = list(dict.fromkeys(row["recipe"] for row in rows))
+def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Test accuracies with their standard deviations, and their paired differences to softmax.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Those of `accuracy_table.table`.
+    """
+    recipes = list(dict.fromkeys(row["recipe"] for row in rows))
     attentions = list(dict.fromkeys(row["attention"] for row in rows))
-    figure = Figure(figsize=(9, 1.4 + 0.9 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.9 * len(recipes)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, (attention, colour) in enumerate(zip(attentions, COLOURS, strict=False)):
-        style = dict(fmt="o", color=colour, markersize=5, capsize=3)
-        mine = [row for row in rows if row["attention"] == attention]
-        y = [names.index(row["recipe"]) + 0.6 * ((i + 0.5) / len(attentions) - 0.5) for row in mine]
-        deviations = [row["deviation"] or 0 for row in mine]
-        left.errorbar([row["mean"] for row in mine], y, xerr=deviations, label=attention, **style)
-        for row, each in zip(mine, y, strict=True):
-            if row["difference"]:
-                mean, low, high = row["difference"]
-                right.errorbar(mean, each, xerr=[[mean - low], [high - mean]], **style)
-    left.set(yticks=range(len(names)), yticklabels=[fill(name, 28) for name in names], ylim=(len(names) - 0.5, -0.5))
+        shift = 0.6 * ((i + 0.5) / len(attentions) - 0.5)  # attentions lie side by side at a recipe
+        own_rows = [row for row in rows if row["attention"] == attention]
+        heights = [recipes.index(row["recipe"]) + shift for row in own_rows]
+        _draw_attention(left, right, attention, own_rows, heights, colour)
+    left.set(yticks=range(len(recipes)), yticklabels=[fill(recipe, 28) for recipe in recipes])
+    left.set_ylim(len(recipes) - 0.5, -0.5)
     left.set_xlabel("test accuracy, %\nmean and deviation over seeds")
     right.axvline(0, color=COLOURS[0], linewidth=1)
     right.set_xlabel("less softmax, percentage points\nmean and 95% interval over the same seeds")
     for axes in (left, right):
         axes.grid(True, axis="x", alpha=0.3)
-        for line in range(1, len(names)):
+        for line in range(1, len(recipes)):
             axes.axhline(line - 0.5, color="0.8", linewidth=0.8)
     figure.legend(loc="outside upper center", ncols=len(attentions), frameon=False)
     return figure
 
 
-def heads(found):
-    """{attention: Redundancy} -> a Figure: distances between heads, a row an attention, a column a layer."""
+def plot_head_distances(found: Mapping[str, Redundancy]) -> Figure:
+    """The distances between the outputs of the heads: a row an attention, a column a layer.
+
+    Parameters
+    ----------
+    found : mapping of Redundancy
+        By the name of the attention.
+    """
     layers = len(next(iter(found.values())).outputs)
-    most = max(each.outputs.max().item() for each in found.values())
+    largest = max(redundancy.outputs.max().item() for redundancy in found.values())
     figure = Figure(figsize=(1.2 + 2.2 * layers, 0.8 + 2.2 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), layers, squeeze=False)
-    for row, (name, each) in zip(grid, found.items(), strict=True):
-        for layer, (axes, distances) in enumerate(zip(row, each.outputs, strict=True), 1):
-            image = axes.imshow(distances.numpy(), cmap="viridis", vmin=0, vmax=most)
+    for axes_row, (name, redundancy) in zip(grid, found.items(), strict=True):
+        for layer, (axes, distances) in enumerate(zip(axes_row, redundancy.outputs, strict=True), 1):
+            image = axes.imshow(distances.numpy(), cmap="viridis", vmin=0, vmax=largest)
             axes.set(xticks=range(len(distances)), yticks=range(len(distances)))
             axes.tick_params(labelsize=6)
             axes.set_title(f"{name}, layer {layer}", fontsize=9)
@@ -55,26 +68,50 @@ def heads(found):
     return figure
 
 
-def efficiency(result):
-    """The result of `efficiency.run` -> a Figure: operations, memory and time beside softmax's, against length."""
+def plot_efficiency(result: Mapping[str, Any]) -> Figure:
+    """Operations, memory and time of a layer beside softmax's, against the number of tokens.
+
+    Parameters
+    ----------
+    result : dict
+        That of `efficiency.run`.
+    """
     names = list(dict.fromkeys(row["attention"] for row in result["rows"]))
     lengths = sorted({row["N"] for row in result["rows"]})
     figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes_row, mode in zip(figure.subplots(2, 3, sharex=True, sharey=True), ("training", "inference"), strict=True):
-        for axes, what in zip(axes_row, ("flops", "bytes", "seconds"), strict=True):
+    grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    for axes_row, mode in zip(grid, ("training", "inference"), strict=True):
+        for axes, (what, title) in zip(axes_row, NUMBERS.items(), strict=True):
             for name, colour in zip(names, COLOURS, strict=False):
                 rows = {row["N"]: row for row in result["rows"] if (row["attention"], row["mode"]) == (name, mode)}
                 ratios = [rows[N][f"{what}_ratio"] for N in lengths]
                 axes.plot(lengths, ratios, "o-", color=colour, label=name, markersize=4)
             axes.set_xscale("log", base=2)
             axes.set_xticks(lengths, [f"{N:,}" for N in lengths])
-            title = {"flops": "operations", "bytes": "peak memory", "seconds": "time"}[what]
             axes.set_title(f"{title}, {mode}", fontsize=10)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid(True, alpha=0.3)
-    axes_row[0].set_ylim(bottom=0)
-    axes_row[1].set_xlabel("tokens")
+    grid[1, 0].set_ylim(bottom=0)
+    grid[1, 1].set_xlabel("tokens")
     figure.supylabel("share of softmax's")
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = grid[1, 2].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
+
+
+def _draw_attention(
+    left: Axes,
+    right: Axes,
+    attention: str,
+    rows: Sequence[Mapping[str, Any]],
+    heights: Sequence[float],
+    colour: str,
+) -> None:
+    """The accuracies of one attention on the left, and its differences to softmax on the right."""
+    style: dict[str, Any] = dict(fmt="o", color=colour, markersize=5, capsize=3)
+    means, deviations = [row["mean"] for row in rows], [row["deviation"] or 0 for row in rows]
+    left.errorbar(means, heights, xerr=deviations, label=attention, **style)
+    for row, height in zip(rows, heights, strict=True):
+        if row["difference"]:
+            mean, low, high = row["difference"]
+            right.errorbar(mean, height, xerr=[[mean - low], [high - mean]], **style)

@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios inside one run."""
+"""Benchmarks of attention and of training, each as ratios to a baseline inside one run."""

@@ -1,14 +1,16 @@
-"""Speed and memory of the mirror, as ratios to torch's scaled_dot_product_attention inside one run.
+"""The speed and memory of attention, as ratios to torch's scaled_dot_product_attention (SDPA) inside one run.
 
     python -m torch_impl.bench [--device cpu|cuda] [--quick] [--json FILE] [--plot FILE]
 
 CPU: float32, batch 1. GPU: bfloat16, batch 32. D = 64, 8 heads, forward and backward. Each ratio is the median over
-interleaved pairs of calls; memory is the peak of what a call allocates beyond its input.
+pairs of calls that take turns; memory is the peak of what a call allocates beyond its input.
 """
 
 import argparse
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,129 +19,148 @@ from primal_dual.io.files import check_writable, write_file, write_json
 from primal_dual.kernels import EluPlusOne
 from primal_dual.primal import Primal, heads
 from primal_dual.supports import Causal, Window
-from torch_impl.bench.measure import interleaved, peak, timed
+from torch_impl.analysis.cost import Step, peak, timed
+from torch_impl.bench.measure import interleaved
+from torch_impl.data.messages import Say, say_nothing
 from torch_impl.expansion import attention
-from torch_impl.training.machine import machine
+from torch_impl.training.machine import describe_machine
 
 D, H = 64, 8
 WINDOW = Primal(support=Window(128))
 CAUSAL_LINEAR = Primal(EluPlusOne(), support=Causal())
-RATIOS = [  # what, primal, baseline is causal, N, at most on a CPU, and on a GPU (compiled)
-    ("Attention-BN", "bn", False, 1024, 1.15, 1.20),
-    ("Attention-BN", "bn", False, 4096, 1.05, 1.05),
-    ("Attention-SH, scales 1, 2, 4, 8", "sh", False, 4096, 0.52, 0.55),
-    ("BN+SH", "bn+sh", False, 4096, 0.55, 0.60),
-    ("causal BN / causal SDPA", "causal-bn", True, 4096, 1.10, 1.10),
-    ("causal BN / causal SDPA", "causal-bn", True, 16384, 1.10, 1.10),
-    ("window of radius 128", WINDOW, False, 16384, 0.08, 0.15),
-    ("linear attention", "linear", False, 16384, 0.08, None),
-    ("causal linear / full SDPA", CAUSAL_LINEAR, False, 16384, 0.15, None),
+
+
+class Ratio(NamedTuple):
+    """A time to measure at N tokens, and the most that its ratio to SDPA should be, where there is a bound."""
+
+    what: str
+    primal: str | Primal
+    baseline_is_causal: bool
+    N: int
+    most_on_cpu: float
+    most_on_gpu: float | None  # compiled
+
+
+class Memory(NamedTuple):
+    """A peak memory to measure, and the most that its ratio to SDPA's should be on a GPU."""
+
+    what: str
+    primal: str
+    most_on_gpu: float
+
+
+class Curve(NamedTuple):
+    """What is measured at each length, and the fraction of softmax's multiplications that it needs at N tokens."""
+
+    primal: str | Primal
+    fraction: Callable[[int], float]
+
+
+RATIOS = [
+    Ratio("Attention-BN", "bn", False, 1024, 1.15, 1.20),
+    Ratio("Attention-BN", "bn", False, 4096, 1.05, 1.05),
+    Ratio("Attention-SH, scales 1, 2, 4, 8", "sh", False, 4096, 0.52, 0.55),
+    Ratio("BN+SH", "bn+sh", False, 4096, 0.55, 0.60),
+    Ratio("causal BN / causal SDPA", "causal-bn", True, 4096, 1.10, 1.10),
+    Ratio("causal BN / causal SDPA", "causal-bn", True, 16384, 1.10, 1.10),
+    Ratio("window of radius 128", WINDOW, False, 16384, 0.08, 0.15),
+    Ratio("linear attention", "linear", False, 16384, 0.08, None),
+    Ratio("causal linear / full SDPA", CAUSAL_LINEAR, False, 16384, 0.15, None),
 ]
-MEMORY = [("Attention-SH", "sh", 1.05), ("Attention-BN", "bn", 1.6), ("linear attention", "linear", 1.6)]
-SWEEP = [256, 512, 1024, 2048, 4096, 8192, 16384]
-CURVES = {  # primal, and the share of softmax's multiplications that it needs at N
-    "softmax": ("softmax", lambda N: 1.0),
-    "bn": ("bn", lambda N: 1.0),
-    "sh": ("sh", lambda N: 15 / 32),
-    "bn+sh": ("bn+sh", lambda N: 15 / 32),
-    "window 128": (WINDOW, lambda N: min(257 / N, 1.0)),
-    "linear": ("linear", lambda N: D / N),
+MEMORY = [
+    Memory("Attention-SH", "sh", 1.05),
+    Memory("Attention-BN", "bn", 1.6),
+    Memory("linear attention", "linear", 1.6),
+]
+LENGTHS = [256, 512, 1024, 2048, 4096, 8192, 16384]
+CURVES = {
+    "softmax": Curve("softmax", lambda N: 1.0),
+    "bn": Curve("bn", lambda N: 1.0),
+    "sh": Curve("sh", lambda N: 15 / 32),
+    "bn+sh": Curve("bn+sh", lambda N: 15 / 32),
+    "window 128": Curve(WINDOW, lambda N: min(257 / N, 1.0)),
+    "linear": Curve("linear", lambda N: D / N),
 }
 
 
-def run(device, quick=False, say=lambda line: None):
-    """All benchmarks -> a dictionary for JSON. quick: lengths up to 2,048, and a pair of calls each."""
-    pairs = 1 if quick else 7
-    batch, dtype = setting(device)
+def run(device: str, quick: bool = False, say: Say = say_nothing) -> dict[str, Any]:
+    """All measurements.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda".
+    quick : bool
+        Lengths up to 2,048 alone, and one pair of calls each.
+    say : callable
+        Is told each result.
+
+    Returns
+    -------
+    dict
+        machine; rows, the ratios; and curves, the seconds and the memory at each length.
+    """
     rows = []
-    for what, primal, is_causal, N, cpu, gpu in RATIOS:
-        if quick and N > 2048:
-            continue
-        for compiled in (False, True) if device == "cuda" else (False,):
-            ours, theirs = step(device, primal, N, compiled), sdpa_step(device, N, is_causal)
-            ratio, seconds, base = interleaved(ours, theirs, device, pairs if N <= 4096 else min(pairs, 3))
-            at_most = (gpu if compiled else None) if device == "cuda" else cpu
-            rows.append(_row(f"{what}{', compiled' * compiled}", N, ratio, at_most, seconds, base))
-            say(_line(rows[-1]))
-    for what, primal, at_most in MEMORY:
-        N = 1024 if quick else 4096
-        ratio = peak(step(device, primal, N), device) / peak(sdpa_step(device, N), device)
-        rows.append(_row(f"peak memory, {what}", N, ratio, at_most if device == "cuda" else None))
-        say(_line(rows[-1]))
+    for row in (*_time_rows(device, quick), *_memory_rows(device, quick)):
+        rows.append(row)
+        say(_line(row))
     curves = []
-    for N in SWEEP[: 4 if quick else None]:
-        for name, (primal, floor) in CURVES.items():
-            call = sdpa_step(device, N) if name == "softmax" else step(device, primal, N)
-            seconds = min(timed(call, device) for _ in range(3 if N < 8192 else 2))
-            point = dict(name=name, N=N, seconds=seconds, floor=floor(N), bytes=peak(call, device))
-            curves.append(point | dict(least_bytes=4 * N * H * D * batch * dtype.itemsize))
+    for N in LENGTHS[: 4 if quick else None]:
+        curves += [_point(name, N, device) for name in CURVES]
         say(f"swept N = {N:,}")
-    return {"machine": machine(device), "rows": rows, "curves": curves}
+    return {"machine": describe_machine(device), "rows": rows, "curves": curves}
 
 
-def setting(device):
-    """Batch and dtype."""
-    return (32, torch.bfloat16) if device == "cuda" else (1, torch.float32)
+def step(device: str, primal: str | Primal, N: int, compiled: bool = False) -> Step:
+    """A forward and backward pass of `attention` on N random tokens, as a function."""
+    call = partial(attention, heads(primal, H))
+    return _forward_and_backward(device, N, torch.compile(call) if compiled else call)
 
 
-def step(device, primal, N, compiled=False):
-    """A forward and backward of `attention`, as a function."""
-    members = heads(primal, H)
-    call = torch.compile(partial(attention, members)) if compiled else partial(attention, members)
-    return _step(device, N, call)
-
-
-def sdpa_step(device, N, is_causal=False):
+def sdpa_step(device: str, N: int, is_causal: bool = False) -> Step:
     """The same of torch's softmax attention."""
-    return _step(device, N, partial(F.scaled_dot_product_attention, is_causal=is_causal))
+    return _forward_and_backward(device, N, partial(F.scaled_dot_product_attention, is_causal=is_causal))
 
 
-def _step(device, N, call):
-    batch, dtype = setting(device)
-    q, k, v, g = (torch.randn(batch, H, N, D, device=device, dtype=dtype) for _ in range(4))
-    x = [each.requires_grad_() for each in (q, k, v)]
-    return lambda: torch.autograd.grad(call(*x), x, g)
+def draw(result: dict[str, Any]) -> Any:
+    """A matplotlib Figure of the time and the memory against N, log-log, each with what it is at least.
 
-
-def draw(result):
-    """Time and memory against N, log-log, each with its floor -> a matplotlib Figure."""
+    Parameters
+    ----------
+    result : dict
+        That of `run`.
+    """
     from matplotlib.figure import Figure
 
-    from torch_impl.analysis.plots import COLOURS
+    from torch_impl.analysis.colours import COLOURS
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    seconds, memory = figure.subplots(1, 2)
+    time_axes, memory_axes = figure.subplots(1, 2)
     softmax = {point["N"]: point for point in result["curves"] if point["name"] == "softmax"}
     for name, colour in zip(CURVES, COLOURS, strict=False):
         points = [point for point in result["curves"] if point["name"] == name]
         N = [point["N"] for point in points]
-        seconds.loglog(N, [point["seconds"] for point in points], "o-", color=colour, label=name, markersize=4)
-        floor = [softmax[point["N"]]["seconds"] * point["floor"] for point in points]
-        seconds.loglog(N, floor, ":", color=colour)
-        memory.loglog(N, [point["bytes"] / 2**20 for point in points], "o-", color=colour, label=name, markersize=4)
-    memory.loglog(N, [point["least_bytes"] / 2**20 for point in points], ":", color="#000000")
-    for axes, label in ((seconds, "seconds, forward and backward"), (memory, "peak memory, MiB")):
+        style: dict[str, Any] = dict(color=colour, label=name, markersize=4)
+        time_axes.loglog(N, [point["seconds"] for point in points], "o-", **style)
+        least_seconds = [softmax[point["N"]]["seconds"] * point["floor"] for point in points]
+        time_axes.loglog(N, least_seconds, ":", color=colour)
+        memory_axes.loglog(N, [point["bytes"] / 2**20 for point in points], "o-", **style)
+    lengths = list(softmax)
+    memory_axes.loglog(lengths, [point["least_bytes"] / 2**20 for point in softmax.values()], ":", color="#000000")
+    for axes, label in ((time_axes, "seconds, forward and backward"), (memory_axes, "peak memory, MiB")):
         axes.set(xlabel="tokens N", ylabel=label)
         axes.grid(True, which="major", alpha=0.3)
-        axes.set_xticks(N, [f"{n:,}" for n in N], rotation=45)
+        axes.set_xticks(lengths, [f"{N:,}" for N in lengths], rotation=45)
         axes.minorticks_off()
-    seconds.legend(title="dotted: softmax's time by\nthe share of its multiplications", fontsize=8, title_fontsize=8)
-    memory.legend(title="dotted: output and gradients alone", fontsize=8, title_fontsize=8)
+    title = "dotted: softmax's time by\nthe share of its multiplications"
+    time_axes.legend(title=title, fontsize=8, title_fontsize=8)
+    memory_axes.legend(title="dotted: output and gradients alone", fontsize=8, title_fontsize=8)
     return figure
 
 
-def _row(what, N, ratio, at_most, seconds=None, sdpa_seconds=None):
-    return dict(what=what, N=N, ratio=ratio, at_most=at_most, seconds=seconds, sdpa_seconds=sdpa_seconds)
-
-
-def _line(row):
-    bar = "" if row["at_most"] is None else f"{row['at_most']:6.2f}"
-    seconds = "" if row["seconds"] is None else f"{row['seconds']:9.4f} s {row['sdpa_seconds']:9.4f} s"
-    return f"{row['what']:44} {row['N']:6,} {row['ratio']:7.3f} {bar:6} {seconds}"
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m torch_impl.bench", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line, see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m torch_impl.bench", description=str(__doc__).splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="lengths up to 2,048, a pair of calls each")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
@@ -160,3 +181,68 @@ def main(arguments=None):
         write_json(options.json, result)
     if options.plot:
         write_file(options.plot, draw(result).savefig)
+
+
+def _time_rows(device: str, quick: bool) -> Iterator[dict[str, Any]]:
+    for what, primal, baseline_is_causal, N, most_on_cpu, most_on_gpu in RATIOS:
+        if quick and N > 2048:
+            continue
+        pairs = 1 if quick else 7 if N <= 4096 else 3
+        for compiled in (False, True) if device == "cuda" else (False,):
+            ours, baseline = step(device, primal, N, compiled), sdpa_step(device, N, baseline_is_causal)
+            found = interleaved(ours, baseline, device, pairs)
+            at_most = most_on_cpu if device == "cpu" else most_on_gpu if compiled else None
+            yield {
+                "what": f"{what}, compiled" if compiled else what,
+                "N": N,
+                "ratio": found.ratio,
+                "at_most": at_most,
+                "seconds": found.seconds,
+                "sdpa_seconds": found.baseline_seconds,
+            }
+
+
+def _memory_rows(device: str, quick: bool) -> Iterator[dict[str, Any]]:
+    N = 1024 if quick else 4096
+    for what, primal, most_on_gpu in MEMORY:
+        yield {
+            "what": f"peak memory, {what}",
+            "N": N,
+            "ratio": peak(step(device, primal, N), device) / peak(sdpa_step(device, N), device),
+            "at_most": most_on_gpu if device == "cuda" else None,
+            "seconds": None,
+            "sdpa_seconds": None,
+        }
+
+
+def _point(name: str, N: int, device: str) -> dict[str, Any]:
+    """A point of a curve: the shortest of a few times, and the peak memory, beside the least that both could be."""
+    primal, fraction = CURVES[name]
+    call = sdpa_step(device, N) if name == "softmax" else step(device, primal, N)
+    batch, dtype = _setting(device)
+    return {
+        "name": name,
+        "N": N,
+        "seconds": min(timed(call, device) for _ in range(3 if N < 8192 else 2)),
+        "floor": fraction(N),
+        "bytes": peak(call, device),
+        "least_bytes": 4 * N * H * D * batch * dtype.itemsize,
+    }
+
+
+def _setting(device: str) -> tuple[int, torch.dtype]:
+    """The batch and the dtype."""
+    return (32, torch.bfloat16) if device == "cuda" else (1, torch.float32)
+
+
+def _forward_and_backward(device: str, N: int, call: Callable[..., torch.Tensor]) -> Step:
+    batch, dtype = _setting(device)
+    q, k, v, gradient = (torch.randn(batch, H, N, D, device=device, dtype=dtype) for _ in range(4))
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    return lambda: torch.autograd.grad(call(*inputs), inputs, gradient)
+
+
+def _line(row: dict[str, Any]) -> str:
+    bar = "" if row["at_most"] is None else f"{row['at_most']:6.2f}"
+    seconds = "" if row["seconds"] is None else f"{row['seconds']:9.4f} s {row['sdpa_seconds']:9.4f} s"
+    return f"{row['what']:44} {row['N']:6,} {row['ratio']:7.3f} {bar:6} {seconds}"

@@ -1,66 +1,168 @@
-"""Data sets as tensors: a training and a test split, whatever the inputs are; folds inside the training split."""
+"""Data sets as tensors: a training split and a test split, whatever the inputs are; and folds of the training split."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader
 
+from primal_dual.types import Bool, Int, Num
+from torch_impl.data.messages import first_names
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """What the training or test split of a data set offers, in memory (`Split`) or on disk (`images.ImageStream`)."""
+
+    @property
+    def labels(self) -> Int[torch.Tensor, " n"]:
+        """The index of each example's class."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of examples, n."""
+        ...
+
+    def take(self, index: Int[torch.Tensor, " m"]) -> "Split":
+        """The examples of an index, in memory."""
+        ...
+
+    def subset(self, index: Int[torch.Tensor, " m"]) -> "Examples":
+        """The examples of an index, where they are: those of a split on disk stay there."""
+        ...
+
 
 class Split(NamedTuple):
-    """inputs (n, ...); key_mask (n, N), True = a real token, or None where all are; labels (n,)."""
+    """Examples in memory.
 
-    inputs: torch.Tensor
-    key_mask: torch.Tensor | None
-    labels: torch.Tensor
+    Parameters
+    ----------
+    inputs : tensor, (n, ...)
+        One example a row.
+    key_mask : tensor of booleans, (n, N), or None
+        The padding mask: True for a token, False for padding. None if no example is padded.
+    labels : tensor of integers, (n,)
+        The index of each example's class.
 
-    def __len__(self):
+    Examples
+    --------
+    >>> split = Split(torch.zeros(3, 4, 2), None, torch.tensor([0, 1, 1]))
+    >>> len(split), split.take(torch.tensor([2])).inputs.shape
+    (3, torch.Size([1, 4, 2]))
+    """
+
+    inputs: Num[torch.Tensor, "n ..."]
+    key_mask: Bool[torch.Tensor, "n N"] | None
+    labels: Int[torch.Tensor, " n"]
+
+    def __len__(self) -> int:
+        """The number of examples, n."""
         return len(self.labels)
 
-    def take(self, index):
-        """The cases of an index."""
-        return Split(*(None if x is None else x[index] for x in self))
+    def take(self, index: Int[torch.Tensor, " m"]) -> "Split":
+        """The examples of an index."""
+        key_mask = None if self.key_mask is None else self.key_mask[index]
+        return Split(self.inputs[index], key_mask, self.labels[index])
 
-    subset = take  # of a split on disk it is one on disk
+    def subset(self, index: Int[torch.Tensor, " m"]) -> "Split":
+        """The same as `take`: what is in memory stays there."""
+        return self.take(index)
 
-    def to(self, device):
-        """The same on a device."""
-        return Split(*(None if x is None else x.to(device, non_blocking=True) for x in self))
+    def to(self, device: torch.device | str) -> "Split":
+        """The same examples on another device."""
+        key_mask = None if self.key_mask is None else self.key_mask.to(device, non_blocking=True)
+        return Split(self.inputs.to(device, non_blocking=True), key_mask, self.labels.to(device, non_blocking=True))
 
 
 class DataSet(NamedTuple):
-    """train and test; the names of the classes; sizes: what a model needs to know; mean and deviation of the training
-    split, by which inputs are standardised, lists with a number a feature."""
+    """A data set for classification.
+
+    Parameters
+    ----------
+    name : str
+        Its name, which is that of the folder of its runs.
+    train, test : Split or ImageStream
+        Its examples.
+    classes : tuple
+        The names of the classes, sorted.
+    sizes : dict
+        The sizes that a model needs to know, such as the number of features: arguments of the model by name.
+    mean, deviation : list of float
+        The mean and the standard deviation of each feature in the training split, by which inputs are standardised;
+        empty where inputs are whole numbers.
+    """
 
     name: str
-    train: Split
-    test: Split
-    classes: tuple
+    train: Examples
+    test: Examples
+    classes: Sequence
     sizes: dict
     mean: list
     deviation: list
 
-    def described(self):
-        """What a trained model must know of it, for JSON."""
+    def described(self) -> dict[str, Any]:
+        """What a trained model must know about its data set, as a dictionary for JSON."""
         return {"classes": list(self.classes), "sizes": self.sizes, "mean": self.mean, "deviation": self.deviation}
 
 
-def batches(split, parts, device, workers=0):
-    """The cases of each of `parts`, a list of indices, on a device. workers: processes that read, where a split is not
-    in memory but has a take(index) of its own."""
+def batches(
+    split: Examples, indices: Sequence[Int[torch.Tensor, " _"]], device: torch.device, workers: int = 0
+) -> Iterator[Split]:
+    """The examples of each of several indices, one batch after the other.
+
+    Parameters
+    ----------
+    split : Split or ImageStream
+        Where the examples are taken from.
+    indices : sequence of tensors
+        One index a batch.
+    device : torch.device
+        Where the batches are needed.
+    workers : int
+        How many processes read the batches of a split that is not in memory.
+
+    Yields
+    ------
+    Split
+        A batch, on the device.
+
+    Examples
+    --------
+    >>> split = Split(torch.arange(5.0), None, torch.zeros(5, dtype=torch.int64))
+    >>> [batch.inputs.tolist() for batch in batches(split, torch.arange(5).split(3), torch.device("cpu"))]
+    [[0.0, 1.0, 2.0], [3.0, 4.0]]
+    """
     if isinstance(split, Split):
-        yield from (split.take(index).to(device) for index in parts)
+        yield from (split.take(index).to(device) for index in indices)
         return
-    options = dict(batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
-    for part in DataLoader(split, sampler=parts, **options):
-        yield part.to(device)
+    options: dict[str, Any] = dict(batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
+    for batch in DataLoader(split, sampler=indices, **options):  # type: ignore[arg-type]
+        yield batch.to(device)
 
 
-def folds(data, count, seed=0):
-    """`count` data sets inside the training split, stratified: test is the fold, train the others.
+def folds(data: DataSet, count: int, seed: int = 0) -> Iterator[DataSet]:
+    """Split the training split into folds, stratified by class, to tune a recipe without the test split.
 
-    A class of fewer cases than folds is missing in some tests. Raises ValueError for fewer than two folds, more than
-    the cases of the largest class, and a class of one case, of which a fold would leave none to train on.
+    Parameters
+    ----------
+    data : DataSet
+        Whose training split is divided. Its test split is not used.
+    count : int
+        The number of folds. A class with fewer examples than folds is missing in some of them.
+    seed : int
+        Of the random division.
+
+    Yields
+    ------
+    DataSet
+        One a fold: `test` is the fold, `train` the rest of the training split.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two folds, for more folds than the largest class has examples, and for a class of one example,
+        which some fold would leave without an example to train on.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -71,38 +173,49 @@ def folds(data, count, seed=0):
         raise ValueError(f"folds: expected two cases or more of each class; got one of {data.classes[sizes.index(1)]}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
-        kept_apart = StratifiedKFold(count, shuffle=True, random_state=seed)
-        parts = list(kept_apart.split(data.train.labels, data.train.labels))
+        splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+        parts = list(splitter.split(data.train.labels, data.train.labels))
     for train, fold in parts:
         yield data._replace(train=data.train.subset(torch.tensor(train)), test=data.train.subset(torch.tensor(fold)))
 
 
-def label_indices(name, labels, test_labels):
-    """Names of labels -> the classes, sorted, and the index of each label among them, for both splits.
+def label_indices(
+    name: str, labels: Sequence[str], test_labels: Sequence[str]
+) -> tuple[tuple[str, ...], Int[torch.Tensor, " n"], Int[torch.Tensor, " n_test"]]:
+    """The classes of a data set, and its labels as indices into them.
 
-    Raises ValueError for fewer than two classes and for labels that the training split has not.
+    Parameters
+    ----------
+    name : str
+        Of the data set, for messages.
+    labels, test_labels : sequence of str
+        The label of each example of the training and the test split.
+
+    Returns
+    -------
+    classes : tuple of str
+        The different labels of the training split, sorted.
+    train_index, test_index : tensors of integers, (n,) and (n_test,)
+        The position of each label in `classes`.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes, and for a test label that does not occur in the training split.
+
+    Examples
+    --------
+    >>> label_indices("pets", ["dog", "cat", "dog"], ["cat"])
+    (('cat', 'dog'), tensor([1, 0, 1]), tensor([0]))
     """
     classes = tuple(sorted(set(labels)))
     unseen = sorted(set(test_labels) - set(classes))
     if unseen:
-        raise ValueError(
-            f"{name}: expected the labels of the training split, {few(classes)}; got {few(unseen)} in test"
-        )
+        expected = f"expected the labels of the training split, {first_names(classes)}"
+        raise ValueError(f"{name}: {expected}; got {first_names(unseen)} in test")
     if len(classes) < 2:
-        raise ValueError(f"{name}: expected two classes or more; got {few(classes)}")
-    index = {label: i for i, label in enumerate(classes)}
-    return classes, *(torch.tensor([index[label] for label in each]) for each in (labels, test_labels))
-
-
-def silent(line):
-    """Say nothing."""
-
-
-def one_line(error):
-    """What an error says, in one line that is not long; its type if it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def few(names):
-    """The first five names, for a message."""
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise ValueError(f"{name}: expected two classes or more; got {first_names(classes)}")
+    position = {label: i for i, label in enumerate(classes)}
+    train_index = torch.tensor([position[label] for label in labels])
+    test_index = torch.tensor([position[label] for label in test_labels])
+    return classes, train_index, test_index

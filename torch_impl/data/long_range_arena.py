@@ -1,44 +1,71 @@
-"""Three tasks of the Long Range Arena as tokens: ListOps, byte-level text, and images pixel by pixel.
+"""Three tasks of the Long Range Arena as sequences of tokens: ListOps, text byte by byte, and images pixel by pixel.
 
-Source: Tay et al. (ICLR 2021) and the benchmark's published programs; ListOps is by Nangia and Bowman (2018).
+Source: Tay et al. (ICLR 2021) and the programs published with the benchmark.
 """
 
-import gzip
-import json
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from torch_impl.data.dataset import DataSet, Split
+from primal_dual.types import UInt8
+from torch_impl.data.dataset import DataSet, Examples, Split
+from torch_impl.data.imdb import SENTIMENTS, inside, read_reviews
 from torch_impl.data.listops import expressions
+from torch_impl.data.listops_files import WORDS, read_expressions
+from torch_impl.data.messages import Say, say_nothing
 
-LENGTHS = {"ListOps": 2000, "Text": 4000, "PixelCIFAR10": 1024}
-TRAIN, TEST = 96_000, 2_000  # expressions of ListOps
-WORDS = (*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # of ListOps; SM is the sum modulo 10
-CODES = {word.encode(): code for code, word in enumerate(WORDS)}
-DEPTHS = np.array([0] * 10 + [1] * 4 + [-1])  # how much deeper it is after a word
-SENTIMENTS = ("neg", "pos")
+LENGTHS = {"ListOps": 2000, "Text": 4000, "PixelCIFAR10": 1024}  # tokens
+TRAIN, TEST = 96_000, 2_000  # how many expressions of ListOps are generated
 
 
-def load_lra(name, folder=None, *, length=None, cases=None, say=lambda line: None):
-    """A task of the Long Range Arena -> DataSet: inputs (n, length) of integers, key_mask (n, length) or None.
+def load_lra(
+    name: str,
+    folder: Path | str | None = None,
+    *,
+    length: int | None = None,
+    cases: int | None = None,
+    say: Say = say_nothing,
+) -> DataSet:
+    """A task of the Long Range Arena.
 
-    ListOps: expressions such as [MAX 4 3 [SM 9 9 ] ] and their values. Token 0 is padding, 1 to 10 are the digits, 11
-        to 14 the operators, 15 the closing bracket. From basic_train.tsv and basic_test.tsv, the benchmark's own
-        files, if the folder has them; else 96,000 for training and 2,000 for the test are generated as it does, see
-        `expressions`. Another length than 2,000, from 32 to 8,000, is always generated.
-    Text: IMDb's reviews as bytes, cut at `length`: 4,000 by default, as in later work; the benchmark has 1,000 to
-        4,000. Token 0 is padding, b + 1 is the byte b. From train.jsonl.gz and test.jsonl.gz, with a line {"text":
-        ..., "label": 0 or 1} for each review, or the original aclImdb/train/pos/*.txt and so on.
-    PixelCIFAR10: CIFAR-10 in grey, row by row: 1,024 tokens 0 to 255, see `pixels`.
+    The validation examples of the benchmark are not used: folds of the training split take their place.
 
-    folder: holds these files, or a folder listops or imdb that does; for CIFAR-10 a folder cifar10 for `load_images`.
-    The benchmark's validation cases are not used: folds of the training split take their place. cases: at most so
-    many of each split, drawn at random, but always the same ones. The data set's name tells of another length, and
-    of fewer cases. say: told of the progress.
-    Raises ValueError for what is missing, truncated, empty or malformed.
+    Parameters
+    ----------
+    name : str
+        "ListOps": expressions such as [MAX 4 3 [SM 9 9 ] ] and their values. Token 0 is padding, 1 to 10 are the
+        digits, 11 to 14 the operators, 15 is the closing bracket. Read from the benchmark's files basic_train.tsv and
+        basic_test.tsv, if the folder has them; else generated, 96,000 for training and 2,000 for the test.
+        "Text": IMDb's reviews as bytes. Token 0 is padding, b + 1 is the byte b. See `imdb.read_reviews` for the files.
+        "PixelCIFAR10": CIFAR-10 in grey, row by row: 1,024 tokens 0 to 255, see `pixels`.
+    folder : path, optional
+        Holds these files, or a folder listops or imdb that does; for CIFAR-10, a folder cifar10 for `load_images`.
+    length : int, optional
+        The length of the sequences: 2,000 for ListOps, which at any other length, from 32 to 8,000, is generated;
+        4,000 for Text, as in later work, where the benchmark has 1,000 to 4,000. Longer reviews are cut.
+    cases : int, optional
+        The largest number of examples of a split. They are drawn at random, but always the same ones.
+    say : callable
+        Is told of the progress.
+
+    Returns
+    -------
+    DataSet
+        Its inputs are whole numbers, (n, length). Its name tells of another length, and of fewer examples.
+
+    Raises
+    ------
+    ValueError
+        For what is missing, truncated, empty or malformed.
+
+    Examples
+    --------
+    >>> data = load_lra("ListOps", length=32, cases=10)
+    >>> data.name, data.train.inputs.shape
+    ('ListOps-32-10cases', torch.Size([10, 32]))
     """
     if name not in LENGTHS:
         raise ValueError(f"name: expected one of {', '.join(LENGTHS)}; got {name!r}")
@@ -52,152 +79,109 @@ def load_lra(name, folder=None, *, length=None, cases=None, say=lambda line: Non
     if name == "ListOps":
         data = _listops(folder, length or LENGTHS[name], cases, say)
     elif name == "Text":
-        data = _text(Path(folder), length or LENGTHS[name], say)
+        data = _text(Path(str(folder)), length or LENGTHS[name], say)
     else:
-        data = _pixel_cifar10(folder, length or LENGTHS[name], say)
-    shortened = f"-{length}" if length not in (None, LENGTHS[name]) else ""
+        data = _pixel_cifar10(Path(str(folder)), length or LENGTHS[name], say)
+    other_length = f"-{length}" if length not in (None, LENGTHS[name]) else ""
     fewer = f"-{cases}cases" if cases else ""
-    return data._replace(name=name + shortened + fewer, train=_drawn(data.train, cases), test=_drawn(data.test, cases))
+    train, test = _at_most(data.train, cases), _at_most(data.test, cases)
+    return data._replace(name=name + other_length + fewer, train=train, test=test)
 
 
-def pixels(images):
-    """Images (n, 3, H, W) of uint8 in a DataSet -> their luma as tokens (n, H W), 0 to 255.
+def pixels(images: DataSet) -> DataSet:
+    """Images in colour as sequences of grey pixels, row by row: one token, 0 to 255, for each luma
 
-        L = (299 R + 587 G + 114 B) / 1000,    ITU-R BT.601
+        L = (299 R + 587 G + 114 B) / 1000,    ITU-R BT.601,
 
-    in the fixed point of PIL's convert("L"), to which it is equal. Raises ValueError for other images.
+    in the fixed-point arithmetic of PIL's convert("L"), whose results it equals.
+
+    Parameters
+    ----------
+    images : DataSet
+        Its inputs are bytes, (n, 3, H, W).
+
+    Returns
+    -------
+    DataSet
+        Its inputs are bytes, (n, H W).
+
+    Raises
+    ------
+    ValueError
+        For images of another shape or dtype.
     """
-    train, test = (Split(_luma(split.inputs), None, split.labels) for split in (images.train, images.test))
+    train, test = _grey(images.train), _grey(images.test)
     sizes = dict(vocabulary=256, length=train.inputs.shape[1], classes=len(images.classes))
     return images._replace(train=train, test=test, sizes=sizes, mean=[], deviation=[])
 
 
-def _luma(images):
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images: expected uint8 (n, 3, H, W); got {images.dtype} {tuple(images.shape)}")
-    pieces = (piece.int().flatten(2).unbind(1) for piece in images.split(1000))
-    return torch.cat([(19595 * r + 38470 * g + 7471 * b + 2**15 >> 16).to(torch.uint8) for r, g, b in pieces])
+class _Sequences(NamedTuple):
+    """Sequences of bytes and their labels."""
+
+    rows: Sequence[bytes]
+    labels: Sequence[int]
 
 
-def _listops(folder, length, cases, say):
-    files = [_inside(Path(folder), "listops") / f"basic_{split}.tsv" for split in ("train", "test")] if folder else []
+def _listops(folder: Path | str | None, length: int, cases: int | None, say: Say) -> DataSet:
+    files = [inside(Path(folder), "listops") / f"basic_{split}.tsv" for split in ("train", "test")] if folder else []
     if length == LENGTHS["ListOps"] and any(file.exists() for file in files):
-        splits = (_published(file, length) for file in files)
+        train, test = (_Sequences(*read_expressions(file, length)) for file in files)
     else:
         rows, values = expressions(TEST + min(TRAIN, cases or TRAIN), length, say=say)
-        splits = (rows[TEST:], values[TEST:]), (rows[:TEST], values[:TEST])
-    return _data_set(splits, length, WORDS[:10], len(WORDS) + 1, np.uint8)
+        train, test = _Sequences(rows[TEST:], values[TEST:]), _Sequences(rows[:TEST], values[:TEST])
+    sizes = dict(vocabulary=len(WORDS) + 1, length=length, classes=10)
+    train_split, test_split = _padded(train, length, np.uint8), _padded(test, length, np.uint8)
+    return DataSet("ListOps", train_split, test_split, WORDS[:10], sizes, [], [])
 
 
-def _published(path, length):
-    """The expressions of one of the benchmark's files, and their values."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected basic_train.tsv and basic_test.tsv")
-    rows, values = [], []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            source, _, target = line.rstrip().partition(b"\t")
-            if number == 1 and (source, target) == (b"Source", b"Target"):
-                continue
-            row = [CODES.get(word, -1) for word in source.translate(None, b"()").split()]
-            value = CODES.get(target, -1)
-            depth = DEPTHS[row].cumsum() if row else np.ones(1)
-            if -1 in row or depth[-1] != 0 or (depth[:-1] <= 0).any() or not 0 <= value <= 9:
-                raise ValueError(
-                    f"{path}, line {number}: expected a whole expression, a tab and a digit; got {_ends(line)!r}"
-                )
-            if len(row) >= length:
-                raise ValueError(
-                    f"{path}, line {number}: expected fewer than {length} tokens, as published; got {len(row)}"
-                )
-            rows.append(bytes(row))
-            values.append(value)
-    if not rows:
-        raise ValueError(f"{path}: expected expressions; got none")
-    return rows, values
-
-
-def _text(folder, length, say):
-    splits = []
+def _text(folder: Path, length: int, say: Say) -> DataSet:
+    splits = {}
     for split in ("train", "test"):
-        file = _inside(folder, "imdb") / f"{split}.jsonl.gz"
-        splits.append(_json_lines(file) if file.exists() else _text_files(_inside(folder, "aclImdb") / split, file))
-        say(f"Text: {len(splits[-1][0]):,} reviews for {split}")
-    return _data_set(splits, length, SENTIMENTS, 257, np.int16)
+        reviews = _Sequences(*read_reviews(folder, split))
+        say(f"Text: {len(reviews.rows):,} reviews for {split}")
+        splits[split] = _padded(reviews, length, np.int16)
+    sizes = dict(vocabulary=257, length=length, classes=len(SENTIMENTS))
+    return DataSet("Text", splits["train"], splits["test"], SENTIMENTS, sizes, [], [])
 
 
-def _json_lines(path):
-    texts, labels = [], []
-    try:
-        with gzip.open(path) as file:
-            for line in file:
-                case = json.loads(line)
-                text, label = case["text"].encode(), (0, 1).index(case["label"])
-                if not text:
-                    raise ValueError("no text")
-                texts.append(text)
-                labels.append(label)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a whole gzip file; got after line {len(labels)}: {error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}, line {len(texts) + 1}: expected JSON with a text that is not empty and a label 0 or 1; "
-            f"got {_ends(line)!r}"
-        ) from error
-    if not texts:
-        raise ValueError(f"{path}: expected reviews; got none")
-    return texts, labels
-
-
-def _text_files(folder, instead):
-    texts, labels = [], []
-    for label, sentiment in enumerate(SENTIMENTS):
-        files = sorted((folder / sentiment).glob("*.txt"))
-        if not files:
-            raise ValueError(f"{folder / sentiment}: expected reviews, *.txt, or else {instead}; got neither")
-        for file in files:
-            text = file.read_bytes()
-            if not text:
-                raise ValueError(f"{file}: expected a text; got an empty file")
-            texts.append(text)
-            labels.append(label)
-    return texts, labels
-
-
-def _pixel_cifar10(folder, length, say):
+def _pixel_cifar10(folder: Path, length: int, say: Say) -> DataSet:
     if length != LENGTHS["PixelCIFAR10"]:
         raise ValueError(f"length: expected 1024, the pixels of an image; got {length}")
-    from torch_impl.data.images import load_images
+    from torch_impl.data.images import load_images  # needs PIL, which the other tasks do without
 
     return pixels(load_images("cifar10", folder, size=32, say=say))
 
 
-def _inside(folder, name):
-    return folder / name if (folder / name).is_dir() else folder
-
-
-def _data_set(splits, length, classes, vocabulary, dtype):
-    sizes = dict(vocabulary=vocabulary, length=length, classes=len(classes))
-    return DataSet("", *(_padded(*split, length, dtype) for split in splits), classes, sizes, [], [])
-
-
-def _padded(rows, labels, length, dtype):
-    """Rows of bytes -> inputs, each byte plus 1, cut and padded with 0, and their key_mask."""
-    inputs = np.zeros((len(rows), length), dtype)
-    for tokens, row in zip(inputs, rows, strict=True):
-        row = np.frombuffer(row[:length], np.uint8)
-        tokens[: len(row)] = row
-        tokens[: len(row)] += 1
-    inputs = torch.from_numpy(inputs)
+def _padded(sequences: _Sequences, length: int, dtype: type[np.generic]) -> Split:
+    """Inputs (n, length): each byte plus 1, cut at the length or padded with 0."""
+    padded = np.zeros((len(sequences.rows), length), dtype)
+    for tokens, row in zip(padded, sequences.rows, strict=True):
+        values = np.frombuffer(row[:length], np.uint8)
+        tokens[: len(values)] = values
+        tokens[: len(values)] += 1
+    inputs = torch.from_numpy(padded)
     key_mask = inputs > 0
-    return Split(inputs, None if key_mask.all() else key_mask, torch.tensor(labels))
+    return Split(inputs, None if key_mask.all() else key_mask, torch.tensor(sequences.labels))
 
 
-def _drawn(split, cases):
-    if cases is None or cases >= len(split):
+def _at_most(split: Examples, count: int | None) -> Examples:
+    """`count` random examples, always the same, in their order; all of them if they are not more."""
+    if count is None or count >= len(split):
         return split
-    return split.take(torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:cases].sort().values)
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    return split.take(order[:count].sort().values)
 
 
-def _ends(line):
-    return line if len(line) <= 50 else line[:25] + b" ... " + line[-20:]
+def _grey(split: Examples) -> Split:
+    assert isinstance(split, Split)  # CIFAR-10 fits into memory
+    return Split(_luma(split.inputs), None, split.labels)
+
+
+def _luma(images: torch.Tensor) -> UInt8[torch.Tensor, "n pixels"]:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images: expected uint8 (n, 3, H, W); got {images.dtype} {tuple(images.shape)}")
+    grey = []
+    for piece in images.split(1000):
+        r, g, b = piece.int().flatten(2).unbind(1)
+        grey.append((19595 * r + 38470 * g + 7471 * b + 2**15 >> 16).to(torch.uint8))
+    return torch.cat(grey)

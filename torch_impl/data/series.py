@@ -1,182 +1,137 @@
-"""Time series of the UEA archive, and their augmentation.
+"""Data sets of time series: standardised by the training split, padded to one length.
 
 JapaneseVowels and BasicMotions come with aeon; any other set is a folder NAME of NAME_TRAIN.ts and NAME_TEST.ts.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from torch_impl.data.dataset import DataSet, Split, label_indices, one_line
-
-EMBEDDED = ("JapaneseVowels", "BasicMotions")
-NUMBERS = frozenset("0123456789+-.e,: \t?nan")  # what the numbers of a case are written with; ? and nan are missing
-LARGEST_VALUE = 1e20  # squares and standardised values of larger ones might overflow in float32
+from primal_dual.types import Bool, Float
+from torch_impl.data.dataset import DataSet, Split, label_indices
+from torch_impl.data.ts_files import Series, check_feature_count, read_split, read_ts_file
 
 
-def load_series(name, folder=None):
-    """A set of the UEA archive -> DataSet: standardised by the training split alone, missing values at its mean.
+def load_series(name: str, folder: Path | str | None = None) -> DataSet:
+    """A data set of the UEA archive, or your own in its format.
 
-    name: one of aeon's own, or that of a folder inside `folder`. Series of unequal length are padded at their end to
-    the longest of both splits. Raises ValueError for what is missing, empty or malformed, and for labels that the
-    training split has not.
+    Parameters
+    ----------
+    name : str
+        "JapaneseVowels" or "BasicMotions", which need no download, or the name of a folder inside `folder`.
+    folder : path, optional
+        The folder of data sets.
+
+    Returns
+    -------
+    DataSet
+        Its inputs, (n, length, features) in float32, are standardised by the training split alone. A missing value is
+        zero, the mean. Shorter series are padded with zeros at their end, to the longest of both splits.
+
+    Raises
+    ------
+    ValueError
+        For what is missing, empty or malformed, and for test labels that do not occur in the training split.
+
+    Examples
+    --------
+    >>> data = load_series("JapaneseVowels")
+    >>> data.train.inputs.shape, data.train.key_mask.sum(1).min().item(), data.sizes["features"]
+    (torch.Size([270, 29, 12]), 7, 12)
     """
-    (train, labels), (test, test_labels) = (_read(name, folder, split) for split in ("train", "test"))
-    classes, labels, test_labels = label_indices(name, labels, test_labels)
-    features, length = train[0].shape[1], max(len(x) for x in train + test)
-    for each in train + test:
-        _check_features(name, each, features)
-    tokens = np.concatenate(train)
-    present = ~np.isnan(tokens)
-    if not present.any(axis=0).all():
-        missing = np.argmin(present.any(axis=0))
-        raise ValueError(f"{name}: expected some value of each feature in training; got none of {missing}")
-    mean = np.nanmean(tokens, axis=0).tolist()
-    constant = np.nanmin(tokens, axis=0) == np.nanmax(tokens, axis=0)  # whose deviation is rounding
-    deviation = np.where(constant, 0.0, np.nanstd(tokens, axis=0)).tolist()
-    splits = (
-        Split(*padded(series, length, mean, deviation), indices)
-        for series, indices in ((train, labels), (test, test_labels))
-    )
-    return DataSet(
-        name, *splits, classes, dict(features=features, length=length, classes=len(classes)), mean, deviation
-    )
+    train, labels = read_split(name, folder, "train")
+    test, test_labels = read_split(name, folder, "test")
+    classes, train_index, test_index = label_indices(name, labels, test_labels)
+    features = train[0].shape[1]
+    length = max(len(example) for example in train + test)
+    for example in train + test:
+        check_feature_count(name, example, features)
+    mean, deviation = _statistics(name, train)
+    train_split = Split(*standardise_and_pad(train, length, mean, deviation), train_index)
+    test_split = Split(*standardise_and_pad(test, length, mean, deviation), test_index)
+    sizes = dict(features=features, length=length, classes=len(classes))
+    return DataSet(name, train_split, test_split, classes, sizes, mean, deviation)
 
 
-def load_cases(path, data):
-    """The cases of a .ts file, standardised as a data set was: inputs, key_mask.
+def load_new_series(
+    path: Path | str, description: dict[str, Any]
+) -> tuple[Float[torch.Tensor, "n length features"], Bool[torch.Tensor, "n length"] | None]:
+    """New examples from a .ts file, standardised and padded as those of a data set.
 
-    data: its sizes, mean and deviation. Raises ValueError for other features and for series that are longer.
+    Parameters
+    ----------
+    path : path
+        The .ts file. Its labels are not used.
+    description : dict
+        `DataSet.described()` of the data set that a model was trained on.
+
+    Returns
+    -------
+    inputs : tensor, (n, length, features)
+        Standardised by that data set.
+    key_mask : tensor of booleans, (n, length), or None
+        The padding mask.
+
+    Raises
+    ------
+    ValueError
+        For another number of features, series that are longer than those of the data set, and malformed files.
     """
-    series, _ = _read_file(Path(path))
-    for each in series:
-        _check_features(path, each, data["sizes"]["features"])
-    longest, length = max(map(len, series)), data["sizes"]["length"]
+    series, _ = read_ts_file(Path(path))
+    for example in series:
+        check_feature_count(path, example, description["sizes"]["features"])
+    longest, length = max(map(len, series)), description["sizes"]["length"]
     if longest > length:
         raise ValueError(f"{path}: expected at most {length} time steps, as in training; got {longest}")
-    return padded(series, length, data["mean"], data["deviation"])
+    return standardise_and_pad(series, length, description["mean"], description["deviation"])
 
 
-def padded(series, length, mean, deviation):
-    """Cases (n_i, features) -> inputs (n, length, features) and key_mask (n, length), or None if none is shorter."""
+def standardise_and_pad(
+    series: Series, length: int, mean: Sequence[float], deviation: Sequence[float]
+) -> tuple[Float[torch.Tensor, "n length features"], Bool[torch.Tensor, "n length"] | None]:
+    """(x - mean) / deviation of series of different lengths, padded with zeros at their end.
+
+    Parameters
+    ----------
+    series : list of arrays, (time steps, features)
+        A missing value, NaN, becomes the mean.
+    length : int
+        The length after padding, at least that of the longest series.
+    mean, deviation : sequence of float
+        One number a feature. A feature whose deviation is zero is only centred.
+
+    Returns
+    -------
+    inputs : tensor, (n, length, features)
+        In float32.
+    key_mask : tensor of booleans, (n, length), or None
+        The padding mask: True for a time step, False for padding. None if no series is shorter than `length`.
+
+    Examples
+    --------
+    >>> inputs, key_mask = standardise_and_pad([np.array([[3.0], [5.0]]), np.array([[np.nan]])], 2, [1.0], [2.0])
+    >>> inputs[..., 0].tolist(), key_mask.tolist()
+    ([[1.0, 2.0], [0.0, 0.0]], [[True, True], [True, False]])
+    """
     inputs = np.zeros((len(series), length, len(mean)), np.float32)
-    key_mask = np.arange(length) < np.array([len(each) for each in series])[:, None]
-    for x, each in zip(inputs, series, strict=True):
-        x[: len(each)] = np.nan_to_num((each - mean) / np.where(np.array(deviation) > 0, deviation, 1))
+    key_mask = np.arange(length) < np.array([len(example) for example in series])[:, None]
+    divisor = np.where(np.array(deviation) > 0, deviation, 1)
+    for row, example in zip(inputs, series, strict=True):
+        row[: len(example)] = np.nan_to_num((example - mean) / divisor)
     return torch.tensor(inputs), None if key_mask.all() else torch.tensor(key_mask)
 
 
-def augment(series, key_mask, *, warp=0.0, scale=0.0, jitter=0.0, knots=5):
-    """Random smooth time warping, scaling of each feature, and noise, on the series' device.
-
-    warp: the logarithm of the speed at `knots` points in time is warp N(0, 1); the series keeps its length. scale and
-    jitter: deviations of a factor exp(scale N(0, 1)) for each feature and of N(0, jitter^2) for each value.
-    """
-    n, N, features = series.shape
-    if warp:
-        length = torch.full((n,), N, device=series.device) if key_mask is None else key_mask.sum(-1)
-        speed = (warp * torch.randn(n, 1, knots, device=series.device)).exp()
-        speed = torch.nn.functional.interpolate(speed, N, mode="linear", align_corners=True)[:, 0]
-        valid = torch.arange(N, device=series.device) < length[:, None]
-        moved = (speed * valid).cumsum(-1)
-        moved = (moved - moved[:, :1]) / (moved[:, -1:] - moved[:, :1]).clamp_min(1e-6)
-        position = (moved * (length[:, None] - 1)).clamp(0, N - 1)
-        left = position.floor().long().clamp_max(max(N - 2, 0))
-        right, share = (left + 1).clamp_max(N - 1), (position - left)[..., None]
-        a, b = (series.gather(1, i[..., None].expand(-1, -1, features)) for i in (left, right))
-        series = (a + share * (b - a)) * valid[..., None]
-    if scale:
-        series = series * (scale * torch.randn(n, 1, features, device=series.device)).exp()
-    if jitter:
-        series = series + jitter * torch.randn_like(series)
-    return series
-
-
-def _read(name, folder, split):
-    """Cases (n_i, features) in float64 and their labels."""
-    path = None if folder is None else Path(folder) / name / f"{name}_{split.upper()}.ts"
-    if path is not None and (path.exists() or name not in EMBEDDED):
-        return _read_file(path)
-    if name not in EMBEDDED:
-        raise ValueError(f"{name}: expected a folder of the archive with --data, or one of {', '.join(EMBEDDED)}")
-    datasets = _aeon()
-    load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions
-    return _cases(name, *load(split=split))
-
-
-def _read_file(path):
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected NAME/NAME_TRAIN.ts and NAME/NAME_TEST.ts under --data")
-    try:
-        encoding, labels = "utf-8-sig", _labels(path, "utf-8-sig")
-    except UnicodeDecodeError:
-        encoding, labels = "latin-1", _labels(path, "latin-1")  # decodes anything
-    load = _aeon().load_from_ts_file
-    try:
-        series, _ = load(str(path), encoding=encoding)
-    except Exception as error:  # the reader raises what its parsing happens to: any of it is a malformed file
-        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {one_line(error)}") from error
-    return _cases(path, series, labels)
-
-
-def _labels(path, encoding):
-    """The label of each case of a .ts file, in lower case, or "?" where its header says that there are none.
-
-    Raises ValueError for what aeon's reader would take for something else: cases before @data, no @classLabel (it
-    would take the last feature for labels), time stamps (it drops their signs), targets of a regression, numbers such
-    as 1_0 or inf, and labels that the header does not name.
-    """
-    header, labels = {}, []
-    with open(path, encoding=encoding) as file:
-        lines = enumerate((line.strip().lower() for line in file), 1)
-        for number, line in lines:
-            if line == "@data":
-                break
-            tag, *words = line.split() or "#"
-            if tag[0] == "@":
-                header[tag] = words
-            elif header and tag[0] != "#":  # above the first tag a description may stand
-                raise ValueError(f"{path}: expected tags up to @data; got {_ends(line)!r} in line {number}")
-        if "true" in header.get("@timestamps", []) + header.get("@targetlabel", []):
-            raise ValueError(f"{path}: expected @timeStamps false and no @targetLabel; got true")
-        if not header.get("@classlabel"):
-            raise ValueError(f"{path}: expected @classLabel true and the classes, or @classLabel false; got none")
-        labelled, *classes = header["@classlabel"]
-        for number, line in lines:
-            values, _, label = line.rpartition(":") if labelled == "true" else (line, ":", "?")
-            label = label.strip()
-            if not set(values) <= NUMBERS or (labelled == "true" and label not in classes):
-                raise ValueError(
-                    f"{path}: expected a .ts file of numbers, and a label that its header names; "
-                    f"got {_ends(line)!r} in line {number}"
-                )
-            labels.append(label)
-    return labels
-
-
-def _cases(source, series, labels):
-    series = [np.asarray(x, float).T for x in series]
-    if not series or min(x.size for x in series) == 0:
-        raise ValueError(f"{source}: expected cases with one time step or more; got none or an empty one")
-    largest = max(np.abs(x).max(initial=0, where=~np.isnan(x)) for x in series)
-    if largest > LARGEST_VALUE:
-        raise ValueError(f"{source}: expected numbers of at most {LARGEST_VALUE:g} in size; got {largest:g}")
-    return series, [str(label) for label in labels]
-
-
-def _check_features(source, case, features):
-    if case.shape[1] != features:
-        raise ValueError(f"{source}: expected {features} features in each case; got {case.shape[1]}")
-
-
-def _aeon():
-    try:
-        from aeon import datasets
-    except ImportError as error:
-        raise ValueError("time series need aeon: pip install 'primal-dual-attention[data]'") from error
-    return datasets
-
-
-def _ends(line):
-    return line if len(line) <= 50 else f"{line[:25]} ... {line[-20:]}"
+def _statistics(name: str, train: Series) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each feature, over all time steps of all examples that have a value."""
+    steps = np.concatenate(train)
+    has_value = (~np.isnan(steps)).any(axis=0)
+    if not has_value.all():
+        missing = np.argmin(has_value)
+        raise ValueError(f"{name}: expected some value of each feature in training; got none of {missing}")
+    mean = np.nanmean(steps, axis=0).tolist()
+    constant = np.nanmin(steps, axis=0) == np.nanmax(steps, axis=0)  # rounding may give it a tiny deviation
+    deviation = np.where(constant, 0.0, np.nanstd(steps, axis=0)).tolist()
+    return mean, deviation

@@ -2,9 +2,23 @@
 
 import torch
 
+from primal_dual.types import Bool, Float
 
-def valid_queries(mask):
-    """Where a key mask (B, 1, 1, N) hides keys of a self-attention, it hides the same tokens as queries."""
-    if mask is None or mask.shape[-2] != 1 or mask.ndim != 4:
+
+def valid_queries(
+    mask: Bool[torch.Tensor, "..."] | Float[torch.Tensor, "..."] | None,
+) -> Bool[torch.Tensor, "B N"] | None:
+    """The valid queries of a self-attention: where a key mask (B, 1, 1, N) hides keys, it hides the same queries.
+
+    None for a mask of another shape, which says nothing about queries. Booleans are True for a valid token; a float of
+    -inf hides one.
+
+    Examples
+    --------
+    >>> valid_queries(torch.tensor([[[[True, False]]]])).tolist()
+    [[True, False]]
+    """
+    if mask is None or mask.ndim != 4 or mask.shape[-2] != 1:
         return None
-    return mask[:, 0, 0] if mask.dtype == torch.bool else mask[:, 0, 0] > float("-inf")
+    row = mask[:, 0, 0]
+    return row if row.dtype == torch.bool else row > float("-inf")

@@ -1,44 +1,68 @@
 """Multi-head attention of any primal as a module, in the place of torch.nn.MultiheadAttention."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from primal_dual.primal import heads
+from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import BatchNorm, split_convolutions
+from primal_dual.types import Bool, Float
+from torch_impl import checks
 from torch_impl.expansion import attention, attention_weights
 
 
 class MultiheadAttention(nn.MultiheadAttention):
-    """sum_s f^s(x W_Q^s) W_O^s + b_O, with f^s the attention of head s's primal: torch's module, signature and weights.
+    """torch's module with the attention of any primal: sum_s f^s W_O^s + b_O, with f^s that of head s.
 
-    primal: a catalog name, a Primal, or Heads of `num_heads`. learn_beta: BatchNorm's beta becomes a parameter, one a
-    head. learn_taps: so does the kernel of the one Convolution that the heads share. Both start at the primal's own.
+    Signature and weights are torch's: a trained nn.MultiheadAttention loads by load_state_dict (with strict=False if
+    something more is learned). Masks are torch's, too, and hide a key where they are True; they intersect with the
+    primal's support. Source: arXiv 2406.13781; see tutorial 8.
 
-    A trained nn.MultiheadAttention loads by load_state_dict, with strict=False beside what is learned. Masks are
-    torch's: True hides a key. They intersect with the primal's support. Raises ValueError for add_bias_kv,
-    add_zero_attn, an embed_dim that is no multiple of num_heads, another number of Heads, and nothing to learn.
-    Source: arXiv 2406.13781.
+    Parameters
+    ----------
+    embed_dim, num_heads, dropout, bias, kdim, vdim, batch_first, device, dtype
+        As in torch. add_bias_kv and add_zero_attn must be False.
+    primal : str, Primal or Heads
+        A str is a catalog name; Heads must be `num_heads` many.
+    learn_beta : bool
+        Whether BatchNorm's beta is a parameter, one a head, which starts at the primal's own.
+    learn_taps : bool
+        Whether the kernel of the one Convolution that the heads share is a parameter, which starts at the primal's own.
+
+    Raises
+    ------
+    ValueError
+        For add_bias_kv, add_zero_attn, an embed_dim that is no multiple of num_heads, Heads of another number, and for
+        nothing to learn.
+
+    Examples
+    --------
+    >>> x = torch.ones(5, 2, 8)
+    >>> f, weights = MultiheadAttention(8, 4, primal="bn")(x, x, x)
+    >>> f.shape, weights.shape
+    (torch.Size([5, 2, 8]), torch.Size([2, 5, 5]))
     """
 
     def __init__(
         self,
-        embed_dim,
-        num_heads,
-        dropout=0.0,
-        bias=True,
-        add_bias_kv=False,
-        add_zero_attn=False,
-        kdim=None,
-        vdim=None,
-        batch_first=False,
-        device=None,
-        dtype=None,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
         *,
-        primal="softmax",
-        learn_beta=False,
-        learn_taps=False,
-    ):
+        primal: str | Primal | Heads = "softmax",
+        learn_beta: bool = False,
+        learn_taps: bool = False,
+    ) -> None:
         if add_bias_kv or add_zero_attn:
             raise ValueError("add_bias_kv, add_zero_attn: expected False; a key that is no token has no primal here")
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
@@ -60,55 +84,74 @@ class MultiheadAttention(nn.MultiheadAttention):
         self.beta = nn.Parameter(_betas(self.primal).to(self.out_proj.weight)) if learn_beta else None
         self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
 
-    def _reset_parameters(self):
+    def _reset_parameters(self) -> None:
         self._qkv_same_embed_dim = self.in_proj_weight is not None
         super()._reset_parameters()
         self._qkv_same_embed_dim = False
 
     def forward(
         self,
-        query,
-        key,
-        value,
-        key_padding_mask=None,
-        need_weights=True,
-        attn_mask=None,
-        average_attn_weights=True,
-        is_causal=False,
-    ):
-        """query (L, B, E), key (S, B, E_k), value (S, B, E_v) -> (L, B, E) and weights over the keys, or None.
+        query: Float[torch.Tensor, "... E"],
+        key: Float[torch.Tensor, "... Ek"],
+        value: Float[torch.Tensor, "... Ev"],
+        key_padding_mask: Bool[torch.Tensor, "..."] | Float[torch.Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        attn_mask: Bool[torch.Tensor, "..."] | Float[torch.Tensor, "..."] | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Float[torch.Tensor, "... E"], Float[torch.Tensor, "..."] | None]:
+        """Attend from L queries to S keys in each of B examples.
 
-        Axes as torch's: (B, L, E) with batch_first, (L, E) unbatched. Weights (B, L, S), or (B, heads, L, S) unless
-        average_attn_weights; a pool's weight is spread evenly over its keys. key_padding_mask (B, S) and attn_mask
-        (L, S) or (B heads, L, S): booleans, True hides, or floats that are added. As in torch, is_causal says that
-        attn_mask is the causal one; it may also stand alone.
+        Parameters
+        ----------
+        query, key, value : tensors
+            (L, B, E), (S, B, Ek) and (S, B, Ev); the batch axis comes first with batch_first, and may be left out.
+        key_padding_mask : tensor, optional
+            (B, S): booleans, True for padding, or floats that are added to the logits.
+        need_weights : bool
+            Whether to return the weights.
+        attn_mask : tensor, optional
+            (L, S) or (B heads, L, S): booleans, True where a query must not attend, or floats that are added.
+        average_attn_weights : bool
+            Whether to average the weights over the heads.
+        is_causal : bool
+            Whether a query sees no later key. As in torch, attn_mask is then the causal mask; it may be left out.
+
+        Returns
+        -------
+        tuple
+            The outputs, in the shape of query, and the weights (B, L, S), or (B, heads, L, S) unless they are averaged;
+            None if they are not needed. A pool's weight is spread evenly over its keys.
+
+        Raises
+        ------
+        ValueError
+            For shapes and masks that do not fit.
         """
         batched, is_self = query.ndim == 3, query is key
         self._check(query, key, value)
-        q, k, v = self._projected(query, key, value)
-        if not batched:
-            q, k, v = (x[None] for x in (q, k, v))
-        elif not self.batch_first:
-            q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-        key_mask, mask = self._masks(key_padding_mask, None if is_causal else attn_mask, q, k)
-        options = dict(
+        q, k, v = (self._to_heads(x, batched) for x in self._project(query, key, value))
+        key_mask, mask = _our_masks(key_padding_mask, None if is_causal else attn_mask, q, k)
+        options: dict[str, Any] = dict(
             query_mask=key_mask if is_self else None,
             attn_mask=mask,
             is_causal=is_causal,
             beta=self.beta,
             taps=self.taps,
         )
-        f = attention(self.primal, q, k, v, key_mask, dropout_p=self.dropout if self.training else 0.0, **options)
-        f = F.linear(f.transpose(1, 2).flatten(-2), self.out_proj.weight, self.out_proj.bias)
-        f = f[0] if not batched else f if self.batch_first else f.transpose(0, 1)
+        dropout_p = self.dropout if self.training else 0.0
+        f = self._from_heads(attention(self.primal, q, k, v, key_mask, dropout_p=dropout_p, **options), batched)
         if not need_weights:
             return f, None
         weights = attention_weights(self.primal, q, k, key_mask, **options)
         weights = weights.mean(1) if average_attn_weights else weights
         return f, weights if batched else weights[0]
 
-    def _check(self, query, key, value):
+    def extra_repr(self) -> str:
+        """The arguments that a printed model shows."""
+        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, primal={self.primal}"
+
+    def _check(self, query: Any, key: Any, value: Any) -> None:
         batch_axis = 0 if self.batch_first else 1
         given = {"query": (query, self.embed_dim), "key": (key, self.kdim), "value": (value, self.vdim)}
         for name, (x, size) in given.items():
@@ -118,61 +161,86 @@ class MultiheadAttention(nn.MultiheadAttention):
             if x.ndim != query.ndim or (x.ndim == 3 and x.shape[batch_axis] != query.shape[batch_axis]):
                 raise ValueError(f"{name}: expected the batch of query, {tuple(query.shape)}; got {tuple(x.shape)}")
 
-    def extra_repr(self):
-        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, primal={self.primal}"
+    def _project(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """query W_Q + b_Q, key W_K + b_K and value W_V + b_V, in one product if the three are one."""
+        W, b = self.in_proj_weight, self.in_proj_bias
+        if W is not None and query is key and key is value:
+            return F.linear(query, W, b).chunk(3, -1)
+        W_Q, W_K, W_V = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight) if W is None else W.chunk(3)
+        b_Q, b_K, b_V = (None, None, None) if b is None else b.chunk(3)
+        return F.linear(query, W_Q, b_Q), F.linear(key, W_K, b_K), F.linear(value, W_V, b_V)
 
-    def _projected(self, query, key, value):
-        if self.in_proj_weight is not None:
-            if query is key and key is value:
-                return F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
-            weights = self.in_proj_weight.chunk(3)
-        else:
-            weights = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        return [F.linear(x, W, b) for x, W, b in zip((query, key, value), weights, biases, strict=True)]
+    def _to_heads(self, x: Float[torch.Tensor, "... E"], batched: bool) -> Float[torch.Tensor, "B H N Dh"]:
+        """(B, heads, tokens, features), from torch's order of the axes."""
+        if not batched:
+            x = x[None]
+        elif not self.batch_first:
+            x = x.transpose(0, 1)
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def _masks(self, padding, attn_mask, q, k):
-        """torch's masks -> key_mask and attn_mask of `attention`."""
-        (B, H, L), S = q.shape[:3], k.shape[2]
-        key_mask = None
-        if padding is not None:
-            _expect("key_padding_mask", padding, (B, S), *([(S,)] if B == 1 else []))
-            padding = padding.reshape(B, S)
-            key_mask = ~padding if padding.dtype == torch.bool else padding > float("-inf")
-        if attn_mask is not None:
-            _expect("attn_mask", attn_mask, (L, S), (B * H, L, S))
-            attn_mask = attn_mask.unflatten(0, (B, H)) if attn_mask.ndim == 3 else attn_mask
-            attn_mask = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask
-        if padding is not None and padding.is_floating_point():
-            row = padding[:, None, None, :].masked_fill(~key_mask[:, None, None, :], 0)
-            if attn_mask is None:
-                attn_mask = row
-            elif attn_mask.dtype == torch.bool:
-                attn_mask = torch.where(attn_mask, row, float("-inf"))
-            else:
-                attn_mask = attn_mask + row
-        return key_mask, attn_mask
+    def _from_heads(self, f: Float[torch.Tensor, "B H L Dh"], batched: bool) -> Float[torch.Tensor, "... E"]:
+        """sum_s f^s W_O^s + b_O, in torch's order of the axes."""
+        f = F.linear(f.transpose(1, 2).flatten(-2), self.out_proj.weight, self.out_proj.bias)
+        if not batched:
+            return f[0]
+        return f if self.batch_first else f.transpose(0, 1)
 
 
-def _expect(name, mask, *shapes):
-    good = isinstance(mask, torch.Tensor) and (mask.dtype == torch.bool or mask.is_floating_point())
-    if not good or tuple(mask.shape) not in shapes:
-        got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
-        raise ValueError(f"{name}: expected booleans or floats {' or '.join(map(str, shapes))}; got {got}")
+def _our_masks(
+    padding: torch.Tensor | None,
+    attn_mask: torch.Tensor | None,
+    q: Float[torch.Tensor, "B H L D"],
+    k: Float[torch.Tensor, "B H S D"],
+) -> tuple[Bool[torch.Tensor, "B S"] | None, torch.Tensor | None]:
+    """key_mask and attn_mask of `attention`, from torch's key_padding_mask and attn_mask.
+
+    Booleans change their meaning. The finite floats of key_padding_mask become part of attn_mask.
+    """
+    (B, H, L), S = q.shape[:3], k.shape[2]
+    if padding is not None:
+        _check_mask("key_padding_mask", padding, (B, S), *([(S,)] if B == 1 else []))
+        padding = padding.reshape(B, S)
+    if attn_mask is not None:
+        _check_mask("attn_mask", attn_mask, (L, S), (B * H, L, S))
+        attn_mask = attn_mask.unflatten(0, (B, H)) if attn_mask.ndim == 3 else attn_mask
+        attn_mask = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask
+    if padding is None:
+        return None, attn_mask
+    if padding.dtype == torch.bool:
+        return ~padding, attn_mask
+    key_mask = padding > float("-inf")
+    return key_mask, _add_to_logits(padding.masked_fill(~key_mask, 0)[:, None, None, :], attn_mask)
 
 
-def _betas(primals):
-    norms = [
-        part for primal in primals for part in split_convolutions(primal.transform)[1] if isinstance(part, BatchNorm)
-    ]
+def _add_to_logits(row: Float[torch.Tensor, "B 1 1 S"], attn_mask: torch.Tensor | None) -> torch.Tensor:
+    """attn_mask with a row of floats added to the logits of all queries."""
+    if attn_mask is None:
+        return row
+    if attn_mask.dtype == torch.bool:
+        return torch.where(attn_mask, row, float("-inf"))
+    return attn_mask + row
+
+
+def _check_mask(name: str, mask: Any, *shapes: tuple[int, ...]) -> None:
+    if not checks.booleans_or_floats(mask) or tuple(mask.shape) not in shapes:
+        expected = f"booleans or floats {' or '.join(map(str, shapes))}"
+        raise ValueError(f"{name}: expected {expected}; got {checks.describe(mask)}")
+
+
+def _betas(primals: Heads) -> Float[torch.Tensor, " H"]:
+    """The beta of each head. ValueError unless each has one."""
+    transforms = [part for primal in primals for part in split_convolutions(primal.transform)[1]]
+    norms = [part for part in transforms if isinstance(part, BatchNorm)]
     if len(norms) != len(primals):
         raise ValueError(f"learn_beta: expected one BatchNorm in each head; got {len(norms)} in {len(primals)} heads")
     return torch.tensor([part.beta for part in norms])
 
 
-def _taps(primals):
-    kernels = {part.kernel for primal in primals for part in split_convolutions(primal.transform)[0]}
-    if len(kernels) != 1 or any(len(split_convolutions(primal.transform)[0]) != 1 for primal in primals):
-        counts = [len(split_convolutions(primal.transform)[0]) for primal in primals]
+def _taps(primals: Heads) -> Float[torch.Tensor, "..."]:
+    """The kernel of the Convolution that all heads share. ValueError if they do not have one and the same."""
+    convolutions = [split_convolutions(primal.transform)[0] for primal in primals]
+    kernels = {part.kernel for parts in convolutions for part in parts}
+    counts = [len(parts) for parts in convolutions]
+    if len(kernels) != 1 or any(count != 1 for count in counts):
         raise ValueError(f"learn_taps: expected one Convolution, the same in each head; got {counts} in the heads")
     return torch.tensor(kernels.pop())

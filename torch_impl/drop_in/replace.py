@@ -1,37 +1,58 @@
 """Attention of any primal in models that exist: Hugging Face's, timm's and torch's own."""
 
+from typing import TypeVar
+
 from torch import nn
 
-from primal_dual.primal import catalog
+from primal_dual.primal import Heads, Primal
 from torch_impl.drop_in.hugging_face import register
 from torch_impl.drop_in.multihead import MultiheadAttention
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def replace_attention(model, primal):
-    """Give every attention of `model` this primal, in place, with the same parameters -> the model.
+_names: dict[Primal | Heads, str] = {}  # under which Hugging Face's library knows primals that have none in the catalog
 
-    model: a Hugging Face model, or one with nn.MultiheadAttention (as in nn.TransformerEncoder) or timm's Attention
-    inside. primal: a catalog name, a Primal, or Heads. torch's inference fast path and its nested tensors, which would
-    run softmax instead, are off for what is replaced. Raises ValueError, and changes nothing, where nothing or not
-    everything can be replaced.
+
+def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
+    """Give every attention of a model this primal, in place, with the same parameters.
+
+    torch's fast path for inference and its nested tensors, which would run softmax instead, are off for what is
+    replaced. See tutorial 8.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A Hugging Face model, or one with nn.MultiheadAttention (as in nn.TransformerEncoder) or timm's Attention in it.
+    primal : str, Primal or Heads
+        A str is a catalog name.
+
+    Returns
+    -------
+    nn.Module
+        The model itself.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing that can be replaced, or something that cannot; then nothing has changed.
+
+    Examples
+    --------
+    >>> layer = replace_attention(nn.TransformerEncoderLayer(16, 4), "bn")
+    >>> type(layer.self_attn)
+    <class 'torch_impl.drop_in.multihead.MultiheadAttention'>
     """
-    new = {child: _replacement(child, primal) for child in model.modules() if child is not model}
-    new = {child: replacement for child, replacement in new.items() if replacement is not None}
-    dispatches = getattr(model, "_supports_attention_backend", False) and hasattr(model, "set_attn_implementation")
-    if not new and not dispatches:
+    candidates = {child: _replacement(child, primal) for child in model.modules() if child is not model}
+    new = {child: replacement for child, replacement in candidates.items() if replacement is not None}
+    takes_functions = getattr(model, "_supports_attention_backend", False) and hasattr(model, "set_attn_implementation")
+    if not new and not takes_functions:
         raise ValueError(
             "replace_attention: expected a model with nn.MultiheadAttention or timm's Attention inside, or one of"
             f" Hugging Face's that takes attention functions; got {type(model).__name__}, which is or has none"
         )
-    if dispatches:
-        if isinstance(primal, str):
-            _ = catalog[primal]
-        known = (
-            f"attention_{primal}" if isinstance(primal, str) else _names.setdefault(primal, f"attention_{len(_names)}")
-        )
-        register(known, primal)
-        model.set_attn_implementation(known)
+    if takes_functions:
+        _set_attention_function(model, primal)
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
             if child in new:
@@ -41,33 +62,50 @@ def replace_attention(model, primal):
     return model
 
 
-_names = {}  # of primals that Hugging Face models were given
+def _set_attention_function(model: nn.Module, primal: str | Primal | Heads) -> None:
+    """Have a Hugging Face model call our attention function. ValueError for an unknown name."""
+    name = f"attention_{primal}" if isinstance(primal, str) else _names.setdefault(primal, f"attention_{len(_names)}")
+    register(name, primal)
+    model.set_attn_implementation(name)  # type: ignore[operator]
 
 
-def _replacement(module, primal):
-    """The module that takes its place, or None where it is no attention. It has the same parameters and mode."""
+def _replacement(module: nn.Module, primal: str | Primal | Heads) -> nn.Module | None:
+    """The module that takes the place of another, with its parameters and mode; None if that is no attention."""
     if isinstance(module, nn.MultiheadAttention):
-        new = MultiheadAttention(
-            module.embed_dim,
-            module.num_heads,
-            module.dropout,
-            module.in_proj_bias is not None,
-            module.bias_k is not None,
-            module.add_zero_attn,
-            module.kdim,
-            module.vdim,
-            module.batch_first,
-            device="meta",
-            primal=primal,
-        )
-    elif isinstance(module, TimmAttention) or (
-        type(module).__name__ == "Attention" and type(module).__module__.startswith("timm.")
-    ):
-        width = module.qkv.out_features // 3
-        new = timm_attention(primal)(module.qkv.in_features, module.num_heads, width // module.num_heads, device="meta")
+        new: nn.Module = _like_torchs(module, primal)
+    elif isinstance(module, TimmAttention) or _is_timms(module):
+        new = _like_timms(module, primal)
     else:
         return None
     new._parameters.update({name: p for name, p in module._parameters.items() if name in new._parameters})
     new._modules.update({name: each for name, each in module._modules.items() if name in new._modules})
     new.training = module.training
     return new
+
+
+def _like_torchs(module: nn.MultiheadAttention, primal: str | Primal | Heads) -> MultiheadAttention:
+    """The same arguments; the parameters are still to be filled in."""
+    return MultiheadAttention(
+        module.embed_dim,
+        module.num_heads,
+        dropout=module.dropout,
+        bias=module.in_proj_bias is not None,
+        add_bias_kv=module.bias_k is not None,
+        add_zero_attn=module.add_zero_attn,
+        kdim=module.kdim,
+        vdim=module.vdim,
+        batch_first=module.batch_first,
+        device="meta",
+        primal=primal,
+    )
+
+
+def _like_timms(module, primal: str | Primal | Heads) -> TimmAttention:
+    """The same arguments; the parameters are still to be filled in."""
+    width = module.qkv.out_features // 3
+    return timm_attention(primal)(module.qkv.in_features, module.num_heads, width // module.num_heads, device="meta")
+
+
+def _is_timms(module: nn.Module) -> bool:
+    """Whether this is timm's Attention, which need not be installed."""
+    return type(module).__name__ == "Attention" and type(module).__module__.startswith("timm.")

@@ -1,46 +1,70 @@
 """timm's attention with any primal."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import nn
 
-from primal_dual.primal import heads
+from primal_dual.primal import Heads, Primal, heads
+from primal_dual.types import Bool, Float
 from torch_impl.drop_in.masks import valid_queries
 from torch_impl.expansion import attention
 
 
-def timm_attention(primal):
+def timm_attention(primal: str | Primal | Heads) -> "type[TimmAttention]":
     """A class for the `attn_layer` argument of timm's vision transformers: their attention with this primal.
 
     Its weights have the names of timm's, so that a trained model loads.
+
+    Parameters
+    ----------
+    primal : str, Primal or Heads
+        What every layer evaluates; a str is a catalog name.
+
+    Examples
+    --------
+    >>> timm_attention("bn")(16, num_heads=4)(torch.ones(2, 9, 16)).shape
+    torch.Size([2, 9, 16])
     """
     return type("PrimalAttention", (TimmAttention,), {"primal": primal})
 
 
 class TimmAttention(nn.Module):
-    """timm's self-attention, x -> proj(attention(qkv(x))), with its arguments and the names of its weights."""
+    """timm's self-attention, x -> proj(attention(qkv(x))), with its arguments and the names of its weights.
 
-    primal = "softmax"
+    Raises ValueError for a dim that is no multiple of num_heads.
+
+    Attributes
+    ----------
+    primal : str, Primal or Heads
+        A catalog name, or what is declared. `timm_attention` makes a class with another one.
+    """
+
+    primal: str | Primal | Heads = "softmax"
 
     def __init__(
         self,
-        dim,
-        num_heads=8,
-        attn_head_dim=None,
-        dim_out=None,
-        qkv_bias=False,
-        qk_norm=False,
-        scale_norm=False,
-        proj_bias=True,
-        attn_drop=0.0,
-        proj_drop=0.0,
-        norm_layer=nn.LayerNorm,
-        device=None,
-        dtype=None,
-    ):
+        dim: int,
+        num_heads: int = 8,
+        attn_head_dim: int | None = None,
+        dim_out: int | None = None,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        scale_norm: bool = False,
+        proj_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        norm_layer: Callable[..., nn.Module] = nn.LayerNorm,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if attn_head_dim is None and dim % num_heads:
             raise ValueError(f"dim: expected a multiple of {num_heads} heads; got {dim}")
+        head_dim = attn_head_dim or dim // num_heads
         place = dict(device=device, dtype=dtype)
-        self.num_heads, head_dim = num_heads, attn_head_dim or dim // num_heads
+        self.num_heads = num_heads
         self.heads = heads(self.primal, num_heads)
         self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias, **place)
         self.q_norm = norm_layer(head_dim, **place) if qk_norm else nn.Identity()
@@ -50,8 +74,23 @@ class TimmAttention(nn.Module):
         self.proj = nn.Linear(num_heads * head_dim, dim_out or dim, bias=proj_bias, **place)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x, attn_mask=None, is_causal=False):
-        """x (B, N, dim) -> (B, N, dim_out). attn_mask (..., N or 1, N): True where a query may attend, or floats."""
+    def forward(
+        self,
+        x: Float[torch.Tensor, "B N dim"],
+        attn_mask: Bool[torch.Tensor, "... #N N"] | Float[torch.Tensor, "... #N N"] | None = None,
+        is_causal: bool = False,
+    ) -> Float[torch.Tensor, "B N dim_out"]:
+        """The self-attention of B sequences of N tokens.
+
+        Parameters
+        ----------
+        x : tensor
+            The tokens.
+        attn_mask : tensor, optional
+            Booleans, True where a query may attend, or floats that are added to the logits.
+        is_causal : bool
+            Whether a token sees no later one.
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         f = attention(
             self.heads,

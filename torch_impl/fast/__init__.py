@@ -1,1 +1,1 @@
-"""Ways to evaluate attention fast."""
+"""Ways to evaluate attention fast: `dispatch.py` chooses, and says what each of the other files is for."""

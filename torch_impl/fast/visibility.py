@@ -4,41 +4,64 @@ from dataclasses import dataclass
 
 import torch
 
+from primal_dual.protocols import Support
 from primal_dual.supports import Causal, Everything, Window
+from primal_dual.types import Bool, Float
 from torch_impl.blocks import split_into_blocks
 from torch_impl.registry import torch_version
 
 
 @dataclass(frozen=True, eq=False)
 class Visibility:
-    """Which keys a query sees: those under the support that are real, allowed, and not later if causal.
+    """Which keys a query sees: those under the support that are valid, allowed, and not later than it if causal.
 
-    real (..., N) and allowed (..., M, N) are booleans or None; log_weight (..., M or 1, N) is added to the logits.
+    Attributes
+    ----------
+    support : Support
+        Any but Causal, which `causal` stands for.
+    causal : bool
+        Whether a query sees no key later than itself.
+    valid : tensor of booleans or None
+        True for a key that is not padding; None if all are valid.
+    allowed : tensor of booleans or None
+        True where a query may attend to a key; None if it may always.
+    log_weight : tensor or None
+        Added to the logits; it has one row if it is the same for all queries.
     """
 
-    support: object
+    support: Support
     causal: bool
-    valid: torch.Tensor | None
-    allowed: torch.Tensor | None
-    log_weight: torch.Tensor | None
+    valid: Bool[torch.Tensor, "... N"] | None
+    allowed: Bool[torch.Tensor, "... #M N"] | None
+    log_weight: Float[torch.Tensor, "... #M N"] | None
 
     @property
-    def shared(self):
+    def shared(self) -> bool:
         """Whether all queries see the same keys."""
         return isinstance(self.support, Everything) and not self.causal and self.allowed is None
 
     @property
-    def only_causal(self):
-        """Whether causality alone hides keys, and nothing weighs them."""
+    def only_causal(self) -> bool:
+        """Whether causality alone hides keys, and nothing is added to the logits."""
         return self.causal and self.by_key and self.valid is None and self.log_weight is None
 
     @property
-    def by_key(self):
-        """Whether, apart from causality, a key is the same to all queries."""
-        return isinstance(self.support, Everything) and self.allowed is None and self.one_row
+    def by_key(self) -> bool:
+        """Whether, causality apart, a key is the same to all queries."""
+        return isinstance(self.support, Everything) and self.by_position
 
-    def visible(self, rows, columns, device):
-        """Booleans (..., rows, columns) for slices of queries and keys, or None where all is visible."""
+    @property
+    def by_position(self) -> bool:
+        """Whether the support and causality alone make a key different to different queries."""
+        return self.allowed is None and self.one_row
+
+    @property
+    def one_row(self) -> bool:
+        """Whether what is added to the logits, if anything, is the same for all queries."""
+        return self.log_weight is None or self.log_weight.shape[-2] == 1
+
+    def visible(self, rows: slice, columns: slice, device: torch.device) -> Bool[torch.Tensor, "... #m n"] | None:
+        """True where a query in the slice `rows` sees a key in the slice `columns`; None if all see all."""
         seen = None
         if self.causal or not isinstance(self.support, Everything):
             i = torch.arange(rows.start, rows.stop, device=device)[:, None]
@@ -46,24 +69,19 @@ class Visibility:
             if not isinstance(self.support, Everything):
                 seen = torch_version(self.support)(self.support, i, j)
             if self.causal:
-                seen = _both(seen, j <= i)
+                seen = _intersection(seen, j <= i)
         if self.allowed is not None:
-            seen = _both(seen, self.allowed[..., rows, columns])
-        return seen if self.valid is None else _both(seen, self.valid[..., None, columns])
+            seen = _intersection(seen, self.allowed[..., rows, columns])
+        return seen if self.valid is None else _intersection(seen, self.valid[..., None, columns])
 
-    def weight(self, rows, columns):
-        """log_weight (..., rows or 1, columns), or None."""
+    def weight(self, rows: slice, columns: slice) -> Float[torch.Tensor, "... #m n"] | None:
+        """What is added to the logits of queries in `rows` and keys in `columns`, or None."""
         if self.log_weight is None:
             return None
         return self.log_weight[..., slice(None) if self.one_row else rows, columns]
 
-    @property
-    def one_row(self):
-        """Whether log_weight, if any, is the same for all queries."""
-        return self.log_weight is None or self.log_weight.shape[-2] == 1
-
-    def span(self, rows, keys, scale):
-        """A slice of keys, from the start of a pool, beyond which no query of `rows` sees any."""
+    def span(self, rows: slice, keys: int, scale: int) -> slice:
+        """A slice of the keys, from the start of a pool, that holds all which the queries in `rows` see."""
         start, stop = 0, keys
         if isinstance(self.support, Window):
             start, stop = max(rows.start - self.support.radius, 0), min(rows.stop + self.support.radius, keys)
@@ -73,8 +91,22 @@ class Visibility:
         return slice(start, max(stop, start + 1))
 
 
-def combine_masks(support, is_causal, key_mask, attn_mask):
-    """The `Seen` of a support and the masks of a call, in which a float's -inf hides and one row is a key mask."""
+def combine_masks(
+    support: Support,
+    is_causal: bool,
+    key_mask: Bool[torch.Tensor, "... N"] | None,
+    attn_mask: Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"] | None,
+) -> Visibility:
+    """The Visibility of a support and the masks of a call.
+
+    A float of -inf hides a key, and other floats are added to the logits. A mask of one row is a key mask.
+
+    Examples
+    --------
+    >>> visibility = combine_masks(Causal(), False, None, torch.tensor([[True, False]]))
+    >>> visibility.causal, visibility.valid.tolist(), visibility.allowed
+    (True, [True, False], None)
+    """
     causal = is_causal or isinstance(support, Causal)
     support = Everything() if isinstance(support, Causal) else support
     if attn_mask is None:
@@ -84,21 +116,44 @@ def combine_masks(support, is_causal, key_mask, attn_mask):
         log_weight, attn_mask = attn_mask, attn_mask > float("-inf")
         log_weight = log_weight.masked_fill(~attn_mask, 0)
     if attn_mask.shape[-2] == 1:
-        return Visibility(support, causal, _both(key_mask, attn_mask[..., 0, :]), None, log_weight)
+        return Visibility(support, causal, _intersection(key_mask, attn_mask[..., 0, :]), None, log_weight)
     return Visibility(support, causal, key_mask, attn_mask, log_weight)
 
 
-def merged(visible, log_weight):
-    """One mask of both, for logits: None, booleans, or floats of which -inf hides."""
-    if visible is None or log_weight is None:
-        return visible if log_weight is None else log_weight
+def logit_mask(
+    visible: Bool[torch.Tensor, "... #M N"] | None, log_weight: Float[torch.Tensor, "... #M N"] | None
+) -> Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"] | None:
+    """One mask in place of both: None, booleans, or floats to be added to the logits, -inf where a key is hidden."""
+    if log_weight is None:
+        return visible
+    if visible is None:
+        return log_weight
     return torch.where(visible, log_weight, float("-inf"))
 
 
-def pool(x, members, scale):
-    """Average the members of each group of `scale` tokens: (..., N, F), (..., N) -> (..., n, F), (..., n).
+def pool(
+    x: Float[torch.Tensor, "... N F"], members: Bool[torch.Tensor, "... N"] | None, scale: int
+) -> tuple[Float[torch.Tensor, "... n F"], Bool[torch.Tensor, "... n"] | None]:
+    """Average the members of each group of `scale` neighbours; the last group may be short.
 
-    None instead of booleans where all tokens are members. A group without any has the mean zero.
+    Parameters
+    ----------
+    x : tensor
+        A row a token.
+    members : tensor of booleans, optional
+        Which tokens count; None if all do.
+    scale : int
+        Tokens in a group.
+
+    Returns
+    -------
+    tuple
+        The averages, zero where a group has no member, and which groups have one, or None if all have.
+
+    Examples
+    --------
+    >>> pool(torch.tensor([[1.0], [3.0], [5.0]]), None, scale=2)[0].tolist()
+    [[2.0], [5.0]]
     """
     if scale == 1:
         return x, members
@@ -107,16 +162,24 @@ def pool(x, members, scale):
         count = x.shape[-2] - scale * torch.arange(groups.shape[-3], device=x.device)[:, None]
         precise = torch.promote_types(x.dtype, torch.float32)
         return (groups.sum(-2, dtype=precise) / count.clamp_max(scale)).to(x.dtype), None
-    share, some = shares(members, scale, x.dtype)
-    return (share[..., None, :] @ groups)[..., 0, :], some
+    weights, has_member = pool_weights(members, scale, x.dtype)
+    return (weights[..., None, :] @ groups)[..., 0, :], has_member
 
 
-def shares(members, scale, dtype):
-    """Each token's share in the mean of its group, (..., n, scale), and which groups have a member, (..., n)."""
-    members = split_into_blocks(members[..., None], scale)[..., 0]
-    count = members.sum(-1, keepdim=True)
-    return members.to(dtype) / count.clamp_min(1), count[..., 0] > 0
+def pool_weights(
+    members: Bool[torch.Tensor, "... N"], scale: int, dtype: torch.dtype
+) -> tuple[Float[torch.Tensor, "... n {scale}"], Bool[torch.Tensor, "... n"]]:
+    """The weight of each token in the mean of its group, and which groups have a member.
+
+    Examples
+    --------
+    >>> pool_weights(torch.tensor([True, True, False]), 2, torch.float32)[0].tolist()
+    [[0.5, 0.5], [0.0, 0.0]]
+    """
+    in_groups = split_into_blocks(members[..., None], scale)[..., 0]
+    count = in_groups.sum(-1, keepdim=True)
+    return in_groups.to(dtype) / count.clamp_min(1), count[..., 0] > 0
 
 
-def _both(a, b):
+def _intersection(a: Bool[torch.Tensor, "..."] | None, b: Bool[torch.Tensor, "..."]) -> Bool[torch.Tensor, "..."]:
     return b if a is None else a & b

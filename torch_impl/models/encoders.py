@@ -1,40 +1,64 @@
-"""The models of the benchmarks, with any primal's attention: encoders of series and of tokens, a vision transformer."""
+"""Encoders of time series and of sequences of tokens, with the attention of any primal."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from primal_dual.primal import heads
-from torch_impl.expansion import attention_unchecked
-from torch_impl.models.regularisation import Dropout, layer_rates, survival
+from primal_dual.primal import Heads, Primal, heads
+from primal_dual.types import Bool, Float, Num
+from torch_impl.models.convolution_stem import ConvolutionLayer, group_mask
+from torch_impl.models.encoder_block import NORMS, EncoderBlock
+from torch_impl.models.regularisation import Dropout, layer_rates
+from torch_impl.models.tokens import Tokens
 
-NORMS = ("batch", "layer", "pre-layer")
+POOLINGS = ("flatten", "mean", "attention")
 
 
-class _Encoder(nn.Module):
-    """What the encoders of series and of tokens share.
+class Encoder(nn.Module):
+    """What the encoders of series and of tokens share: embedding, learned positions, and the blocks.
 
-    length: the most tokens; primal: a catalog name, a Primal, or Heads; norm: "batch" (over the real tokens of a batch)
-    or "layer", after each branch, or "pre-layer", before it. Only real tokens are computed, apart from the attention
-    itself, so that padding changes nothing. Dropout acts on tokens, not on attention weights. stochastic_depth: the
-    rate of the last block, growing linearly from zero. Raises ValueError for a norm of another name and a width that is
-    no multiple of the heads.
+    Padding is computed nowhere but in the attention, which masks it, so that it changes nothing.
+
+    Parameters
+    ----------
+    embed : callable
+        width -> the module that embeds packed inputs.
+    length : int
+        The largest number of tokens of a sequence.
+    primal : str, Primal or Heads
+        The attention: a name of the catalog, the primal of all heads, or one a head.
+    layers, width, num_heads, feedforward : int
+        The number of blocks, of features of a token, of heads, and of hidden features of the feed-forward networks.
+    dropout : float
+        The probability of dropout on the tokens; attention weights are never dropped.
+    norm : str
+        "batch", over the tokens of a batch, or "layer", after each branch; or "pre-layer", before it.
+    stochastic_depth : float
+        The probability that a branch of the last block is dropped; it grows linearly from zero in the first.
+
+    Raises
+    ------
+    ValueError
+        For a norm of another name, and for a width that is no multiple of the number of heads.
     """
 
     def __init__(
         self,
-        embed,
-        length,
-        primal="softmax",
+        embed: Callable[[int], nn.Module],
+        length: int,
+        primal: str | Primal | Heads = "softmax",
         *,
-        layers=3,
-        width=128,
-        num_heads=8,
-        feedforward=256,
-        dropout=0.1,
-        norm="batch",
-        stochastic_depth=0.0,
-    ):
+        layers: int = 3,
+        width: int = 128,
+        num_heads: int = 8,
+        feedforward: int = 256,
+        dropout: float = 0.1,
+        norm: str = "batch",
+        stochastic_depth: float = 0.0,
+    ) -> None:
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"norm: expected one of {', '.join(NORMS)}; got {norm!r}")
@@ -44,137 +68,199 @@ class _Encoder(nn.Module):
         self.embed = embed(width)
         self.positions = nn.Parameter(torch.empty(length, width).uniform_(-0.02, 0.02))
         members = heads(primal, num_heads)
-        self.blocks = nn.ModuleList(
-            _Block(members, width, feedforward, dropout, norm, rate) for rate in layer_rates(stochastic_depth, layers)
-        )
+        rates = layer_rates(stochastic_depth, layers)
+        self.blocks = nn.ModuleList(EncoderBlock(members, width, feedforward, dropout, norm, rate) for rate in rates)
         self.norm = nn.LayerNorm(width) if norm == "pre-layer" else nn.Identity()
         self.dropout = Dropout(dropout)
 
-    def encode(self, inputs, key_mask):
-        """inputs (B, N, ...) -> gelu of the encoded tokens (B, N', width), N' of the longest, and their Tokens."""
+    def encode(
+        self, inputs: Num[torch.Tensor, "B N _"], key_mask: Bool[torch.Tensor, "B N"] | None
+    ) -> tuple[Float[torch.Tensor, "B N_longest width"], Tokens]:
+        """gelu of the encoded tokens, zero at padding, and where the tokens are.
+
+        The sequences are cut to the longest one of the batch.
+        """
         B, N = inputs.shape[:2]
         if key_mask is not None:
-            N = int(key_mask.any(0).nonzero().max()) + 1  # of the longest of this batch
+            N = int(key_mask.any(0).nonzero().max()) + 1
             inputs, key_mask = inputs[:, :N], key_mask[:, :N]
         tokens = Tokens(key_mask, B, N)
-        x = self.embed(tokens.valid(inputs)) + tokens.valid(self.positions[:N].expand(B, -1, -1))
+        x = self.embed(tokens.pack(inputs)) + tokens.pack(self.positions[:N].expand(B, -1, -1))
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, tokens)
-        return tokens.padded(self.dropout(F.gelu(self.norm(x)))), tokens
+        return tokens.unpack(self.dropout(F.gelu(self.norm(x)))), tokens
 
 
-class TimeSeriesEncoder(_Encoder):
-    """Time series (B, N, features) to logits (B, classes), after Zerveas et al. (KDD 2021).
+class TimeSeriesEncoder(Encoder):
+    """Time series to logits, after Zerveas et al. (KDD 2021):
 
-        x = series W + b + P;   x = norm(x + attention(x));   x = norm(x + W_2 gelu(W_1 x));   logits = W_o gelu(x)
+        x = series W + b + P;   x = block(x), a block a layer;   logits = W_o pool(gelu(x))
 
-    with W_o on all tokens of the series side by side, zero where padded. patch: time steps a token, one after the other
-    (Nie et al., ICLR 2023). options: primal, layers, width, num_heads, feedforward, dropout, norm ("batch", "layer",
-    "pre-layer"), stochastic_depth. Padding changes nothing. Raises ValueError for a norm of another name, a width that
-    is no multiple of the heads, a patch below one, and series that are longer than `length` or have other features.
+    Convolutions may come before the tokens, and there are three ways to pool them.
+
+    Parameters
+    ----------
+    features, length, classes : int
+        The number of features of a time step, the largest number of time steps, and the number of classes.
+    primal : str, Primal or Heads
+        The attention.
+    patch : int
+        A token is so many consecutive time steps, side by side (Nie et al., ICLR 2023).
+    convolutions : int
+        The number of `ConvolutionLayer`s before the tokens: each halves the number of time steps.
+    taps : int
+        How many time steps such a layer sees, an odd number.
+    pooling : str
+        "flatten": all tokens of the series side by side, zero at padding. "mean": their mean. "attention": their mean
+        with learned weights, softmax(x w).
+    **options
+        layers, width, num_heads, feedforward, dropout, norm and stochastic_depth of `Encoder`.
+
+    Raises
+    ------
+    ValueError
+        For a patch below 1, taps that are even, a pooling of another name, and for what `Encoder` refuses.
+
+    Examples
+    --------
+    >>> model = TimeSeriesEncoder(features=3, length=12, classes=5, primal="bn", patch=2, width=16, num_heads=4)
+    >>> model(torch.randn(7, 12, 3)).shape
+    torch.Size([7, 5])
     """
 
-    def __init__(self, features, length, classes, primal="softmax", *, patch=1, **options):
+    def __init__(
+        self,
+        features: int,
+        length: int,
+        classes: int,
+        primal: str | Primal | Heads = "softmax",
+        *,
+        patch: int = 1,
+        convolutions: int = 0,
+        taps: int = 7,
+        pooling: str = "flatten",
+        **options: Any,
+    ) -> None:
         if patch < 1:
             raise ValueError(f"patch: expected one time step or more; got {patch}")
-        super().__init__(lambda width: nn.Linear(patch * features, width), -(-length // patch), primal, **options)
-        self.features, self.longest, self.patch = features, length, patch
-        self.head = nn.Linear(self.length * self.width, classes)
+        if taps % 2 == 0:
+            raise ValueError(f"taps: expected an odd number; got {taps}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
 
-    def forward(self, series, key_mask=None):
-        """series (B, N, features), key_mask (B, N), True = real -> (B, classes)."""
-        if self.longest < series.shape[1] or series.shape[2] != self.features:
-            expected = f"(B, N <= {self.longest}, {self.features})"
+        def embed(width: int) -> nn.Linear:
+            return nn.Linear(patch * (width if convolutions else features), width)
+
+        super().__init__(embed, -(-length // (patch * 2**convolutions)), primal, **options)
+        self.features, self.time_steps, self.patch, self.pooling = features, length, patch, pooling
+        inputs = [features, *[self.width] * convolutions]
+        self.stem = nn.ModuleList(ConvolutionLayer(inputs[i], self.width, taps) for i in range(convolutions))
+        if pooling == "attention":
+            self.score = nn.Linear(self.width, 1)
+        self.head = nn.Linear(self.width * (self.length if pooling == "flatten" else 1), classes)
+
+    def forward(
+        self, series: Float[torch.Tensor, "B N features"], key_mask: Bool[torch.Tensor, "B N"] | None = None
+    ) -> Float[torch.Tensor, "B classes"]:
+        """The logits of the classes.
+
+        Parameters
+        ----------
+        series : tensor, (B, N, features)
+            N is at most `length`.
+        key_mask : tensor of booleans, (B, N), optional
+            The padding mask: True for a time step, False for padding.
+
+        Raises
+        ------
+        ValueError
+            For longer series, and for another number of features.
+        """
+        if self.time_steps < series.shape[1] or series.shape[2] != self.features:
+            expected = f"(B, N <= {self.time_steps}, {self.features})"
             raise ValueError(f"series: expected {expected}; got {tuple(series.shape)}")
-        x, _ = self.encode(*self._patches(series, key_mask))
-        return self.head(F.pad(x, (0, 0, 0, self.length - x.shape[1])).flatten(1))
+        if key_mask is not None and self.stem:
+            series = series.masked_fill(~key_mask[..., None], 0)
+        for layer in self.stem:
+            series, key_mask = layer(series, key_mask)
+        x, tokens = self.encode(*self._patches(series, key_mask))
+        return self.head(self._pooled(x, tokens))
 
-    def _patches(self, series, key_mask):
-        """(B, N, features) -> (B, N / patch, patch features), zero where padded, and which of them have a real step."""
+    def _patches(
+        self, series: Float[torch.Tensor, "B N features"], key_mask: Bool[torch.Tensor, "B N"] | None
+    ) -> tuple[Float[torch.Tensor, "B patches _"], Bool[torch.Tensor, "B patches"] | None]:
+        """Patches of time steps, zero at padding, and the mask of those that have a time step."""
         if self.patch == 1:
             return series, key_mask
-        missing = -series.shape[1] % self.patch
         if key_mask is not None:
             series = series.masked_fill(~key_mask[..., None], 0)
-            key_mask = F.pad(key_mask, (0, missing)).unflatten(1, (-1, self.patch)).any(-1)
-        return F.pad(series, (0, 0, 0, missing)).unflatten(1, (-1, self.patch)).flatten(2), key_mask
+        missing = -series.shape[1] % self.patch
+        series = F.pad(series, (0, 0, 0, missing)).unflatten(1, (-1, self.patch)).flatten(2)
+        return series, group_mask(key_mask, self.patch)
+
+    def _pooled(self, x: Float[torch.Tensor, "B N width"], tokens: Tokens) -> Float[torch.Tensor, "B pooled"]:
+        """The encoded tokens, zero at padding, as one vector."""
+        if self.pooling == "flatten":
+            return F.pad(x, (0, 0, 0, self.length - x.shape[1])).flatten(1)
+        if self.pooling == "mean":
+            return x.sum(1) / tokens.count
+        scores = self.score(x)
+        if tokens.key_mask is not None:
+            scores = scores.masked_fill(~tokens.key_mask[..., None], -torch.inf)
+        return (scores.softmax(1) * x).sum(1)
 
 
-class TokenEncoder(_Encoder):
-    """Tokens (B, N) of a vocabulary to logits (B, classes): W_o on the mean of the encoded tokens that are real.
+class TokenEncoder(Encoder):
+    """Sequences of whole numbers to logits: W_o on the mean of the encoded tokens, without padding.
 
-    options and errors as in TimeSeriesEncoder.
+    Parameters
+    ----------
+    vocabulary, length, classes : int
+        The number of different tokens, the largest number of tokens of a sequence, and the number of classes.
+    primal : str, Primal or Heads
+        The attention.
+    **options
+        layers, width, num_heads, feedforward, dropout, norm and stochastic_depth of `Encoder`.
+
+    Examples
+    --------
+    >>> model = TokenEncoder(vocabulary=16, length=32, classes=10, primal="sh", width=16, num_heads=4)
+    >>> model(torch.randint(16, (7, 32))).shape
+    torch.Size([7, 10])
     """
 
-    def __init__(self, vocabulary, length, classes, primal="softmax", **options):
+    def __init__(
+        self, vocabulary: int, length: int, classes: int, primal: str | Primal | Heads = "softmax", **options: Any
+    ) -> None:
         super().__init__(lambda width: _Embedding(vocabulary, width), length, primal, **options)
         self.head = nn.Linear(self.width, classes)
 
-    def forward(self, tokens, key_mask=None):
-        """tokens (B, N), whole numbers, key_mask (B, N), True = real -> (B, classes)."""
+    def forward(
+        self, tokens: Num[torch.Tensor, "B N"], key_mask: Bool[torch.Tensor, "B N"] | None = None
+    ) -> Float[torch.Tensor, "B classes"]:
+        """The logits of the classes.
+
+        Parameters
+        ----------
+        tokens : tensor of integers, (B, N)
+            N is at most `length`.
+        key_mask : tensor of booleans, (B, N), optional
+            The padding mask: True for a token, False for padding.
+
+        Raises
+        ------
+        ValueError
+            For longer sequences.
+        """
         if self.length < tokens.shape[1]:
             raise ValueError(f"tokens: expected (B, N <= {self.length}); got {tuple(tokens.shape)}")
-        x, valid = self.encode(tokens[..., None], key_mask)
-        return self.head(x.sum(1) / valid.count)
+        x, where = self.encode(tokens[..., None], key_mask)
+        return self.head(x.sum(1) / where.count)
 
 
 class _Embedding(nn.Embedding):
-    def forward(self, index):
-        return super().forward(index[..., 0].long())
+    """torch's embedding of packed tokens, (T, 1)."""
 
-
-class Tokens:
-    """The real tokens of a batch, (B, N, F) <-> (T, F); zero where there is none."""
-
-    def __init__(self, key_mask, B, N):
-        self.key_mask, self.shape = key_mask, (B, N)
-        self.index = None if key_mask is None else key_mask.flatten().nonzero()[:, 0]
-
-    @property
-    def count(self):
-        """Real tokens of each sequence, (B, 1)."""
-        return self.shape[1] if self.key_mask is None else self.key_mask.sum(-1, keepdim=True)
-
-    def valid(self, x):
-        x = x.reshape(-1, x.shape[-1])
-        return x if self.index is None else x.index_select(0, self.index)
-
-    def padded(self, x):
-        if self.index is not None:
-            x = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1]).index_copy_(0, self.index, x)
-        return x.unflatten(0, self.shape)
-
-
-class _Block(nn.Module):
-    """Attention and a feed-forward network, each with a residual and a norm."""
-
-    def __init__(self, members, width, feedforward, dropout, norm, rate):
-        super().__init__()
-        self.heads, self.pre, self.rate = members, norm == "pre-layer", rate
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
-        self.norm1, self.norm2 = ((nn.BatchNorm1d if norm == "batch" else nn.LayerNorm)(width) for _ in range(2))
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x, tokens):
-        if self.pre:
-            x = x + self._kept(self._attend(self.norm1(x), tokens), tokens)
-            return x + self._kept(self._feed(self.norm2(x)), tokens)
-        x = self.norm1(x + self._kept(self._attend(x, tokens), tokens))
-        return self.norm2(x + self._kept(self._feed(x), tokens))
-
-    def _kept(self, branch, tokens):
-        branch = self.dropout(branch)
-        if not self.training or not self.rate:
-            return branch
-        B, N = tokens.shape
-        return branch * tokens.valid(survival(B, self.rate, branch.device).expand(-1, N, -1))
-
-    def _attend(self, x, tokens):
-        q, k, v = tokens.padded(self.qkv(x)).unflatten(-1, (3, len(self.heads), -1)).permute(2, 0, 3, 1, 4)
-        f = attention_unchecked(self.heads, q, k, v, tokens.key_mask)
-        return self.proj(tokens.valid(f.transpose(1, 2).flatten(-2)))
-
-    def _feed(self, x):
-        return self.down(self.dropout(F.gelu(self.up(x))))
+    def forward(self, token: Num[torch.Tensor, "T 1"]) -> Float[torch.Tensor, "T width"]:
+        return super().forward(token[..., 0].long())

@@ -1,34 +1,60 @@
-"""A vision transformer with any primal's attention."""
+"""A vision transformer with the attention of any primal."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from primal_dual.primal import Heads, Primal
+from primal_dual.types import Float
 from torch_impl.drop_in.timm import timm_attention
 from torch_impl.models.regularisation import layer_rates, survival
 
 
 class VisionTransformer(nn.Module):
-    """Images (B, channels, size, size) to logits (B, classes): ViT (Dosovitskiy et al., ICLR 2021), pre-norm.
+    """Images to logits: ViT (Dosovitskiy et al., ICLR 2021), with the norms before the branches.
 
-    Weights have timm's names, so that its published ones load. stochastic_depth: the rate of the last block, growing
-    linearly from zero. Raises ValueError for images of another size and a size that is no multiple of the patch.
+    Its weights have the names of timm's, so that timm's published weights can be loaded.
+
+    Parameters
+    ----------
+    primal : str, Primal or Heads
+        The attention: a name of the catalog, the primal of all heads, or one a head.
+    classes, size, patch, channels : int
+        The number of classes, the height and width of an image, those of a patch, and the number of channels.
+    layers, width, num_heads, mlp_ratio : int
+        The number of blocks, of features of a token, of heads, and of hidden features of the feed-forward networks in
+        multiples of the width.
+    stochastic_depth : float
+        The probability that a branch of the last block is dropped; it grows linearly from zero in the first.
+
+    Raises
+    ------
+    ValueError
+        For a size that is no multiple of the patch.
+
+    Examples
+    --------
+    >>> model = VisionTransformer("bn+sh", classes=10, size=8, patch=2, channels=1, layers=2, width=16, num_heads=4)
+    >>> model(torch.randn(7, 1, 8, 8)).shape
+    torch.Size([7, 10])
     """
 
     def __init__(
         self,
-        primal="softmax",
+        primal: str | Primal | Heads = "softmax",
         *,
-        classes=1000,
-        size=224,
-        patch=16,
-        channels=3,
-        layers=12,
-        width=192,
-        num_heads=3,
-        mlp_ratio=4,
-        stochastic_depth=0.0,
-    ):
+        classes: int = 1000,
+        size: int = 224,
+        patch: int = 16,
+        channels: int = 3,
+        layers: int = 12,
+        width: int = 192,
+        num_heads: int = 3,
+        mlp_ratio: int = 4,
+        stochastic_depth: float = 0.0,
+    ) -> None:
         super().__init__()
         if size % patch:
             raise ValueError(f"size: expected a multiple of the patch, {patch}; got {size}")
@@ -42,8 +68,16 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(width, classes)
         self.apply(_initialise)
 
-    def forward(self, images, key_mask=None):
-        """images (B, channels, size, size) -> (B, classes); there is no padding, and so no key_mask."""
+    def forward(
+        self, images: Float[torch.Tensor, "B channels H W"], key_mask: None = None
+    ) -> Float[torch.Tensor, "B classes"]:
+        """The logits of the classes. Images are not padded: `key_mask` is there for the trainer, and is not used.
+
+        Raises
+        ------
+        ValueError
+            For images of another size.
+        """
         if images.shape[1:] != self.image:
             raise ValueError(f"images: expected (B, {', '.join(map(str, self.image))}); got {tuple(images.shape)}")
         x = self.patch_embed["proj"](images).flatten(2).mT
@@ -53,13 +87,18 @@ class VisionTransformer(nn.Module):
         return self.head(self.norm(x[:, 0]))
 
 
-def deit_tiny(primal="softmax", **options):
-    """DeiT-tiny/16 (Touvron et al., ICML 2021): 12 layers, width 192, 3 heads; 5.7 million weights at 1000 classes."""
+def deit_tiny(primal: str | Primal | Heads = "softmax", **options: Any) -> VisionTransformer:
+    """The configuration DeiT-tiny/16 (Touvron et al., ICML 2021), which is what VisionTransformer is by default.
+
+    12 layers, width 192, 3 heads; 5.7 million weights at 1,000 classes. `options` are those of VisionTransformer.
+    """
     return VisionTransformer(primal, **options)
 
 
 class _VisionBlock(nn.Module):
-    def __init__(self, primal, width, num_heads, mlp_ratio, rate):
+    """x = x + attention(norm(x)); x = x + W_2 gelu(W_1 norm(x)), on tokens (B, N, E)."""
+
+    def __init__(self, primal: str | Primal | Heads, width: int, num_heads: int, mlp_ratio: int, rate: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.attn = timm_attention(primal)(width, num_heads, qkv_bias=True)
@@ -67,17 +106,18 @@ class _VisionBlock(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, hidden), "fc2": nn.Linear(hidden, width)})
         self.rate = rate
 
-    def forward(self, x):
+    def forward(self, x: Float[torch.Tensor, "B N E"]) -> Float[torch.Tensor, "B N E"]:
         x = x + self._kept(self.attn(self.norm1(x)))
         return x + self._kept(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
 
-    def _kept(self, branch):
+    def _kept(self, branch: Float[torch.Tensor, "B N E"]) -> Float[torch.Tensor, "B N E"]:
+        """A branch after stochastic depth."""
         if not self.training or not self.rate:
             return branch
         return branch * survival(len(branch), self.rate, branch.device)
 
 
-def _initialise(module):
+def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

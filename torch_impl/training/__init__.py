@@ -1,1 +1,1 @@
-"""Recipes, the trainer, and its runs."""
+"""Recipes, the trainer, and the runs that they make."""

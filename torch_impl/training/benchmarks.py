@@ -1,23 +1,27 @@
-"""The recipes of the benchmarks."""
+"""The recipes of the benchmarks. What they reach stands in the README's table, from results/runs.json.
+
+A field that is missing here has the default of its kind, `SeriesRecipe`, `ImageRecipe` or `TokenRecipe`.
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, TokenRecipe
 
 
 @dataclass(frozen=True)
 class JapaneseVowels(SeriesRecipe):
-    """Nine speakers, utterances of two vowels.
-
-    Test accuracy of the last epoch, %: softmax 98.2 ± 0.3, bn 97.8 ± 0.3, sh 98.3 ± 0.1, bn+sh 97.8 ± 0.4; 5 seeds,
-    26 to 33 s each on one core of an Intel Xeon.
-    """
+    """Which of nine speakers says two Japanese vowels, from cepstrum coefficients."""
 
     name: str = "JapaneseVowels"
-    epochs: int = 150
-    patch: int = 3
+    epochs: int = 60
     dropout: float = 0.5
+    norm: str = "pre-layer"
+    convolutions: int = 1
+    patch: int = 1
+    pooling: str = "attention"
     warp: float = 0.4
     jitter: float = 0.2
     scales: str = "1 2"
@@ -25,50 +29,51 @@ class JapaneseVowels(SeriesRecipe):
 
 @dataclass(frozen=True)
 class Handwriting(SeriesRecipe):
-    """The alphabet, written with a smartwatch.
-
-    Test accuracy of the last epoch, %: softmax 55.8 ± 0.8, bn 55.9 ± 1.0, sh 55.7 ± 1.2, bn+sh 56.4 ± 0.6; 5 seeds,
-    32 to 40 s each on one core of an AMD EPYC.
-    """
+    """Which letter of the alphabet is written, by the motion of a smartwatch."""
 
     name: str = "Handwriting"
-    epochs: int = 200
-    patch: int = 16
+    epochs: int = 150
     lr: float = 2e-3
-    dropout: float = 0.1
+    layers: int = 2
+    dropout: float = 0.0
+    norm: str = "pre-layer"
+    convolutions: int = 3
+    patch: int = 1
+    pooling: str = "attention"
     warp: float = 0.4
+    mix: float = 0.5
     beta: float = 0.0
     scales: str = "1 2"
 
 
 @dataclass(frozen=True)
 class UWaveGestureLibrary(SeriesRecipe):
-    """Eight gestures, by an accelerometer.
-
-    Test accuracy of the last epoch, %: softmax 89.7 ± 1.1, bn 90.0 ± 1.2, sh 90.2 ± 0.6, bn+sh 90.2 ± 1.0; 5 seeds,
-    27 to 31 s each on one core of an AMD EPYC.
-    """
+    """Which of eight gestures is made, by an accelerometer."""
 
     name: str = "UWaveGestureLibrary"
-    epochs: int = 150
-    patch: int = 16
+    epochs: int = 100
+    layers: int = 2
+    dropout: float = 0.1
+    norm: str = "pre-layer"
+    convolutions: int = 4
+    patch: int = 1
+    pooling: str = "attention"
     warp: float = 0.3
+    mix: float = 0.5
     beta: float = 0.0
     scales: str = "1 2"
 
 
 @dataclass(frozen=True)
 class SelfRegulationSCP1(SeriesRecipe):
-    """Slow cortical potentials: up or down.
-
-    Test accuracy of the last epoch, %: softmax 89.6 ± 1.8, bn 90.6 ± 1.0, sh 89.7 ± 1.7, bn+sh 89.7 ± 1.0; 5 seeds,
-    29 to 35 s each on one core of an Intel Xeon.
-    """
+    """Whether a cursor is moved up or down, by slow cortical potentials."""
 
     name: str = "SelfRegulationSCP1"
-    epochs: int = 20
-    patch: int = 8
+    epochs: int = 40
+    patch: int = 32
     dropout: float = 0.5
+    warp: float = 0.0
+    mix: float = 0.3
     scale: float = 0.3
     jitter: float = 0.5
     beta: float = 0.0
@@ -77,11 +82,7 @@ class SelfRegulationSCP1(SeriesRecipe):
 
 @dataclass(frozen=True)
 class SpokenArabicDigits(SeriesRecipe):
-    """Ten digits, spoken by 88 people.
-
-    Test accuracy of the last epoch, %: softmax 99.3 ± 0.1, bn 99.2 ± 0.1, sh 99.3 ± 0.2, bn+sh 99.2 ± 0.2; 5 seeds,
-    101 to 108 s each on one core of an AMD EPYC.
-    """
+    """Which of ten digits is said, by 88 speakers, from cepstrum coefficients."""
 
     name: str = "SpokenArabicDigits"
     epochs: int = 15
@@ -110,9 +111,9 @@ class Digits(ImageRecipe):
 
 @dataclass(frozen=True)
 class CIFAR10(ImageRecipe):
-    """A small vision transformer on CIFAR-10: 64 tokens of 4 x 4 pixels, 2.7 million weights.
+    """CIFAR-10 by a small vision transformer: 64 tokens of 4 x 4 pixels, 2.7 million weights.
 
-    Not run at full length: that takes a GPU.
+    It was not run at full length, for which a GPU is needed.
     """
 
     name: str = "cifar10"
@@ -121,9 +122,9 @@ class CIFAR10(ImageRecipe):
 
 @dataclass(frozen=True)
 class ImageNet(ImageRecipe):
-    """DeiT-tiny/16 on ImageNet-1k, by the recipe of Touvron et al. (ICML 2021), without distillation.
+    """ImageNet-1k by DeiT-tiny/16, by the recipe of Touvron et al. (ICML 2021), without distillation.
 
-    Not run here: it takes days of a GPU. --accumulate or torchrun share out the batch.
+    It was not run: it takes days on a GPU. A batch that does not fit can be split by --accumulate or by torchrun.
     """
 
     name: str = "imagenet"
@@ -142,7 +143,7 @@ class ImageNet(ImageRecipe):
 
 @dataclass(frozen=True)
 class ListOps(TokenRecipe):
-    """Nested operations on lists of digits, ten classes, 500 to 2,000 tokens. Not run at full length."""
+    """The value, 0 to 9, of nested operations on lists of digits, 500 to 2,000 tokens. Not run at full length."""
 
     name: str = "ListOps"
     epochs: int = 10
@@ -150,7 +151,7 @@ class ListOps(TokenRecipe):
 
 @dataclass(frozen=True)
 class Text(TokenRecipe):
-    """IMDb reviews, byte by byte, two classes, up to 4,000 tokens. Not run at full length."""
+    """Whether a review of IMDb is positive, byte by byte, up to 4,000 tokens. Not run at full length."""
 
     name: str = "Text"
     epochs: int = 20
@@ -158,56 +159,73 @@ class Text(TokenRecipe):
 
 @dataclass(frozen=True)
 class PixelCIFAR10(TokenRecipe):
-    """CIFAR-10, grey pixel by grey pixel, ten classes, 1,024 tokens. Not run at full length."""
+    """CIFAR-10, grey pixel by grey pixel, 1,024 tokens. Not run at full length."""
 
     name: str = "PixelCIFAR10"
     epochs: int = 50
 
 
-RECIPES = {
-    kind.name: kind
-    for kind in (
-        JapaneseVowels,
-        Handwriting,
-        UWaveGestureLibrary,
-        SelfRegulationSCP1,
-        SpokenArabicDigits,
-        Digits,
-        CIFAR10,
-        ImageNet,
-        ListOps,
-        Text,
-        PixelCIFAR10,
-    )
+RECIPES: dict[str, type[Recipe]] = {
+    "JapaneseVowels": JapaneseVowels,
+    "Handwriting": Handwriting,
+    "UWaveGestureLibrary": UWaveGestureLibrary,
+    "SelfRegulationSCP1": SelfRegulationSCP1,
+    "SpokenArabicDigits": SpokenArabicDigits,
+    "digits": Digits,
+    "cifar10": CIFAR10,
+    "imagenet": ImageNet,
+    "ListOps": ListOps,
+    "Text": Text,
+    "PixelCIFAR10": PixelCIFAR10,
 }
 
 
-def recipe(name, folder=None, **changes):
-    """The recipe of a name, with some fields changed.
+def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recipe:
+    """The recipe of a data set, with some fields changed.
 
-    Without one of that name: the default for time series if folder/name has .ts files or `folder` is None, and for
-    images otherwise. Raises ValueError for a field that the recipe has not, or a value of another type.
+    Parameters
+    ----------
+    name : str
+        Of the data set. One without a recipe of its own has the default for images if `folder`/`name` has a training
+        split of images, and that for time series otherwise.
+    folder : path, optional
+        The folder of data sets.
+    **changes
+        Fields of the recipe, as values or as the words of a command line.
+
+    Raises
+    ------
+    ValueError
+        For an unknown field, a value of another type, and a number outside its limits.
+
+    Examples
+    --------
+    >>> recipe("JapaneseVowels", epochs="7").epochs, recipe("mine").dropout
+    (7, 0.3)
     """
-    kind = RECIPES.get(name) or _kind_of(name, folder)
-    types = {field.name: field.type for field in fields(kind) if field.name != "name"}
+    kind = RECIPES.get(name) or _default_kind(name, folder)
+    types: dict[str, Any] = {field.name: field.type for field in fields(kind) if field.name != "name"}
+    converted = {}
     for field, value in changes.items():
         if field not in types:
             raise ValueError(f"{field}: expected a field of the recipe, one of {', '.join(types)}")
         try:
-            changes[field] = _converted(value, types[field])
+            converted[field] = _converted(value, types[field])
         except ValueError as error:
             raise ValueError(f"{field}: expected {types[field].__name__}; got {value!r}") from error
-    return kind(name=name, **changes)
+    return kind(name=name, **converted)
 
 
-def _kind_of(name, folder):
-    images_there = (
-        folder is not None and any(Path(folder, name).glob("train*")) and not any(Path(folder, name).glob("*.ts"))
-    )
-    return ImageRecipe if images_there else SeriesRecipe
+def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:
+    if folder is None:
+        return SeriesRecipe
+    files = Path(folder, name)
+    has_images = any(files.glob("train*")) and not any(files.glob("*.ts"))
+    return ImageRecipe if has_images else SeriesRecipe
 
 
-def _converted(value, type_):
+def _converted(value: Any, type_: type) -> Any:
+    """A value, or the word for it, as a value of a type. Raises ValueError for another word."""
     if type_ is bool and isinstance(value, str):
         if value.lower() not in ("true", "false"):
             raise ValueError

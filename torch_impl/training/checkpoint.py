@@ -1,57 +1,116 @@
-"""Checkpoints."""
+"""Checkpoints: weights, optimizer and log of a run after an epoch, from which it resumes to the same bits.
+
+Two files are written by turns, so that one is whole whenever the program is killed. Each is a safetensors file, with
+the log in its metadata, followed by the SHA-256 of its content, which tells whether it is whole.
+"""
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from primal_dual.io.files import write_file
 
+DIGEST = 32  # bytes of a SHA-256
 
-def save_checkpoint(run, modules, optimizer, log):
-    """Weights, optimizer and log in one file, whose last 32 bytes are the SHA-256 of the others."""
+Log = list[dict[str, Any]]  # one line an epoch
+
+
+def save_checkpoint(
+    run: Path, modules: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer, log: Log
+) -> None:
+    """Write the checkpoint of the epoch that the log ends with, and the log as log.jsonl.
+
+    Parameters
+    ----------
+    run : path
+        The folder of the run.
+    modules : mapping of modules
+        "model", and "average" if its weights are averaged.
+    optimizer : torch.optim.Optimizer
+        Whose state is saved.
+    log : list of dict
+        One line an epoch.
+    """
     tensors = {f"{key}.{name}": x for key, module in modules.items() for name, x in module.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": x for name, x in state.items()}
     content = save(contiguous(tensors), {"log": json.dumps(log)})
+    content += hashlib.sha256(content).digest()
     file = run / f"checkpoint-{len(log) % 2}.safetensors"
-    write_file(file, lambda temporary: Path(temporary).write_bytes(content + hashlib.sha256(content).digest()))
+    write_file(file, lambda temporary: Path(temporary).write_bytes(content))
     lines = "".join(json.dumps(line) + "\n" for line in log)
     write_file(run / "log.jsonl", lambda temporary: Path(temporary).write_text(lines))
 
 
-def contiguous(tensors):
-    return {name: x.detach().contiguous() for name, x in tensors.items()}
+def resume(
+    run: Path,
+    modules: Mapping[str, torch.nn.Module],
+    optimizer: torch.optim.Optimizer,
+    say: Callable[[str], object],
+) -> Log:
+    """Load the newest checkpoint that is whole into the modules and the optimizer.
 
+    Parameters
+    ----------
+    run, modules, optimizer
+        As in `save_checkpoint`.
+    say : callable
+        Is told of a damaged checkpoint.
 
-def resume(run, modules, optimizer, say):
-    """Load the newest checkpoint that is whole -> how many epochs it has seen, and the log of them."""
+    Returns
+    -------
+    list of dict
+        The log of the epochs that are done; empty without a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        For a whole file that is no checkpoint of this program.
+    """
     found = []
     for file in run.glob("checkpoint-*.safetensors"):
         content = file.read_bytes()
-        content, digest = content[:-32], content[-32:]
+        content, digest = content[:-DIGEST], content[-DIGEST:]
         if hashlib.sha256(content).digest() != digest:
             say(f"{file}: damaged; going on from the one before")
             continue
         try:
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            found.append((json.loads(header["__metadata__"]["log"]), load(content)))
+            found.append((json.loads(_metadata(content)["log"]), load(content)))
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{file}: expected a checkpoint of this program; got {error}") from error
     if not found:
-        return 0, []
-    log, tensors = max(found, key=lambda each: len(each[0]))
-
-    def below(prefix):
-        return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-
+        return []
+    log, tensors = max(found, key=lambda checkpoint: len(checkpoint[0]))
     for key, module in modules.items():
-        module.load_state_dict(below(f"{key}."))
-    state = {}
-    for name, x in below("optimizer.").items():
+        module.load_state_dict(_below(f"{key}.", tensors))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, x in _below("optimizer.", tensors).items():
         i, key = name.split(".")
         state.setdefault(int(i), {})[key] = x
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return len(log), log
+    return log
+
+
+def contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, detached and contiguous, as safetensors needs them."""
+    return {name: x.detach().contiguous() for name, x in tensors.items()}
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose name begins with a prefix, by the rest of their name."""
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file in memory, which `safe_open` reads from files alone.
+
+    The file begins with the length of its header, in 8 bytes, and the header, in JSON.
+    """
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]

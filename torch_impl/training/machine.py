@@ -1,15 +1,32 @@
-"""What a number was measured on."""
+"""The machine, versions and commit that a number was measured with."""
 
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
 
-def machine(device):
-    """The device's name, cores, threads, versions, and the commit that ran (None outside a checkout)."""
+def describe_machine(device: str) -> dict[str, Any]:
+    """What is recorded beside a number.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda".
+
+    Returns
+    -------
+    dict
+        The device, its name, the cores and threads, the versions, and the commit; None for it outside a checkout.
+
+    Examples
+    --------
+    >>> list(describe_machine("cpu"))
+    ['device', 'name', 'cores', 'threads', 'torch', 'python', 'commit']
+    """
     return {
         "device": device,
         "name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
@@ -21,14 +38,14 @@ def machine(device):
     }
 
 
-def _processor():
+def _processor() -> str:
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _commit():
+def _commit() -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,153 +1,130 @@
-"""Recipes: everything that decides a run but the attention and the seed, for each kind of input and each benchmark."""
+"""The recipes of each kind of data: time series, sequences of tokens, and images."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from math import inf
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from primal_dual.primal import Heads, heads
-from primal_dual.transforms import BatchNorm, split_convolutions
-from torch_impl import checks
-from torch_impl.data import images, long_range_arena, series
+import torch
+
+from primal_dual.types import Bool, Float, Integer, Num, UInt8
+from torch_impl.data.dataset import DataSet, Split
+from torch_impl.data.image_augmentation import ImageAugmentation
+from torch_impl.data.image_values import standardised
+from torch_impl.data.images import load_images, load_new_images
+from torch_impl.data.long_range_arena import load_lra
+from torch_impl.data.messages import Say
+from torch_impl.data.series import load_new_series, load_series
+from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
+from torch_impl.training.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, Limits, Recipe
 
-ENCODER = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
-TOKENS, MOST_TOKENS = 4e6, 32  # of a training, and of a series, on a set without a recipe of its own
-AT_LEAST_ONE = ("epochs", "batch", "accumulate", "layers", "width", "num_heads", "feedforward", "patch")
-NOT_NEGATIVE = ("lr", "weight_decay", "clip", "folds", "workers", "warp", "scale", "jitter", "length", "cases", "size")
-SHARES = ("warm_up", "label_smoothing", "ema", "stochastic_depth", "dropout", "flip", "erasing")
-LIMITS = {
-    **dict.fromkeys(AT_LEAST_ONE, (1, inf)),
-    **dict.fromkeys((*NOT_NEGATIVE, "mixup", "cutmix"), (0, inf)),
-    **dict.fromkeys(SHARES, (0, 1)),
-    "beta": (-1e6, 1e6),
-    "rand_augment": (0, 10),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What all recipes have; the same for every attention.
-
-    With folds = k, seed s trains on the training split without its fold s mod k, and is tested on that fold: so a
-    recipe is tuned without the test split. Raises ValueError for a number outside the limits.
-    """
-
-    limits: ClassVar = LIMITS
-
-    name: str
-    epochs: int = 100
-    batch: int = 16
-    accumulate: int = 1  # parts of a batch, one after the other
-    optimizer: str = "adamw"  # or radam
-    lr: float = 1e-3
-    weight_decay: float = 1e-2  # of matrices
-    warm_up: float = 0.1  # share of the steps
-    label_smoothing: float = 0.1
-    clip: float = 4.0  # largest norm of the gradient
-    ema: float = 0.0  # decay of the average of the weights, which is then tested; 0: none
-    layers: int = 3
-    width: int = 128
-    num_heads: int = 8
-    stochastic_depth: float = 0.0  # rate of the last layer
-    beta: float = 1.0  # of Attention-BN
-    scales: str = "1 2 4 8"  # of Attention-SH, the heads in equal shares
-    folds: int = 0
-    bf16: bool = False
-    compile: bool = False
-    workers: int = 0  # processes that read a set that is not in memory
-    tensorboard: bool = False
-
-    def __post_init__(self):
-        for name, (least, most) in self.limits.items():
-            checks.between(name, getattr(self, name, least), least, most)
-
-    def load(self, folder, say):
-        """The data set; `folder` holds those that are not embedded."""
-        raise NotImplementedError
-
-    def read(self, path, data):
-        """New cases from a file -> inputs, key_mask, and their names. data: what a run knows of its data set."""
-        raise ValueError(f"{path}: expected a run on time series or images; one on {self.name} reads no files")
-
-    def resolve_defaults(self, data):
-        """The recipe with whatever depends on the size of the data set."""
-        return self
-
-    def model(self, sizes, attention):
-        """The model, for the sizes of a data set and the name of an attention."""
-        raise NotImplementedError
-
-    def prepare(self, inputs, mean, deviation):
-        """The model's input, on the device."""
-        return inputs
-
-    def augment(self, batch, data):
-        """Input and target of a step of training, on the device -> the model's input, and labels or probabilities."""
-        return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
-
-    def primal(self, attention):
-        """The heads of a catalog name: the recipe's beta in every BatchNorm, its scales where one is above 1."""
-        members, scales = heads(attention, self.num_heads), self._scales()
-        scaled = any(member.scale > 1 for member in members)
-
-        def with_beta(part):
-            return replace(part, beta=self.beta) if isinstance(part, BatchNorm) else part
-
-        def tuned(s, member):
-            transform = tuple(map(with_beta, sum(split_convolutions(member.transform), ())))
-            scale = scales[len(scales) * s // len(members)] if scaled else member.scale
-            return replace(member, transform=transform, scale=scale)
-
-        return Heads(*(tuned(s, member) for s, member in enumerate(members)))
-
-    def _scales(self):
-        words = self.scales.split()
-        if not words or not all(word.isdecimal() for word in words):
-            raise ValueError(f'scales: expected whole numbers, such as "1 2 4 8"; got {self.scales!r}')
-        return [int(word) for word in words]
+ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
+TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
+AUGMENTATION_FIELDS = ("warp", "scale", "mix", "jitter")
+MOST_TOKENS = 32  # of a series, by default
+TOKENS_OF_A_RUN = 4e6  # over all epochs, by default
 
 
 @dataclass(frozen=True)
 class SeriesRecipe(Recipe):
-    """Time series of the UEA archive, or of one's own in its format."""
+    """Time series of the UEA archive, or your own in its format.
 
-    limits: ClassVar = LIMITS | dict.fromkeys(("epochs", "patch"), (0, inf))
+    Parameters
+    ----------
+    epochs : int
+        0 for a number from 10 to 200 with which the model sees four million tokens in all.
+    feedforward : int
+        The number of hidden features of the feed-forward networks.
+    dropout : float
+        The probability of dropout on the tokens.
+    norm : str
+        "batch", "layer" or "pre-layer".
+    convolutions, taps, pooling : int, int, str
+        See `TimeSeriesEncoder`.
+    patch : int
+        The number of time steps, after the convolutions, that make a token; 0 for so many that there are at most 32
+        tokens.
+    warp, scale, mix, jitter : float
+        See `augment_series`.
+    """
 
-    epochs: int = 0  # 0: from 10 to 200, four million tokens in all
+    limits: ClassVar[Limits] = Recipe.limits | {
+        "epochs": AT_LEAST_ZERO,
+        "feedforward": AT_LEAST_ONE,
+        "dropout": FRACTION,
+        "convolutions": (0, 10),
+        "taps": AT_LEAST_ONE,
+        "patch": AT_LEAST_ZERO,
+        **dict.fromkeys(AUGMENTATION_FIELDS, AT_LEAST_ZERO),
+    }
+
+    epochs: int = 0
     feedforward: int = 256
     dropout: float = 0.3
     norm: str = "batch"
-    patch: int = 0  # time steps a token; 0: so many that there are at most 32 tokens
+    convolutions: int = 0
+    taps: int = 7
+    patch: int = 0
+    pooling: str = "flatten"
     warp: float = 0.2
     scale: float = 0.1
+    mix: float = 0.0
     jitter: float = 0.1
 
-    def load(self, folder, say):
-        return series.load_series(self.name, folder)
+    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+        """See `load_series`."""
+        return load_series(self.name, folder)
 
-    def read(self, path, data):
-        inputs, key_mask = series.load_cases(path, data)
+    def read(
+        self, path: Path, description: dict[str, Any]
+    ) -> tuple[Float[torch.Tensor, "n length features"], Bool[torch.Tensor, "n length"] | None, Sequence[object]]:
+        """The examples of a .ts file, which are named by their numbers."""
+        inputs, key_mask = load_new_series(path, description)
         return inputs, key_mask, range(len(inputs))
 
-    def resolve_defaults(self, data):
+    def resolve_defaults(self, data: DataSet) -> "SeriesRecipe":
+        """Choose the patch and the number of epochs where they are 0."""
+        assert isinstance(data.train, Split)
         n, length = data.train.inputs.shape[:2]
-        patch = self.patch or -(-length // MOST_TOKENS)
-        epochs = self.epochs or min(200, max(10, round(TOKENS / (n * -(-length // patch)))))
+        steps = -(-length // 2**self.convolutions)
+        patch = self.patch or -(-steps // MOST_TOKENS)
+        tokens = -(-steps // patch)
+        epochs = self.epochs or min(200, max(10, round(TOKENS_OF_A_RUN / (n * tokens))))
         return replace(self, patch=patch, epochs=epochs)
 
-    def model(self, sizes, attention):
-        options = {name: getattr(self, name) for name in ENCODER}
-        return TimeSeriesEncoder(**sizes, primal=self.primal(attention), patch=self.patch, **options)
+    def model(self, sizes: dict[str, Any], attention: str) -> TimeSeriesEncoder:
+        """An encoder of time series."""
+        options = {name: getattr(self, name) for name in (*ENCODER_FIELDS, *TOKENISER_FIELDS)}
+        return TimeSeriesEncoder(**sizes, primal=self.primal(attention), **options)
 
-    def augment(self, batch, data):
-        x = series.augment(batch.inputs, batch.key_mask, warp=self.warp, scale=self.scale, jitter=self.jitter)
-        return x, batch.labels
+    def augment(
+        self, batch: Split, data: DataSet
+    ) -> tuple[Float[torch.Tensor, "n N features"], Integer[torch.Tensor, " n"]]:
+        """The series, changed at random, and their labels."""
+        options = {name: getattr(self, name) for name in AUGMENTATION_FIELDS}
+        return augment_series(batch.inputs, batch.key_mask, **options), batch.labels
 
 
 @dataclass(frozen=True)
 class TokenRecipe(Recipe):
-    """The Long Range Arena (Tay et al., ICLR 2021). length and cases: less than the benchmark's where not zero."""
+    """The tasks of the Long Range Arena (Tay et al., ICLR 2021).
+
+    Parameters
+    ----------
+    feedforward, dropout, norm
+        As in `SeriesRecipe`.
+    length, cases : int
+        The length of the sequences, and the largest number of examples of a split; 0 for those of the benchmark.
+    """
+
+    limits: ClassVar[Limits] = Recipe.limits | {
+        "feedforward": AT_LEAST_ONE,
+        "dropout": FRACTION,
+        "length": AT_LEAST_ZERO,
+        "cases": AT_LEAST_ZERO,
+    }
 
     batch: int = 32
     lr: float = 5e-4
@@ -162,19 +139,33 @@ class TokenRecipe(Recipe):
     length: int = 0
     cases: int = 0
 
-    def load(self, folder, say):
-        return long_range_arena.load_lra(
-            self.name, folder, length=self.length or None, cases=self.cases or None, say=say
-        )
+    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+        """See `load_lra`."""
+        return load_lra(self.name, folder, length=self.length or None, cases=self.cases or None, say=say)
 
-    def model(self, sizes, attention):
-        options = {name: getattr(self, name) for name in ENCODER}
+    def model(self, sizes: dict[str, Any], attention: str) -> TokenEncoder:
+        """An encoder of tokens."""
+        options = {name: getattr(self, name) for name in ENCODER_FIELDS}
         return TokenEncoder(**sizes, primal=self.primal(attention), **options)
 
 
 @dataclass(frozen=True)
 class ImageRecipe(Recipe):
-    """Images in folders, one a class, as ImageNet's. size: of the images, 0 = that of the first one."""
+    """Images in folders, one a class, as ImageNet's are.
+
+    Parameters
+    ----------
+    size : int
+        The height and width of the images; 0 for those of the first one.
+    patch : int
+        The height and width of the patch that makes a token.
+    crop, flip, rand_augment, mixup, cutmix, erasing
+        See `ImageAugmentation`.
+    skip_corrupt : bool
+        Whether images that cannot be decoded are left out.
+    """
+
+    limits: ClassVar[Limits] = Recipe.limits | {"size": AT_LEAST_ZERO, "patch": AT_LEAST_ONE} | ImageAugmentation.limits
 
     batch: int = 128
     weight_decay: float = 0.05
@@ -184,22 +175,27 @@ class ImageRecipe(Recipe):
     num_heads: int = 3
     size: int = 0
     patch: int = 4
-    crop: str = "shifted"  # or resized, or none
-    flip: float = 0.5  # probability
-    rand_augment: float = 9.0  # magnitude; 0: none
-    mixup: float = 0.8  # of the Beta distribution; 0: none
-    cutmix: float = 1.0
-    erasing: float = 0.25  # probability
+    crop: str = "shifted"
+    flip: float = ImageAugmentation.flip
+    rand_augment: float = ImageAugmentation.rand_augment
+    mixup: float = ImageAugmentation.mixup
+    cutmix: float = ImageAugmentation.cutmix
+    erasing: float = ImageAugmentation.erasing
     skip_corrupt: bool = False
 
-    def load(self, folder, say):
-        return images.load_images(self.name, folder, size=self.size or None, skip_corrupt=self.skip_corrupt, say=say)
+    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+        """See `load_images`."""
+        return load_images(self.name, folder, size=self.size or None, skip_corrupt=self.skip_corrupt, say=say)
 
-    def read(self, path, data):
-        pixels, names = images.load_files(path, data["sizes"])
+    def read(
+        self, path: Path, description: dict[str, Any]
+    ) -> tuple[UInt8[torch.Tensor, "n channels H W"], None, Sequence[object]]:
+        """An image, or all images in a folder, which are named by their files."""
+        pixels, names = load_new_images(path, description["sizes"])
         return pixels, None, names
 
-    def model(self, sizes, attention):
+    def model(self, sizes: dict[str, Any], attention: str) -> VisionTransformer:
+        """A vision transformer."""
         return VisionTransformer(
             self.primal(attention),
             **sizes,
@@ -210,15 +206,17 @@ class ImageRecipe(Recipe):
             stochastic_depth=self.stochastic_depth,
         )
 
-    def prepare(self, inputs, mean, deviation):
-        return images.standardised(inputs, mean, deviation)
+    def prepare(
+        self, inputs: Num[torch.Tensor, "n channels H W"], mean: Sequence[float], deviation: Sequence[float]
+    ) -> Float[torch.Tensor, "n channels H W"]:
+        """The images, standardised."""
+        return standardised(inputs, mean, deviation)
 
-    def augment(self, batch, data):
-        try:
-            from torch_impl.data.image_augmentation import ImageAugmentation
-        except ImportError as error:
-            raise ValueError("images need kornia: pip install 'primal-dual-attention[train]'") from error
-        names = (field.name for field in fields(ImageAugmentation))
+    def augment(
+        self, batch: Split, data: DataSet
+    ) -> tuple[Float[torch.Tensor, "n channels H W"], Float[torch.Tensor, "n classes"]]:
+        """The images, changed at random, and the probabilities of their classes."""
+        names = [field.name for field in fields(ImageAugmentation)]
         augmentation = ImageAugmentation(**{name: getattr(self, name) for name in names})
         pixels, targets = augmentation(batch.inputs, batch.labels, len(data.classes))
         return self.prepare(pixels, data.mean, data.deviation), targets
@@ -227,11 +225,25 @@ class ImageRecipe(Recipe):
 KINDS = {kind.__name__: kind for kind in (SeriesRecipe, ImageRecipe, TokenRecipe)}
 
 
-def to_config(chosen):
-    """A recipe for JSON."""
-    return {"kind": next(kind for kind in KINDS if isinstance(chosen, KINDS[kind]))} | asdict(chosen)
+def to_config(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as a dictionary for JSON: the kind of its data, and its fields.
+
+    Examples
+    --------
+    >>> config = to_config(SeriesRecipe("BasicMotions", patch=3))
+    >>> config["kind"], config["patch"], from_config(config) == SeriesRecipe("BasicMotions", patch=3)
+    ('SeriesRecipe', 3, True)
+    """
+    kind = next(name for name, kind in KINDS.items() if isinstance(recipe, kind))
+    return {"kind": kind} | asdict(recipe)
 
 
-def from_config(config):
-    """The recipe of a config. Raises TypeError and KeyError for what is none."""
+def from_config(config: dict[str, Any]) -> Recipe:
+    """The recipe of a dictionary that `to_config` made.
+
+    Raises
+    ------
+    TypeError, KeyError
+        For another dictionary.
+    """
     return KINDS[config["kind"]](**{name: value for name, value in config.items() if name != "kind"})

@@ -1,135 +1,158 @@
-"""Train a model by a recipe, and go on where it was interrupted: in one file, from top to bottom.
+"""Train a model by a recipe, and resume it where it was interrupted.
 
-JapaneseVowels: 98 % of the test split in about half a minute a seed, on one core. On a GPU where there is one; under
-torchrun, a batch is shared out to all processes.
+The model is trained on a GPU if there is one. Under torchrun, all processes share each batch.
 
-A run is a folder FOLDER/DATA/ATTENTION/SEED: config.json, log.jsonl (a line an epoch), two checkpoints by turns, and
-at its end model.safetensors and result.json. Each epoch draws its random numbers from a seed of its own, so that what
-is resumed is what would have been: bit for bit on a CPU with as many threads.
+A run is a folder FOLDER/DATA/ATTENTION/SEED: config.json, log.jsonl (a line an epoch), two checkpoints, written by
+turns, and at its end model.safetensors and result.json. Each epoch draws its random numbers from a seed of its own, so
+that a run that was interrupted ends as it would have ended otherwise: bit for bit on a CPU with as many threads.
 """
 
 import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from primal_dual.io.files import write_file, write_json
-from torch_impl.data.dataset import Split, batches, silent
-from torch_impl.training.checkpoint import contiguous, resume, save_checkpoint
-from torch_impl.training.distributed import this_process
-from torch_impl.training.machine import machine
+from primal_dual.types import Float
+from torch_impl.data.dataset import DataSet, Examples, Split, batches
+from torch_impl.data.messages import say_nothing
+from torch_impl.training.base_recipe import Recipe
+from torch_impl.training.checkpoint import Log, contiguous, resume, save_checkpoint
+from torch_impl.training.distributed import World, parallel_model, share_batch, this_process
+from torch_impl.training.machine import describe_machine
 from torch_impl.training.recipes import to_config
+from torch_impl.training.run_folder import check_configuration, run_folder
 
-EVALUATIONS = 10  # how often a run is tested; all but the last time only for best_test_epoch
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+EVALUATIONS = 10  # how often a run is tested; the last time gives its accuracy, the others only best_test_epoch
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 
 
-def train(recipe, attention, seed, data, folder, say=silent):
-    """One run, from its last checkpoint if it has one -> its result, a dictionary.
+def train(
+    recipe: Recipe,
+    attention: str,
+    seed: int,
+    data: DataSet,
+    folder: Path | str,
+    say: Callable[[Any], object] = say_nothing,
+) -> dict[str, Any]:
+    """Train one run to its end, from its last checkpoint if it has one. A finished run is not trained again.
 
-    say: told each line of the log, a dictionary, and of a damaged checkpoint. Raises ValueError for an optimizer of
-    another name, for a run folder of another configuration, number of threads or of processes, and for a loss that is
-    not finite.
+    Parameters
+    ----------
+    recipe : Recipe
+        How it is trained; the same for every attention.
+    attention : str
+        A name of the catalog.
+    seed : int
+        Of the initial weights and of all random numbers in training.
+    data : DataSet
+        Its training split is trained on, its test split is used for nothing but accuracies.
+    folder : path
+        The folder of runs.
+    say : callable
+        Is called with each line of the log, a dictionary, and with a message if a checkpoint is damaged.
+
+    Returns
+    -------
+    dict
+        The result: the configuration, the test accuracy of the last epoch and of the best tested one (fractions), the
+        seconds, the number of weights, and the machine.
+
+    Raises
+    ------
+    ValueError
+        For an unknown optimizer; for a run that was begun with another configuration, number of threads or number of
+        processes; and for a loss that is not finite.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from torch_impl.training.benchmarks import recipe
+    >>> tiny = recipe("digits", epochs=1, layers=1, width=8)
+    >>> with TemporaryDirectory() as folder:
+    ...     result = train(tiny, "bn", 0, tiny.load(None, print), folder)
+    train: decoded 1201 of 1201 images
+    test: decoded 596 of 596 images
+    >>> result["data"], result["attention"], 0 <= result["test_accuracy"] <= 1
+    ('digits', 'bn', True)
     """
     world = this_process()
     recipe = recipe.resolve_defaults(data)
-    run = Path(folder) / data.name / attention / str(seed)
-    result = run / "result.json"
+    run = run_folder(folder, data.name, attention, seed)
     config = {"recipe": to_config(recipe), "data": data.name, "attention": attention, "seed": seed}
     config |= {"threads": torch.get_num_threads(), "processes": world.size}
-    _same_configuration(run, config, world)
-    if result.exists():
-        return json.loads(result.read_text())
-
-    torch.manual_seed(_seed(seed, "weights"))
-    model = recipe.model(data.sizes, attention).to(world.device)
-    optimizer = _optimizer(recipe, model)
-    modules = {"model": model}
-    if recipe.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-        modules["average"] = average
-    done, log = resume(run, modules, optimizer, say)
-    tested_model = average.module if recipe.ema else model
-    trained = _parallel(model, recipe, world)
-    writer = _tensorboard(run, done) if recipe.tensorboard and world.first else None
-
-    n = len(data.train)
-    train_split, test_split = (_resident(split, world.device) for split in (data.train, data.test))
-    steps_an_epoch = math.ceil(n / recipe.batch)
-    steps = recipe.epochs * steps_an_epoch
-    tested = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
-    for epoch in range(done, recipe.epochs):
-        start = time.perf_counter()
-        torch.manual_seed(_seed(seed, epoch))
-        order = torch.randperm(n).split(recipe.batch)
-        torch.manual_seed(_seed(seed, epoch, world.rank))
-        shares = [share for index in order for share in _shares(index, recipe.accumulate, world)]
-        parts = batches(train_split, [index for index, _ in shares], world.device, recipe.workers)
-        model.train()
-        total = torch.zeros((), dtype=torch.float64, device=world.device)
-        for i, ((_, weight), batch) in enumerate(zip(shares, parts, strict=True)):
-            step, last = epoch * steps_an_epoch + i // recipe.accumulate, (i + 1) % recipe.accumulate == 0
-            if not len(batch):
-                raise ValueError(
-                    f"{run}: expected a whole image in the batch of step {step}; got none: all are corrupt"
-                )
-            inputs, targets = recipe.augment(batch, data)
-            with nullcontext() if last or world.size == 1 else trained.no_sync():
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
-                    logits = trained(inputs, batch.key_mask)
-                    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-                if not loss.isfinite():
-                    lr = recipe.lr
-                    raise ValueError(f"{run}: the loss is {loss.item()} at step {step}; try a smaller lr than {lr}")
-                (loss * weight * world.size).backward()  # gradients are averaged over the processes
-            total += loss.detach() * weight
-            if last:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.lr * learning_rate(step, steps, recipe.warm_up)
-                optimizer.step()
-                optimizer.zero_grad()
-                if recipe.ema:
-                    average.update_parameters(model)
-        line = {"epoch": epoch + 1, "loss": world.sum(total).item() / steps_an_epoch}
-        if epoch + 1 in tested:
-            line["test_accuracy"] = accuracy(recipe, tested_model, test_split, data, world)
-        log.append(line | {"seconds": time.perf_counter() - start})
-        if world.first:
-            save_checkpoint(run, modules, optimizer, log)
-            if writer:
-                for name, value in log[-1].items():
-                    writer.add_scalar(name, value, epoch + 1)
-            say(log[-1])
-
-    if writer:
-        writer.close()
-    accuracies = [line["test_accuracy"] for line in log if "test_accuracy" in line]
-    summary = config | {
-        "test_accuracy": accuracies[-1],
-        "best_test_epoch": max(accuracies),
-        "seconds": sum(line["seconds"] for line in log),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "machine": machine(world.device.type),
-    }
-    if world.first:
-        weights = save(contiguous(tested_model.state_dict()), {"data": json.dumps(data.described())})
-        write_file(run / "model.safetensors", lambda temporary: Path(temporary).write_bytes(weights))
-        write_json(result, summary)
-    world.wait()
-    return summary
+    check_configuration(run, config, world)
+    if (run / "result.json").exists():
+        return json.loads((run / "result.json").read_text())
+    training = _set_up(recipe, attention, seed, data, run, world, say)
+    tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
+    for epoch in range(len(training.log), recipe.epochs):
+        _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)
+    return _finish(training, config)
 
 
-def learning_rate(step, steps, warm_up):
-    """The share of the peak learning rate at a step: linear warm-up, then half a cosine to zero."""
+@dataclass
+class _Training:
+    """What the steps of a run share."""
+
+    recipe: Recipe
+    seed: int
+    data: DataSet
+    run: Path
+    world: World
+    say: Callable[[Any], object]
+    model: nn.Module
+    average: AveragedModel | None  # of the weights, if the recipe has one
+    optimizer: torch.optim.Optimizer
+    parallel_model: nn.Module  # the model, in a wrapper that averages gradients over the processes
+    log: Log
+    train_split: Examples  # on the device, if it is in memory
+    test_split: Examples
+    writer: Any = None  # of TensorBoard, if the recipe has it
+    steps_per_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = math.ceil(len(self.train_split) / self.recipe.batch)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return _modules(self.model, self.average)
+
+    @property
+    def tested_model(self) -> nn.Module:
+        """The model with its average weights, if there are such; else the model."""
+        return self.model if self.average is None else self.average.module
+
+
+def learning_rate(step: int, steps: int, warm_up: float) -> float:
+    """The learning rate at a step, as a fraction of its peak: linear warm-up, then half a cosine down to zero.
+
+        (t + 1) / w  for t < w,    (1 + cos(pi (t - w) / (steps - w))) / 2  for t >= w,    w = warm_up steps
+
+    Parameters
+    ----------
+    step, steps : int
+        t, from 0, and how many there are.
+    warm_up : float
+        The fraction of the steps that warm up.
+
+    Examples
+    --------
+    >>> learning_rate(0, 100, 0.1), learning_rate(10, 100, 0.1), round(learning_rate(55, 100, 0.1), 9)
+    (0.1, 1.0, 0.5)
+    """
     warm = max(1, round(warm_up * steps))
     if step < warm:
         return (step + 1) / warm
@@ -137,80 +160,184 @@ def learning_rate(step, steps, warm_up):
 
 
 @torch.no_grad()
-def accuracy(recipe, model, split, data, world, batch=256):
-    """The share of right answers on a split, in eval mode; each process counts its share of the batches."""
+def accuracy(recipe: Recipe, model: nn.Module, split: Examples, data: DataSet, world: World, batch: int = 256) -> float:
+    """The fraction of a split that a model classifies correctly, in eval mode.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How inputs are prepared.
+    model : nn.Module
+        It stays in eval mode.
+    split : Split or ImageStream
+        The examples.
+    data : DataSet
+        Whose mean and standard deviation inputs are standardised by.
+    world : World
+        The processes, which share the batches.
+    batch : int
+        The number of examples in a batch.
+    """
     model.eval()
-    right = torch.zeros(2, dtype=torch.int64, device=world.device)
-    parts = torch.arange(len(split)).split(batch)[world.rank :: world.size]
-    for inputs, key_mask, labels in batches(split, parts, world.device, recipe.workers):
+    correct_and_count = torch.zeros(2, dtype=torch.int64, device=world.device)
+    indices = torch.arange(len(split)).split(batch)[world.rank :: world.size]
+    for inputs, key_mask, labels in batches(split, indices, world.device, recipe.workers):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
             logits = model(recipe.prepare(inputs, data.mean, data.deviation), key_mask)
-        right += torch.stack([(logits.argmax(-1) == labels).sum(), labels.new_tensor(len(labels))])
-    right, count = world.sum(right).tolist()
-    return right / count
+        correct_and_count += torch.stack([(logits.argmax(-1) == labels).sum(), labels.new_tensor(len(labels))])
+    correct, count = world.sum(correct_and_count).tolist()
+    return correct / count
 
 
-def _optimizer(recipe, model):
+def _set_up(
+    recipe: Recipe, attention: str, seed: int, data: DataSet, run: Path, world: World, say: Callable[[Any], object]
+) -> _Training:
+    """Model, optimizer, log and splits as they are after the last epoch that was saved."""
+    torch.manual_seed(_seed(seed, "weights"))
+    model = recipe.model(data.sizes, attention).to(world.device)
+    optimizer = _optimizer(recipe, model)
+    average = None
+    if recipe.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    log = resume(run, _modules(model, average), optimizer, say)
+    if recipe.compile:
+        model.compile()
+    return _Training(
+        recipe=recipe,
+        seed=seed,
+        data=data,
+        run=run,
+        world=world,
+        say=say,
+        model=model,
+        average=average,
+        optimizer=optimizer,
+        parallel_model=parallel_model(model, world),
+        writer=_tensorboard(run, len(log)) if recipe.tensorboard and world.first else None,
+        log=log,
+        train_split=_on_device(data.train, world.device),
+        test_split=_on_device(data.test, world.device),
+    )
+
+
+def _log_epoch(training: _Training, epoch: int, tested: bool) -> None:
+    """Train an epoch, test the model if this is its turn, and save and report both."""
+    start = time.perf_counter()
+    line = {"epoch": epoch + 1, "loss": _train_epoch(training, epoch)}
+    if tested:
+        model, split = training.tested_model, training.test_split
+        line["test_accuracy"] = accuracy(training.recipe, model, split, training.data, training.world)
+    line["seconds"] = time.perf_counter() - start
+    training.log.append(line)
+    if training.world.first:
+        save_checkpoint(training.run, training.modules, training.optimizer, training.log)
+        if training.writer:
+            for name, value in line.items():
+                training.writer.add_scalar(name, value, epoch + 1)
+        training.say(line)
+
+
+def _train_epoch(training: _Training, epoch: int) -> float:
+    """One pass over the training split. Returns the mean of the loss over its steps."""
+    recipe, world = training.recipe, training.world
+    torch.manual_seed(_seed(training.seed, epoch))
+    order = torch.randperm(len(training.train_split)).split(recipe.batch)
+    torch.manual_seed(_seed(training.seed, epoch, world.rank))
+    parts = [part for batch in order for part in share_batch(batch, recipe.accumulate, world)]
+    loaded = batches(training.train_split, [part.examples for part in parts], world.device, recipe.workers)
+    training.model.train()
+    total = torch.zeros((), dtype=torch.float64, device=world.device)
+    for i, (part, examples) in enumerate(zip(parts, loaded, strict=True)):
+        step = epoch * training.steps_per_epoch + i // recipe.accumulate
+        is_last_part = (i + 1) % recipe.accumulate == 0
+        total += _add_gradient(training, examples, part.weight, step, is_last_part)
+        if is_last_part:
+            _update_weights(training, step)
+    return world.sum(total).item() / training.steps_per_epoch
+
+
+def _add_gradient(
+    training: _Training, examples: Split, weight: float, step: int, is_last_part: bool
+) -> Float[torch.Tensor, ""]:
+    """Add the gradient of the loss on a part of a batch to that of the others. Returns its part of the mean loss."""
+    recipe, world = training.recipe, training.world
+    if not len(examples):
+        expected = f"expected a whole image in the batch of step {step}"
+        raise ValueError(f"{training.run}: {expected}; got none: all are corrupt")
+    inputs, targets = recipe.augment(examples, training.data)
+    wait_for_others = is_last_part or world.size == 1
+    with nullcontext() if wait_for_others else training.parallel_model.no_sync():  # type: ignore[operator]
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
+            logits = training.parallel_model(inputs, examples.key_mask)
+            loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        if not loss.isfinite():
+            got = f"the loss is {loss.item()} at step {step}"
+            raise ValueError(f"{training.run}: {got}; try a smaller lr than {recipe.lr}")
+        (loss * weight * world.size).backward()  # the wrapper divides the sum of the gradients by the processes
+    return loss.detach() * weight
+
+
+def _update_weights(training: _Training, step: int) -> None:
+    """One step of the optimizer."""
+    recipe, model = training.recipe, training.model
+    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    fraction = learning_rate(step, recipe.epochs * training.steps_per_epoch, recipe.warm_up)
+    for group in training.optimizer.param_groups:
+        group["lr"] = recipe.lr * fraction
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    if training.average is not None:
+        training.average.update_parameters(model)
+
+
+def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
+    """Write the weights and the result of a run that has had all its epochs."""
+    if training.writer:
+        training.writer.close()
+    accuracies = [line["test_accuracy"] for line in training.log if "test_accuracy" in line]
+    result = config | {
+        "test_accuracy": accuracies[-1],
+        "best_test_epoch": max(accuracies),
+        "seconds": sum(line["seconds"] for line in training.log),
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "machine": describe_machine(training.world.device.type),
+    }
+    if training.world.first:
+        description = json.dumps(training.data.described())
+        weights = save(contiguous(training.tested_model.state_dict()), {"data": description})
+        write_file(training.run / "model.safetensors", lambda temporary: Path(temporary).write_bytes(weights))
+        write_json(training.run / "result.json", result)
+    training.world.wait()
+    return result
+
+
+def _modules(model: nn.Module, average: AveragedModel | None) -> dict[str, nn.Module]:
+    return {"model": model} if average is None else {"model": model, "average": average}
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the recipe, with weight decay for matrices alone."""
     if recipe.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer: expected {' or '.join(OPTIMIZERS)}; got {recipe.optimizer!r}")
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    options = {"fused": True} if recipe.optimizer == "adamw" else {"decoupled_weight_decay": True}
+    options: dict[str, Any] = {"fused": True} if recipe.optimizer == "adamw" else {"decoupled_weight_decay": True}
     return OPTIMIZERS[recipe.optimizer](groups, lr=recipe.lr, **options)
 
 
-def _parallel(model, recipe, world):
-    """The model as it is trained: compiled if the recipe says so, and with gradients averaged over the processes."""
-    if recipe.compile:
-        model.compile()
-    if world.size == 1:
-        return model
-    if world.device.type == "cuda":
-        return DistributedDataParallel(torch.nn.SyncBatchNorm.convert_sync_batchnorm(model), [world.device])
-    if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise ValueError("norm: expected layer or pre-layer where processes on a CPU share a batch; got batch")
-    return DistributedDataParallel(model)
-
-
-def _shares(index, accumulate, world):
-    """This process's parts of a batch, with the weight of each in the mean over the batch."""
-    for part in index[world.rank :: world.size].tensor_split(accumulate):
-        yield (part, len(part) / len(index)) if len(part) else (index[:1], 0.0)
-
-
-def _resident(split, device):
+def _on_device(split: Examples, device: torch.device) -> Examples:
     return split.to(device) if isinstance(split, Split) else split
 
 
-def _tensorboard(run, done):
+def _tensorboard(run: Path, epochs_done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError("--tensorboard needs it: pip install 'primal-dual-attention[train]'") from error
-    return SummaryWriter(run, purge_step=done + 1)
+    return SummaryWriter(run, purge_step=epochs_done + 1)
 
 
-def _same_configuration(run, config, world):
-    file = run / "config.json"
-    # a configuration without an epoch binds nobody
-    begun = file.exists() and any((*run.glob("*.safetensors"), *run.glob("result.json")))
-    if world.first and not begun:
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(file, config)
-    world.wait()
-    try:
-        before = json.loads(file.read_text())
-        flat = [{**each["recipe"], **each, "recipe": None} for each in (before, config)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: expected the config of a run; got {error}") from error
-    different = [name for name in flat[1] if flat[0].get(name) != flat[1][name]]
-    if different:
-        name = different[0]
-        then, now = flat[0].get(name), flat[1][name]
-        raise ValueError(f"{run}: expected {name} = {then}, as it was begun; got {now}. Give it another folder")
-
-
-def _seed(*words):
-    """A seed for each epoch of each run."""
+def _seed(*words: object) -> int:
+    """A seed for each epoch of each run, from the words that tell them apart."""
     return int.from_bytes(hashlib.sha256(" ".join(map(str, words)).encode()).digest()[:8], "little") >> 1

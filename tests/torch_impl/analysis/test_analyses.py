@@ -118,7 +118,7 @@ def test_the_picture_of_accuracies_has_every_row():
 
     runs = [run("A", "softmax", s, 0.5 + 0.01 * s) for s in range(3)]
     runs += [run("B", name, s, 0.8) for name in ("sh", "softmax") for s in range(3)] + [run("B", "bn", 0, 0.7)]
-    figure = plots.accuracies(table(runs))
+    figure = plots.plot_accuracies(table(runs))
     left, right = figure.axes
     shown = {round(x, 6) for line in left.lines if len(line.get_xdata()) for x in line.get_xdata()}
     assert isinstance(figure, Figure) and {51.0, 80.0, 70.0} <= shown

@@ -5,7 +5,8 @@ import json
 import torch
 
 from torch_impl.bench import training_speed
-from torch_impl.bench.training_speed import EPOCH, Baseline, deit_step, epoch_ratio
+from torch_impl.bench.torch_encoder import EPOCH, Baseline
+from torch_impl.bench.training_speed import deit_step, epoch_ratio
 from torch_impl.data.series import load_series
 from torch_impl.models.vision_transformer import deit_tiny
 

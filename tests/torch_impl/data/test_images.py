@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_impl.data import image_files, images
+from torch_impl.data import image_archives, image_decoding, images
 from torch_impl.data.dataset import folds
-from torch_impl.data.images import ImageStream, load_images, scaled, standardised
+from torch_impl.data.image_decoding import ImageDecoder
+from torch_impl.data.image_values import channel_statistics, scaled, standardised
+from torch_impl.data.images import ImageStream, load_images
 
 SIZE, COUNTS = 7, {"train": {"cat": 5, "dog": 3}, "test": {"cat": 2, "dog": 2}}
 
@@ -99,7 +101,7 @@ def test_statistics_are_those_of_the_training_pixels(tmp_path, monkeypatch):
 def test_statistics_of_a_large_set_are_those_of_a_fixed_sample(tmp_path, monkeypatch, on_disk):
     pixels = write_set(tmp_path / "pets")["train"][0].double() / 255
     monkeypatch.setattr(images, "STATISTICS", 3)
-    monkeypatch.setattr(images, "PIECE", 2)
+    monkeypatch.setattr(image_decoding, "PIECE", 2)
     first, second = (load_images("pets", tmp_path) for _ in range(2))
     assert first.mean == second.mean and first.deviation == second.deviation
     triples = torch.combinations(torch.arange(8), 3)
@@ -111,7 +113,7 @@ def test_statistics_do_not_overflow():
     """The squares of 2^40 white pixels do not fit into 64 bits once they are multiplied by their number."""
     white = torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)
     half = torch.cat([white, white * 0]).expand(-1, -1, 2**10, 2**10)
-    mean, deviation = images._statistics([half] * 8)
+    mean, deviation = channel_statistics([half] * 8)
     assert mean == [0.5] and deviation == [0.5]
 
 
@@ -244,7 +246,7 @@ def test_folds_of_a_set_on_disk_stay_there(tmp_path, monkeypatch):
     pixels, labels = write_set(tmp_path / "pets")["train"]
     monkeypatch.setattr(images, "MEMORY", 0)
     data = load_images("pets", tmp_path)
-    monkeypatch.setattr(images, "_decoded", None)
+    monkeypatch.setattr(ImageDecoder, "decode", None)
     parts = list(folds(data, 2))
     monkeypatch.undo()
     for part in parts:
@@ -360,9 +362,9 @@ def test_a_large_gz_must_be_unpacked(tmp_path, monkeypatch):
     write_set(tmp_path / "pets")
     pack(tmp_path / "pets", "train", "w:gz", ".tar.gz")
     unpacked = len(gzip.decompress((tmp_path / "pets" / "train.tar.gz").read_bytes()))
-    monkeypatch.setattr(image_files, "MEMORY", unpacked)
+    monkeypatch.setattr(image_archives, "MEMORY", unpacked)
     load_images("pets", tmp_path)
-    monkeypatch.setattr(image_files, "MEMORY", unpacked - 1)
+    monkeypatch.setattr(image_archives, "MEMORY", unpacked - 1)
     with pytest.raises(ValueError, match=r"expected at most .* bytes unpacked; got more. Try gunzip .*train.tar.gz"):
         load_images("pets", tmp_path)
 

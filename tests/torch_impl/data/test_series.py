@@ -8,7 +8,8 @@ from rich.progress import Progress
 from tests.torch_impl.training.short_runs import write_set
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.data.dataset import folds
-from torch_impl.data.series import augment, load_series
+from torch_impl.data.series import load_series
+from torch_impl.data.series_augmentation import augment_series
 from torch_impl.training.benchmarks import recipe
 from torch_impl.training.runs import train_all
 from torch_impl.training.trainer import train
@@ -97,8 +98,8 @@ def test_augmentation():
     series = torch.linspace(0, 1, 20)[None, :, None].expand(50, -1, 2).contiguous()
     key_mask = torch.arange(20) < torch.randint(2, 21, (50, 1))
     series = series * key_mask[..., None]
-    assert torch.equal(augment(series, key_mask), series)
-    warped = augment(series, key_mask, warp=0.5)
+    assert torch.equal(augment_series(series, key_mask), series)
+    warped = augment_series(series, key_mask, warp=0.5)
     assert (warped[~key_mask] == 0).all() and not torch.allclose(warped, series)
     last = key_mask.sum(1) - 1
     rows = torch.arange(50)
@@ -106,7 +107,7 @@ def test_augmentation():
     torch.testing.assert_close(warped[:, 0], series[:, 0])
     steps = warped[:, 1:, 0] - warped[:, :-1, 0]
     assert (steps[key_mask[:, 1:]] > 0).all()  # time goes on
-    torch.testing.assert_close(augment(series, key_mask, warp=1e-6), series, atol=1e-5, rtol=0)
-    scaled = augment(series, key_mask, scale=0.3) / series
+    torch.testing.assert_close(augment_series(series, key_mask, warp=1e-6), series, atol=1e-5, rtol=0)
+    scaled = augment_series(series, key_mask, scale=0.3) / series
     torch.testing.assert_close(scaled[:, 1], scaled[:, -1].where(key_mask[:, -1:], scaled[:, 1]))
-    assert augment(series, None, jitter=0.1).sub(series).std() == pytest.approx(0.1, rel=0.1)
+    assert augment_series(series, None, jitter=0.1).sub(series).std() == pytest.approx(0.1, rel=0.1)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from torch_impl.data.series import load_cases, load_series
+from torch_impl.data.series import load_new_series, load_series
 
 HEADER = """#Small, and valid
 @problemName Own
@@ -165,7 +165,7 @@ def read(call, *arguments):
 
 
 def plain(features, length=100):
-    """What load_cases must know, such that it changes no number."""
+    """What load_new_series must know, such that it changes no number."""
     return dict(sizes=dict(features=features, length=length), mean=[0.0] * features, deviation=[1.0] * features)
 
 
@@ -187,7 +187,7 @@ def write(folder, split, content):
 @pytest.mark.parametrize("kind", VALID)
 def test_valid_files_are_read(kind, tmp_path):
     cases, _ = says(valid(kind))
-    assert_says(*load_cases(write(tmp_path, "TEST", valid(kind)), plain(cases[0].shape[1])), cases)
+    assert_says(*load_new_series(write(tmp_path, "TEST", valid(kind)), plain(cases[0].shape[1])), cases)
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -198,7 +198,7 @@ def test_damaged_files_are_refused_or_read_as_they_are(part, tmp_path):
         said = says(content)
         features = VALID[kind][0]["features"]
         path = write(tmp_path, "TEST", content)
-        found, message = read(load_cases, path, plain(features))
+        found, message = read(load_new_series, path, plain(features))
         if said is None or said[0][0].shape[1] != features:
             assert message is not None and str(path) in message, (seed, content, found, message)
         else:

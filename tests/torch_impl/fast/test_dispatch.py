@@ -18,7 +18,7 @@ from primal_dual import (
 )
 from tests.problems import tensors
 from torch_impl.bench.measure import LiveMemory
-from torch_impl.fast import dispatch
+from torch_impl.fast import softmax
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
@@ -66,7 +66,7 @@ def test_exponential_kernels_run_fused(name, masked):
     ids=str,
 )
 def test_memory_is_linear_in_N(primal, monkeypatch):
-    monkeypatch.setattr("torch_impl.fast.dispatch.LARGEST_BLOCK", 2**14)
+    monkeypatch.setattr("torch_impl.fast.blockwise.LARGEST_BLOCK", 2**14)
 
     def peak(N):
         q, k, v = (torch.randn(1, 1, N, 8, requires_grad=True) for _ in range(3))
@@ -90,7 +90,7 @@ def test_blocks_of_queries_do_not_matter(primal, monkeypatch):
     x = tensors(*np.random.default_rng(0).standard_normal((3, 2, 13, 4)))
     whole = torch_impl.attention(primal, *x)
     gradients = torch.autograd.grad(whole.square().sum(), x)
-    monkeypatch.setattr("torch_impl.fast.dispatch.LARGEST_BLOCK", 200)
+    monkeypatch.setattr("torch_impl.fast.blockwise.LARGEST_BLOCK", 200)
     blocks = torch_impl.attention(primal, *x)
     torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-12)
     for ours, theirs in zip(torch.autograd.grad(blocks.square().sum(), x), gradients, strict=True):
@@ -129,10 +129,10 @@ def test_plain_products_of_short_sequences(name, mask, monkeypatch):
     if mask == "finite":
         options["attn_mask"] = torch.randn(3, 1, 1, 11, dtype=torch.float64)
     found, calls = [], []
-    products = dispatch._short_softmax
-    monkeypatch.setattr(dispatch, "_short_softmax", lambda *each: calls.append(1) or products(*each))
+    products = softmax._short_softmax
+    monkeypatch.setattr(softmax, "_short_softmax", lambda *each: calls.append(1) or products(*each))
     for short in (0, 32):
-        monkeypatch.setattr(dispatch, "SHORT", short)
+        monkeypatch.setattr(softmax, "SHORT", short)
         f = torch_impl.attention(heads(name, 2), *x, **options)
         found.append((f, *torch.autograd.grad(f, x, g)))
         assert not calls or short

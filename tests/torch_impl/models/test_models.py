@@ -12,13 +12,21 @@ from torch_impl.models.vision_transformer import VisionTransformer, deit_tiny
 NAMES = [name for name in catalog if name != "multi-head"]
 
 
-@pytest.mark.parametrize("patch", [1, 5])
+TOKENISERS = [
+    dict(patch=1),
+    dict(patch=5),
+    dict(convolutions=1, pooling="attention"),
+    dict(convolutions=2, taps=3, patch=2, pooling="mean"),
+]
+
+
+@pytest.mark.parametrize("tokeniser", TOKENISERS, ids=str)
 @pytest.mark.parametrize("norm", ["batch", "layer", "pre-layer"])
 @pytest.mark.parametrize("name", NAMES)
-def test_padding_changes_nothing_even_in_training(name, norm, patch):
+def test_padding_changes_nothing_even_in_training(name, norm, tokeniser):
     """Batch statistics, too, are those of real tokens; and a token of five steps may have some of them padded."""
     torch.manual_seed(0)
-    options = dict(layers=2, width=16, num_heads=4, feedforward=20, dropout=0.0, norm=norm, patch=patch)
+    options = dict(layers=2, width=16, num_heads=4, feedforward=20, dropout=0.0, norm=norm, **tokeniser)
     model = TimeSeriesEncoder(3, 12, 5, name, **options).double()
     x = torch.randn(4, 9, 3).double()
     valid = torch.arange(9) < torch.tensor([[9], [4], [7], [9]])
@@ -51,6 +59,10 @@ def test_dropout_and_errors():
         TimeSeriesEncoder(3, 12, 5, norm="group")
     with pytest.raises(ValueError, match="patch: expected one time step or more; got 0"):
         TimeSeriesEncoder(3, 12, 5, patch=0)
+    with pytest.raises(ValueError, match="taps: expected an odd number; got 4"):
+        TimeSeriesEncoder(3, 12, 5, convolutions=1, taps=4)
+    with pytest.raises(ValueError, match="pooling: expected one of flatten, mean, attention; got 'max'"):
+        TimeSeriesEncoder(3, 12, 5, pooling="max")
     with pytest.raises(ValueError, match="width: expected a multiple of 8 heads; got 12"):
         TimeSeriesEncoder(3, 12, 5, width=12)
     with pytest.raises(ValueError, match="size: expected a multiple of the patch, 16; got 30"):

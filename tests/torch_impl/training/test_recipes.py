@@ -7,18 +7,36 @@ import pytest
 import torch
 
 from torch_impl.data.dataset import Split
-from torch_impl.data.series import load_series
 from torch_impl.training.benchmarks import RECIPES, recipe
-from torch_impl.training.recipes import SeriesRecipe, from_config, to_config
+from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, from_config, to_config
 from torch_impl.training.trainer import learning_rate
 
 
-def test_recipes(tmp_path):
-    assert recipe("JapaneseVowels", epochs="7", lr="0.1").epochs == 7 and recipe("Else").name == "Else"
-    assert recipe("cifar10", bf16="False").bf16 is False and recipe("cifar10", compile="true").compile is True
+@pytest.mark.parametrize(
+    "name, given, field, value",
+    [
+        ("JapaneseVowels", dict(epochs="7"), "epochs", 7),
+        ("JapaneseVowels", dict(lr="0.1"), "lr", 0.1),
+        ("cifar10", dict(bf16="False"), "bf16", False),
+        ("cifar10", dict(compile="true"), "compile", True),
+        ("Else", {}, "name", "Else"),
+    ],
+)
+def test_fields_are_read_as_the_command_line_gives_them(name, given, field, value):
+    read = getattr(recipe(name, **given), field)
+    assert read == value and type(read) is type(value)
+
+
+def test_a_name_that_is_no_benchmark_is_a_folder_of_images_or_a_set_of_series(tmp_path):
     (tmp_path / "Photos" / "train").mkdir(parents=True)
-    assert recipe("Photos", tmp_path).patch == 4 and isinstance(recipe("Photos"), SeriesRecipe)
-    for wrong, message in (
+    photos = recipe("Photos", tmp_path)
+    assert isinstance(photos, ImageRecipe) and photos.patch == 4
+    assert isinstance(recipe("Photos"), SeriesRecipe)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
         (dict(speed=1), "speed: expected a field of the recipe, one of epochs"),
         (dict(epochs="many"), "epochs: expected int; got 'many'"),
         (dict(bf16="maybe"), "bf16: expected bool; got 'maybe'"),
@@ -26,34 +44,48 @@ def test_recipes(tmp_path):
         (dict(accumulate=0), "accumulate: expected 1 or more; got 0"),
         (dict(label_smoothing=5), "label_smoothing: expected 0 to 1; got 5.0"),
         (dict(beta="nan"), "beta: expected -1000000.0 to 1000000.0; got nan"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            recipe("JapaneseVowels", **wrong)
-    for kind in RECIPES.values():
-        config = json.loads(json.dumps(to_config(kind(beta=0.25))))
-        assert asdict(from_config(config)) == asdict(kind(beta=0.25))
-    betas = {part.beta for member in SeriesRecipe("x", beta=0.3).primal("bn+sh") for part in member.transform}
-    assert betas == {0.3}
-    assert [each.scale for each in SeriesRecipe("x", scales="1 3").primal("bn+sh")] == [1] * 4 + [3] * 4
-    assert [each.scale for each in SeriesRecipe("x", scales="4").primal("bn")] == [1] * 8
-    for wrong in ("", "1 two", "-1"):
-        with pytest.raises(ValueError, match='scales: expected whole numbers, such as "1 2 4 8"; got '):
-            SeriesRecipe("x", scales=wrong).primal("sh")
-    long = load_series("BasicMotions")
-    long = long._replace(train=Split(torch.empty(40, 4000, 1), None, torch.zeros(40)))
-    assert (SeriesRecipe("x").resolve_defaults(long).epochs, SeriesRecipe("x").resolve_defaults(long).patch) == (
-        200,
-        125,
-    )
+    ],
+)
+def test_wrong_fields_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("JapaneseVowels", **wrong)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_config_of_a_run_gives_the_recipe_back(name):
+    own = RECIPES[name](beta=0.25)
+    config = json.loads(json.dumps(to_config(own)))
+    assert asdict(from_config(config)) == asdict(own) != asdict(RECIPES[name]())
+
+
+def test_beta_is_that_of_every_head():
+    betas = [part.beta for member in SeriesRecipe("x", beta=0.3).primal("bn+sh") for part in member.transform]
+    assert betas == [0.3] * 8
+
+
+@pytest.mark.parametrize(
+    "scales, attention, expected", [("1 3", "bn+sh", [1] * 4 + [3] * 4), ("4", "bn", [1] * 8), ("4", "sh", [4] * 8)]
+)
+def test_scales_are_those_of_attention_sh_alone(scales, attention, expected):
+    assert [each.scale for each in SeriesRecipe("x", scales=scales).primal(attention)] == expected
+
+
+@pytest.mark.parametrize("wrong", ["", "1 two", "-1"])
+def test_wrong_scales_are_refused(wrong):
+    with pytest.raises(ValueError, match='scales: expected whole numbers, such as "1 2 4 8"; got '):
+        SeriesRecipe("x", scales=wrong).primal("sh")
+
+
+def test_defaults_that_depend_on_the_data_give_way_to_what_is_chosen(motions):
+    long = motions._replace(train=Split(torch.empty(40, 4000, 1), None, torch.zeros(40)))
+    resolved = SeriesRecipe("x").resolve_defaults(long)
+    assert (resolved.epochs, resolved.patch) == (200, 125)
     chosen = SeriesRecipe("x", patch=3)
-    assert (
-        chosen.resolve_defaults(long) == replace(chosen, epochs=75)
-        and replace(chosen, epochs=7).resolve_defaults(long).epochs == 7
-    )
+    assert chosen.resolve_defaults(long) == replace(chosen, epochs=75)
+    assert replace(chosen, epochs=7).resolve_defaults(long).epochs == 7
+
+
+def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing():
     rates = [learning_rate(step, 100, 0.1) for step in range(100)]
-    assert (
-        rates[0] == 0.1
-        and rates[9] == rates[10] == 1
-        and rates[-1] < 1e-3
-        and rates[10:] == sorted(rates[10:], reverse=True)
-    )
+    assert rates[0] == 0.1 and rates[9] == rates[10] == 1 and 0 < rates[-1] < 1e-3
+    assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)

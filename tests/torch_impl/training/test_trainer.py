@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,27 +111,42 @@ train(TINY, "bn+sh", 3, data, {folder!r})
 """
 
 
+KILLS = 20
+
+
+def start_training(folder):
+    """A process that trains, once it has loaded its data."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(folder=str(folder))], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def kill_training(folder, seconds):
+    """Train for some seconds: whether the process was killed, and did not end by itself before."""
+    with start_training(folder) as process:
+        time.sleep(seconds)
+        process.kill()
+    assert process.returncode in (0, -signal.SIGKILL)
+    return process.returncode == -signal.SIGKILL
+
+
 def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(tmp_path, motions):
+    """Killed twenty times, each time going on from what is left; a run that ends before is begun anew."""
     train(TINY, "bn+sh", 3, motions, tmp_path / "whole")
+    path = Path("BasicMotions") / "bn+sh" / "3"
+    folder, run = tmp_path / "killed", tmp_path / "killed" / path
     rng, kills = np.random.default_rng(0), 0
-    folder = tmp_path / "killed"
-    run = folder / "BasicMotions" / "bn+sh" / "3"
-    for _ in range(60):
-        with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(folder=str(folder))], stdout=subprocess.PIPE
-        ) as process:
-            process.stdout.readline()
-            time.sleep(rng.uniform(0, 0.12) if kills < 20 else 60 * (process.wait(60) or 0))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
+    for _ in range(3 * KILLS):
+        if kills == KILLS:
+            break
+        kills += kill_training(folder, rng.uniform(0, 0.12))
         if (run / "result.json").exists():
-            if kills >= 20:
-                break
-            for file in run.iterdir():
-                file.unlink()
-    assert kills >= 20 and not list(run.glob(".*"))[20:]
-    assert_same(run, tmp_path / "whole" / "BasicMotions" / "bn+sh" / "3")
+            shutil.rmtree(run)
+    assert kills == KILLS
+    with start_training(folder) as process:
+        assert process.wait(60) == 0
+    assert (run / "result.json").exists() and len(list(run.glob(".*"))) <= KILLS  # what a kill leaves half written
+    assert_same(run, tmp_path / "whole" / path)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:100] + b"x" + b[101:]])

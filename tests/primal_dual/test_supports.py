@@ -1,0 +1,20 @@
+"""Supports against the formulas in their docstrings."""
+
+import numpy as np
+
+from primal_dual import Causal, Everything, Mask, Strided, Window
+
+
+def test_supports():
+    i, j = np.arange(4)[:, None], np.arange(5)
+    table = np.random.default_rng(0).random((4, 5)) < 0.5
+    for support, sees in (
+        (Everything(), lambda i, j: True),
+        (Window(1), lambda i, j: abs(i - j) <= 1),
+        (Strided(3), lambda i, j: (i - j) % 3 == 0),
+        (Causal(), lambda i, j: j <= i),
+        (Mask(table), lambda i, j: table[i, j]),
+    ):
+        assert (support.sees(i, j) == [[sees(a, b) for b in range(5)] for a in range(4)]).all()
+    mask = Mask(table)
+    assert mask == mask != Mask(table) and hash(mask) == hash(mask)

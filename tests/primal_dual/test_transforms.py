@@ -1,0 +1,40 @@
+"""Transforms against the formulas in their docstrings."""
+
+import numpy as np
+from hypothesis import given
+from scipy.signal import correlate2d
+
+from primal_dual import BatchNorm, Convolution, UnitNorm
+from tests.problems import GRID, naive_convolution, seeds
+
+
+@given(seeds)
+def test_batch_norm_and_unit_norm_formulas(seed):
+    rng = np.random.default_rng(seed)
+    keys, x = rng.standard_normal((7, 3)), rng.standard_normal((5, 3))
+    valid = np.arange(7) != 2
+    fitted = BatchNorm(beta=0.4, eps=0.01).fit(keys, valid)(x)
+    expected = (x - 0.4 * keys[valid].mean(axis=0)) / np.sqrt(keys[valid].var(axis=0) + 0.01)
+    np.testing.assert_allclose(fitted, expected, rtol=1e-13, atol=1e-14)
+    for size in (1e-200, 1, 1e200):
+        unit = UnitNorm().fit(keys, valid)(size * x)
+        np.testing.assert_allclose(unit, x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-13)
+
+
+@given(seeds)
+def test_convolution_formulas(seed):
+    x = np.random.default_rng(seed).standard_normal((7, 2))
+    valid = np.ones(7, bool)
+    taps = (0.2, 0.5, -0.1, 0.3, 0.4)
+    expected = np.stack([np.correlate(column, taps, "same") for column in x.T], axis=1)
+    np.testing.assert_allclose(Convolution(taps).convolve(x, valid), expected, atol=1e-14)
+    np.testing.assert_allclose(
+        Convolution(taps).convolve(x, valid, causal=True), naive_convolution(Convolution(taps), x, True), atol=1e-14
+    )
+    nine = np.concatenate([x, np.zeros((2, 2))])  # the last row of the grid, filled up
+    expected = np.stack(
+        [correlate2d(column.reshape(3, 3), GRID.kernel, "same").ravel()[:7] for column in nine.T], axis=1
+    )
+    np.testing.assert_allclose(GRID.convolve(x, valid), expected, atol=1e-14)
+    valid[4] = False
+    np.testing.assert_allclose(GRID.convolve(x, valid), GRID.convolve(x * valid[:, None], np.ones(7, bool)), atol=1e-14)

@@ -1,0 +1,159 @@
+"""Time series as the UEA archive writes them, in .ts files, and the two sets that come with aeon.
+
+aeon parses the numbers. Its reader takes some malformed files for something else, so that header and labels are read
+and checked here first.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from primal_dual.types import Float
+from torch_impl.data.messages import one_line, quoted_ends
+
+EMBEDDED = ("JapaneseVowels", "BasicMotions")
+NUMBER_CHARACTERS = frozenset("0123456789+-.e,: \t?nan")  # ? and nan stand for a missing value
+LARGEST_VALUE = 1e20  # squares and standardised values of larger ones might overflow in float32
+NO_LABEL = "?"
+
+Series = list[Float[np.ndarray, "_ _"]]  # one array (time steps, features) an example
+
+
+def read_split(name: str, folder: Path | str | None, split: str) -> tuple[Series, list[str]]:
+    """The examples of a split of a data set, and their labels.
+
+    Parameters
+    ----------
+    name : str
+        "JapaneseVowels" or "BasicMotions", which come with aeon, or the name of a folder inside `folder`.
+    folder : path or None
+        The folder of data sets. What it holds takes precedence over aeon's sets.
+    split : str
+        "train" or "test".
+
+    Returns
+    -------
+    series : list of arrays, (time steps, features)
+        In float64, NaN where a value is missing.
+    labels : list of str
+        One an example.
+
+    Raises
+    ------
+    ValueError
+        For a set that is not there, and for what `read_ts_file` refuses.
+
+    Examples
+    --------
+    >>> series, labels = read_split("BasicMotions", None, "train")
+    >>> len(series), series[0].shape, labels[0]
+    (40, (100, 6), 'standing')
+    """
+    path = None if folder is None else Path(folder) / name / f"{name}_{split.upper()}.ts"
+    if path is not None and (path.exists() or name not in EMBEDDED):
+        return read_ts_file(path)
+    if name not in EMBEDDED:
+        raise ValueError(f"{name}: expected a folder of the archive with --data, or one of {', '.join(EMBEDDED)}")
+    datasets = _aeon_datasets()
+    load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions
+    series, labels = load(split=split)
+    return _checked(name, series, labels)
+
+
+def read_ts_file(path: Path) -> tuple[Series, list[str]]:
+    """The examples of a .ts file, and their labels, as `read_split` returns them.
+
+    Raises
+    ------
+    ValueError
+        For a file that is missing, empty or malformed, and for values whose size exceeds 1e20.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected NAME/NAME_TRAIN.ts and NAME/NAME_TEST.ts under --data")
+    try:
+        encoding = "utf-8-sig"
+        labels = _labels(path, encoding)
+    except UnicodeDecodeError:
+        encoding = "latin-1"  # in which any bytes are text
+        labels = _labels(path, encoding)
+    load: Callable = _aeon_datasets().load_from_ts_file
+    try:
+        series, _ = load(str(path), encoding=encoding)
+    except Exception as error:  # a malformed file may raise anything inside the reader
+        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {one_line(error)}") from error
+    return _checked(path, series, labels)
+
+
+def check_feature_count(source: Path | str, example: Float[np.ndarray, "time features_here"], features: int) -> None:
+    """Raise ValueError unless an example has as many features as expected."""
+    if example.shape[1] != features:
+        raise ValueError(f"{source}: expected {features} features in each case; got {example.shape[1]}")
+
+
+def _labels(path: Path, encoding: str) -> list[str]:
+    """The label of each example of a .ts file, in lower case, or "?" if its header says that there are none."""
+    with open(path, encoding=encoding) as file:
+        lines = enumerate((line.strip().lower() for line in file), 1)
+        classes = _classes(path, lines)
+        return [_label(path, number, line, classes) for number, line in lines]
+
+
+def _classes(path: Path, lines: Iterator[tuple[int, str]]) -> list[str] | None:
+    """Read the header of a .ts file, up to its @data: the names of the classes, or None if examples have no label.
+
+    Raises ValueError for what aeon's reader would misunderstand: examples before @data, no @classLabel (it would take
+    the last feature for labels), time stamps (it drops their signs), and the targets of a regression.
+    """
+    header: dict[str, list[str]] = {}
+    for number, line in lines:
+        if line == "@data":
+            break
+        tag, *words = line.split() or ["#"]
+        if tag[0] == "@":
+            header[tag] = words
+        elif header and tag[0] != "#":  # above the first tag, a description is allowed
+            raise ValueError(f"{path}: expected tags up to @data; got {quoted_ends(line)} in line {number}")
+    if "true" in header.get("@timestamps", []) + header.get("@targetlabel", []):
+        raise ValueError(f"{path}: expected @timeStamps false and no @targetLabel; got true")
+    if not header.get("@classlabel"):
+        raise ValueError(f"{path}: expected @classLabel true and the classes, or @classLabel false; got none")
+    labelled, *classes = header["@classlabel"]
+    return classes if labelled == "true" else None
+
+
+def _label(path: Path, number: int, line: str, classes: list[str] | None) -> str:
+    """The label at the end of an example's line.
+
+    Raises ValueError for numbers that only Python understands, such as 1_0 or inf, and for a label that the header
+    does not name.
+    """
+    if classes is None:
+        values, label = line, NO_LABEL
+    else:
+        values, _, label = line.rpartition(":")
+        label = label.strip()
+    if not set(values) <= NUMBER_CHARACTERS or (classes is not None and label not in classes):
+        expected = "expected a .ts file of numbers, and a label that its header names"
+        raise ValueError(f"{path}: {expected}; got {quoted_ends(line)} in line {number}")
+    return label
+
+
+def _checked(source: Path | str, series: Iterable, labels: Iterable) -> tuple[Series, list[str]]:
+    """aeon's arrays (features, time steps) as arrays (time steps, features), checked."""
+    series = [np.asarray(x, float).T for x in series]
+    if not series or min(x.size for x in series) == 0:
+        raise ValueError(f"{source}: expected cases with one time step or more; got none or an empty one")
+    largest = max(np.abs(x).max(initial=0, where=~np.isnan(x)) for x in series)
+    if largest > LARGEST_VALUE:
+        raise ValueError(f"{source}: expected numbers of at most {LARGEST_VALUE:g} in size; got {largest:g}")
+    return series, [str(label) for label in labels]
+
+
+def _aeon_datasets() -> ModuleType:
+    try:
+        from aeon import datasets
+    except ImportError as error:
+        raise ValueError("time series need aeon: pip install 'primal-dual-attention[data]'") from error
+    return datasets

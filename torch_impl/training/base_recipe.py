@@ -1,0 +1,190 @@
+"""What the recipes of all kinds of data have: the fields of a run, their limits, and what a recipe must offer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from primal_dual.primal import Heads, Primal, heads
+from primal_dual.protocols import Transform
+from primal_dual.transforms import BatchNorm, split_convolutions
+from primal_dual.types import Bool, Num
+from torch_impl import checks
+from torch_impl.data.dataset import DataSet, Split
+from torch_impl.data.messages import Say
+
+Limits = dict[str, tuple[float, float]]
+
+AT_LEAST_ZERO, AT_LEAST_ONE, FRACTION = (0, inf), (1, inf), (0, 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run but the attention and the seed. It is the same for every attention.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set.
+    epochs, batch : int
+        The number of passes over the training split, and of examples in a batch.
+    accumulate : int
+        A batch is computed in so many parts, one after the other.
+    optimizer : str
+        "adamw" or "radam".
+    lr, weight_decay : float
+        The peak learning rate, and the weight decay of matrices; other weights have none.
+    warm_up : float
+        The fraction of the steps in which the learning rate rises.
+    label_smoothing : float
+        Of the cross-entropy.
+    clip : float
+        The largest norm of the gradient.
+    ema : float
+        The decay of an exponential moving average of the weights, which is then tested and kept; 0 for none.
+    layers, width, num_heads : int
+        The number of layers, of features of a token, and of heads.
+    stochastic_depth : float
+        The probability that a branch of the last layer is dropped.
+    beta : float
+        Of Attention-BN.
+    scales : str
+        Of Attention-SH, such as "1 2 4 8": each for an equal number of heads.
+    folds : int
+        With k folds, seed s is trained on the training split without its fold s mod k and tested on that fold, so that
+        a recipe is tuned without the test split. 0 for the test split.
+    bf16, compile, tensorboard : bool
+        Whether the model computes in bfloat16, is compiled by torch, and writes its log for TensorBoard, too.
+    workers : int
+        The number of processes that read a data set which is not in memory.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its limits.
+    """
+
+    limits: ClassVar[Limits] = {
+        "epochs": AT_LEAST_ONE,
+        "batch": AT_LEAST_ONE,
+        "accumulate": AT_LEAST_ONE,
+        "lr": AT_LEAST_ZERO,
+        "weight_decay": AT_LEAST_ZERO,
+        "warm_up": FRACTION,
+        "label_smoothing": FRACTION,
+        "clip": AT_LEAST_ZERO,
+        "ema": FRACTION,
+        "layers": AT_LEAST_ONE,
+        "width": AT_LEAST_ONE,
+        "num_heads": AT_LEAST_ONE,
+        "stochastic_depth": FRACTION,
+        "beta": (-1e6, 1e6),
+        "folds": AT_LEAST_ZERO,
+        "workers": AT_LEAST_ZERO,
+    }
+
+    name: str
+    epochs: int = 100
+    batch: int = 16
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1
+    label_smoothing: float = 0.1
+    clip: float = 4.0
+    ema: float = 0.0
+    layers: int = 3
+    width: int = 128
+    num_heads: int = 8
+    stochastic_depth: float = 0.0
+    beta: float = 1.0
+    scales: str = "1 2 4 8"
+    folds: int = 0
+    bf16: bool = False
+    compile: bool = False
+    workers: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in self.limits.items():
+            checks.between(name, getattr(self, name), least, most)
+
+    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+        """The data set; `folder` is the folder of those that do not come with a package."""
+        raise NotImplementedError
+
+    def read(
+        self, path: Path, description: dict[str, Any]
+    ) -> tuple[Num[torch.Tensor, "n ..."], Bool[torch.Tensor, "n N"] | None, Sequence[object]]:
+        """New examples for a model that was trained: their inputs, their padding mask, and their names.
+
+        Parameters
+        ----------
+        path : path
+            A file or a folder.
+        description : dict
+            `DataSet.described()` of the data set that the model was trained on.
+
+        Raises
+        ------
+        ValueError
+            For malformed files, and for a kind of data that is not read from files.
+        """
+        raise ValueError(f"{path}: expected a run on time series or images; one on {self.name} reads no files")
+
+    def resolve_defaults(self, data: DataSet) -> "Recipe":
+        """The recipe with the defaults that depend on the size of the data set."""
+        return self
+
+    def model(self, sizes: dict[str, Any], attention: str) -> torch.nn.Module:
+        """A new model for the `sizes` of a data set and the name of an attention."""
+        raise NotImplementedError
+
+    def prepare(
+        self, inputs: Num[torch.Tensor, "n ..."], mean: Sequence[float], deviation: Sequence[float]
+    ) -> Num[torch.Tensor, "n ..."]:
+        """Inputs of a data set as the model takes them, on their device."""
+        return inputs
+
+    def augment(self, batch: Split, data: DataSet) -> tuple[Num[torch.Tensor, "n ..."], Num[torch.Tensor, "n ..."]]:
+        """A batch for a step of training: the model's inputs, and its targets, labels (n,) or probabilities."""
+        return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
+
+    def primal(self, attention: str) -> Heads:
+        """The primal of each head for a name of the catalog, with the beta and the scales of the recipe.
+
+        Every BatchNorm has the recipe's beta. If the attention scales some head, the heads have the recipe's scales.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, and for scales that are no whole numbers.
+
+        Examples
+        --------
+        >>> [primal.scale for primal in Recipe("mine", num_heads=4, scales="1 2").primal("sh")]
+        [1, 1, 2, 2]
+        """
+        members = heads(attention, self.num_heads)
+        scales = self._scales()
+        is_scaled = any(member.scale > 1 for member in members)
+        tuned = []
+        for s, member in enumerate(members):
+            scale = scales[len(scales) * s // len(members)] if is_scaled else member.scale
+            tuned.append(replace(member, transform=self._with_beta(member), scale=scale))
+        return Heads(*tuned)
+
+    def _with_beta(self, member: Primal) -> tuple[Transform, ...]:
+        convolutions, others = split_convolutions(member.transform)
+        parts: tuple[Any, ...] = (*convolutions, *others)
+        return tuple(replace(part, beta=self.beta) if isinstance(part, BatchNorm) else part for part in parts)
+
+    def _scales(self) -> list[int]:
+        words = self.scales.split()
+        if not words or not all(word.isdecimal() for word in words):
+            raise ValueError(f'scales: expected whole numbers, such as "1 2 4 8"; got {self.scales!r}')
+        return [int(word) for word in words]

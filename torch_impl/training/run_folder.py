@@ -1,0 +1,63 @@
+"""The folder of a run and its config.json: a run resumes only with the configuration that it was begun with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from primal_dual.io.files import write_json
+from torch_impl.training.distributed import World
+from torch_impl.training.recipes import from_config, to_config
+
+
+def run_folder(folder: Path | str, data: str, attention: str, seed: int) -> Path:
+    """FOLDER/DATA/ATTENTION/SEED.
+
+    Examples
+    --------
+    >>> run_folder("runs", "digits", "bn", 0).as_posix()
+    'runs/digits/bn/0'
+    """
+    return Path(folder) / data / attention / str(seed)
+
+
+def check_configuration(run: Path, config: dict[str, Any], world: World) -> None:
+    """Write config.json for a new run; make sure that the configuration of an old one is the same.
+
+    As long as no epoch of a run is saved, another configuration replaces its own.
+
+    Parameters
+    ----------
+    run : path
+        The folder of the run, which is made if it is missing.
+    config : dict
+        The configuration of the run.
+    world : World
+        Whose first process writes, and whose others wait for it.
+
+    Raises
+    ------
+    ValueError
+        For another configuration, and for a config.json that is damaged.
+    """
+    file = run / "config.json"
+    has_epochs = any(run.glob("*.safetensors")) or (run / "result.json").exists()
+    if world.first and not (file.exists() and has_epochs):
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(file, config)
+    world.wait()
+    try:
+        then, now = _flat(json.loads(file.read_text())), _flat(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected the config of a run; got {error}") from error
+    for name in now:
+        if then.get(name) != now[name]:
+            expected = f"expected {name} = {then.get(name)}, as it was begun"
+            raise ValueError(f"{run}: {expected}; got {now[name]}. Give it another folder")
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration and the fields of its recipe, in one dictionary.
+
+    A field that is younger than the run has its default, which is what the run was begun with.
+    """
+    return {**to_config(from_config(config["recipe"])), **config, "recipe": None}
