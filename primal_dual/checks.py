@@ -57,7 +57,7 @@ def matrix(name: str, x: Any, shape: str) -> Float[Array, "rows columns"]:
     return x
 
 
-def primal(x: Any) -> None:
+def expect_primal(x: Any) -> None:
     """ValueError for what is no Primal: a name, a class, or Heads where one SVR is meant."""
     if not hasattr(x, "kernel") or isinstance(x, type):
         raise ValueError(f"primal: expected a Primal, such as catalog['bn']; got {x!r}")

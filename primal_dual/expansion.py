@@ -67,7 +67,7 @@ def attention(
     q, k, v = checks.array("q", q, "M D"), checks.array("k", k, "N D"), checks.array("v", v, "N Dv")
     if isinstance(primal, Heads):
         return _each_head(primal, q, k, v, key_mask, query_mask)
-    checks.primal(primal)
+    checks.expect_primal(primal)
     valid = checks.mask("key_mask", key_mask, k.shape[-2])
     valid_query = checks.mask("query_mask", query_mask, q.shape[-2])
     _check_shapes(primal, q, k, v, valid, valid_query)

@@ -84,7 +84,7 @@ def newton_beside_others() -> list[Row]:
     from sklearn.svm import SVR
     from threadpoolctl import threadpool_limits
 
-    from primal_dual.svr.newton import newton
+    from primal_dual.svr.projected_newton import newton
     from primal_dual.svr.quadratic_programs import dual_program
 
     rows = []

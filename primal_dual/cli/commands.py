@@ -133,7 +133,7 @@ def bench(
         files.check_writable(json)
     with progress_bar() as progress:
         results = benchmark.run(memory, progress.track)
-    Console().print(tables.benchmarks(results))
+    Console().print(tables.measured(results))
     if json:
         files.write_json(json, tables.plain(results))
 

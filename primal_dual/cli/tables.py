@@ -76,15 +76,15 @@ def verdict(rows: Sequence[Verified]) -> str:
     return f"{len(rows)} catalog entr{plural[0]}, {svrs} SVR{plural[1]}: {passed}"
 
 
-def benchmarks(results: dict[str, Any]) -> Table:
+def measured(results: dict[str, Any]) -> Table:
     """The rows of `bench.run`, beside the most that each should measure."""
     table = _table("Measured, and the most it should be")
     for heading in ("what", "measured", "at most", ""):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for row in results["rows"]:
-        most, measured = row["at_most"], row["measured"]
-        met = "" if most is None else "[green]met[/]" if measured <= most else "[red]missed[/]"
-        table.add_row(row["what"], f"{measured:.3g}", "" if most is None else f"{most:g}", met)
+        most, value = row["at_most"], row["measured"]
+        met = "" if most is None else "[green]met[/]" if value <= most else "[red]missed[/]"
+        table.add_row(row["what"], f"{value:.3g}", "" if most is None else f"{most:g}", met)
     return table
 
 

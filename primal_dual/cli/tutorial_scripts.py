@@ -17,7 +17,6 @@ from primal_dual.io.files import ensure_folder, write_file, write_text
 
 NEEDED = ("aeon", "ipykernel", "jupytext", "latex2mathml", "matplotlib", "nbclient", "nbconvert")
 COLAB = """\
-from functools import partial
 from importlib.util import find_spec
 
 if find_spec("google") and find_spec("google.colab"):

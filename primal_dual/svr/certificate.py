@@ -152,7 +152,7 @@ def _certify_head(
     if C is not None:
         checks.number("C", C, above=0)
     checks.number("epsilon", epsilon, least=0)
-    checks.primal(primal)
+    checks.expect_primal(primal)
     keys, values = checks.matrix("keys", keys, "N D"), checks.matrix("values", values, "N Dv")
     if len(keys) != len(values):
         raise ValueError(f"expected as many values as keys; got {values.shape} and {keys.shape}")

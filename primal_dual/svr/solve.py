@@ -69,7 +69,7 @@ def solve_primal(
     query : int, optional
         Whose SVR, under a support other than Everything.
     solver : str
-        "newton", which is much faster (see `newton.py`); or a cvxpy solver of quadratic programs that
+        "newton", much faster (see `projected_newton.py`); or a cvxpy solver of quadratic programs that
         is installed.
     solver_options : dict, optional
         For the solver. Without it tolerances are tight, and Newton steps on the active set bring the last digits.
@@ -232,7 +232,7 @@ def _scale(y: Float[Array, "n Dv"], epsilon: float, log_C: float, bias: bool) ->
 
 
 def _newton(Q: Float[Array, "n n"], scaled: _Scaled, solver_options: Options) -> Float[Array, "n Dv"]:
-    from primal_dual.svr.newton import newton  # which loads SciPy
+    from primal_dual.svr.projected_newton import newton  # which loads SciPy
 
     if solver_options:
         raise ValueError(f'solver_options: expected none for solver "newton"; got {dict(solver_options)}')
@@ -281,7 +281,7 @@ def _refine_dual(u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scale
     each = [refine(start, Q, y, scaled.epsilon, scaled.bias) for start, y in zip(u.T, scaled.y.T, strict=True)]
     for d, found in enumerate(each):
         if found.gap > GOOD_ENOUGH:
-            from primal_dual.svr.newton import newton
+            from primal_dual.svr.projected_newton import newton
 
             again = newton(Q, scaled.y[:, [d]], scaled.epsilon, scaled.bias, start=found.u[:, None])
             each[d] = min(found, Refined(again.u[:, 0], again.relative_gap), key=lambda solution: solution.gap)

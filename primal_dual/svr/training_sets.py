@@ -190,7 +190,7 @@ def training_set(primal: Primal, keys: Float[Array, "N D"], query: int | None = 
         For a missing query, one that is out of range or sees no key, and for keys that are no (N, D) array of finite
         numbers.
     """
-    checks.primal(primal)
+    checks.expect_primal(primal)
     keys = checks.matrix("keys", keys, "N D")
     check_size(primal.support, positions(primal.support, len(keys)), len(keys))
     if query is not None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primal_dual import Everything, Primal, SVRAttention, catalog, solve_dual, solve_primal
-from primal_dual.svr.newton import interior, newton, step, sweep
+from primal_dual.svr.projected_newton import interior, newton, step, sweep
 from primal_dual.svr.optimality import feasible, objective_values
 from primal_dual.svr.quadratic_programs import dual_program
 from primal_dual.svr.training_sets import training_set
@@ -130,7 +130,9 @@ def test_any_penalty_and_any_spread(scale, multiple, bias):
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_nearly_singular_problem_needs_the_interior_point_method(bias, monkeypatch):
     calls = []
-    monkeypatch.setattr("primal_dual.svr.newton.interior", lambda *problem: (calls.append(1), interior(*problem))[1])
+    monkeypatch.setattr(
+        "primal_dual.svr.projected_newton.interior", lambda *problem: (calls.append(1), interior(*problem))[1]
+    )
     rng = np.random.default_rng(0)
     x, noise = rng.standard_normal((120, 1)), rng.standard_normal((120, 1))
     Q = 1e3 * np.exp(-((x - x.T) ** 2) / 2)
@@ -176,7 +178,7 @@ def test_outputs_and_starts_are_independent(bias, monkeypatch):
         np.testing.assert_array_equal(one[:, 0], u[:, d])
         np.testing.assert_allclose(b_one[0], b[d], rtol=1e-12, atol=1e-15)
     steps = []
-    monkeypatch.setattr("primal_dual.svr.newton.step", lambda *state: (steps.append(1), step(*state))[1])
+    monkeypatch.setattr("primal_dual.svr.projected_newton.step", lambda *state: (steps.append(1), step(*state))[1])
     for start, most in ((u, 2 * 3), (u + 1e-3 * np.sin(np.arange(300))[:, None], 6 * 3)):
         steps.clear()
         again, b_again, gap = newton(C * G, y, 0.1, bias, start=start)
