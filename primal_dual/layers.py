@@ -49,7 +49,7 @@ def self_attention(
     """
     x = checks.array("x", x, "N E")
     H = len(primal) if isinstance(primal, Heads) else 1
-    _check_projections({name: _shape(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}, x.shape[-1], H)
+    check_projections({name: _shape(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}, x.shape[-1], H)
     q, k, v = (_split(x @ params[name], H) for name in ("W_Q", "W_K", "W_V"))
     heads = primal if isinstance(primal, Heads) else Heads(primal)
     f = np.swapaxes(attention(heads, q, k, v, key_mask, query_mask=key_mask), -2, -3)
@@ -153,7 +153,8 @@ def encoder_params(
     }
 
 
-def _check_projections(shapes: dict[str, tuple[int, ...]], E: int, H: int) -> None:
+def check_projections(shapes: dict[str, tuple[int, ...]], E: int, H: int) -> None:
+    """ValueError for shapes of W_Q, W_K, W_V, W_O that do not fit a width E and a number H of heads."""
     wide, deep = shapes["W_Q"][-1], shapes["W_V"][-1]
     fitting = {"W_Q": (E, wide), "W_K": (E, wide), "W_V": (E, deep), "W_O": (deep, E)}
     for name, shape in fitting.items():

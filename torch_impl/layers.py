@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from primal_dual.layers import _check_projections
+from primal_dual.layers import check_projections
 from primal_dual.primal import Heads, Primal
 from primal_dual.types import Bool, Float
 from torch_impl import checks
@@ -34,7 +34,7 @@ def self_attention(
     heads = primal if isinstance(primal, Heads) else Heads(primal)
     H = len(heads)
     W = {name: _matrix(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}
-    _check_projections({name: tuple(matrix.shape) for name, matrix in W.items()}, x.shape[-1], H)
+    check_projections({name: tuple(matrix.shape) for name, matrix in W.items()}, x.shape[-1], H)
     q, k, v = _split(x @ W["W_Q"], H), _split(x @ W["W_K"], H), _split(x @ W["W_V"], H)
     f = attention(heads, q, k, v, key_mask, query_mask=key_mask)
     return x + f.transpose(-2, -3).flatten(-2) @ W["W_O"]

@@ -87,13 +87,14 @@ def title(result: Result) -> str:
     A data set without a recipe of its own has its name alone.
     """
     fields = result["recipe"]
-    kind = RECIPES.get(fields["name"])
-    recipe = to_config(kind()) if kind else {}  # type: ignore[call-arg]
-    folds = [f"{fields['folds']} folds"] if fields["folds"] else []
-    defaults = to_config(KINDS[fields["kind"]](fields["name"]))  # of fields that are younger than the run
-    now = defaults | fields
-    names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
-    return ", ".join([result["data"], *folds, *(f"{name} {now[name]}" for name in names)])
+    changes = [f"{fields['folds']} folds"] if fields["folds"] else []
+    if fields["name"] in RECIPES:
+        recipe = to_config(RECIPES[fields["name"]]())  # type: ignore[call-arg]
+        defaults = to_config(KINDS[fields["kind"]](fields["name"]))  # of fields that are younger than the run
+        now = defaults | fields
+        names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
+        changes += [f"{name} {now[name]}" for name in names]
+    return ", ".join([result["data"], *changes])
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:

@@ -101,7 +101,7 @@ def of_run(
     examples : int
         Their largest number.
     say : callable
-        Is told of the progress of loading.
+        Is called with messages about the progress of loading.
 
     Returns
     -------

@@ -93,7 +93,7 @@ def run(device: str, quick: bool = False, say: Say = say_nothing) -> dict[str, A
     quick : bool
         Lengths up to 2,048 alone, and one pair of calls each.
     say : callable
-        Is told each result.
+        Is called with each result.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def _memory_rows(device: str, quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def _point(name: str, N: int, device: str) -> dict[str, Any]:
-    """A point of a curve: the shortest of a few times, and the peak memory, beside the least that both could be."""
+    """A point of a curve: the shortest of a few times and the peak memory, with a lower bound of each."""
     primal, fraction = CURVES[name]
     call = sdpa_step(device, N) if name == "softmax" else step(device, primal, N)
     batch, dtype = _setting(device)

@@ -49,7 +49,7 @@ def epoch_ratio(data: DataSet, epochs: int, say: Say) -> tuple[float, float]:
     epochs : int
         How many. The first one is not timed, and those whose model is tested are not.
     say : callable
-        Is told each pair of times.
+        Is called with each pair of times.
     """
     torch.manual_seed(0)
     model = Baseline(**data.sizes)
@@ -118,7 +118,7 @@ def run(epochs: int = 22, say: Say = print) -> dict[str, Any]:
     epochs : int
         Of JapaneseVowels.
     say : callable
-        Is told the results.
+        Is called with the results.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Data sets as tensors: a training split and a test split, whatever the inputs are; and folds of the training split."""
+"""Data sets as tensors: a training split and a test split of any kind of input; and folds of the training split."""
 
 import warnings
 from collections.abc import Iterator, Sequence

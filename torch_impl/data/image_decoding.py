@@ -47,7 +47,7 @@ class ImageDecoder:
     skip_corrupt : bool
         Whether an image that cannot be decoded is left out. Otherwise it raises ValueError.
     say : callable
-        Is told of the images that are left out. It must pickle if a DataLoader spawns its workers.
+        Is called with a message about each image that is left out. It must pickle if a DataLoader spawns its workers.
     """
 
     size: int

@@ -47,7 +47,8 @@ def load_images(
     skip_corrupt : bool
         Whether images that cannot be decoded are left out. Those of a set on disk are met when they are taken.
     say : callable
-        Is told of the progress and of corrupt images. It must pickle if a DataLoader spawns its workers.
+        Is called with messages about the progress and about corrupt images. It must pickle if a DataLoader spawns its
+        workers.
 
     Returns
     -------

@@ -35,7 +35,7 @@ def expressions(count: int, length: int = 2000, seed: int = 0, say: Say = say_no
     seed : int
         Of the random numbers.
     say : callable
-        Is told of the progress; 100,000 expressions take 10 s.
+        Is called with messages about the progress; 100,000 expressions take 10 s.
 
     Returns
     -------

@@ -49,7 +49,7 @@ def load_lra(
     cases : int, optional
         The largest number of examples of a split. They are drawn at random, but always the same ones.
     say : callable
-        Is told of the progress.
+        Is called with messages about the progress.
 
     Returns
     -------

@@ -69,8 +69,8 @@ def _statistics(problem: Problem) -> KeyStatistics | None:
     if isinstance(visibility.support, Everything):
         return key_statistics.causal(k, visibility.valid, problem.queries, scale)
     if isinstance(visibility.support, Window) and scale == 1:
-        before = visibility.support.radius
-        after = 0 if visibility.causal else before
+        before = min(visibility.support.radius, problem.queries - 1)  # a longer window sees no more
+        after = 0 if visibility.causal else min(visibility.support.radius, problem.keys - 1)
         return key_statistics.window(k, visibility.valid, problem.queries, before, after)
     return None
 

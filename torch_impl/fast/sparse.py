@@ -68,8 +68,11 @@ def _group_by_remainder(
 
 
 def splits_into_windows(problem: Problem) -> bool:
-    """Whether the support is a window, and causality alone cuts it."""
-    return isinstance(problem.visibility.support, Window) and problem.visibility.by_position
+    """Whether the support is a window that is narrower than the sequence, and causality alone cuts it."""
+    support = problem.visibility.support
+    if not isinstance(support, Window) or not problem.visibility.by_position:
+        return False
+    return 2 * support.radius < max(problem.queries, problem.keys)
 
 
 def split_into_windows(problem: Problem) -> Problem:
@@ -81,7 +84,8 @@ def split_into_windows(problem: Problem) -> Problem:
     assert isinstance(visibility.support, Window)
     radius = visibility.support.radius
     size = max(2 * radius, SHORTEST_BLOCK)
-    count = (problem.queries + size - 1) // size
+    last_key = min(problem.keys, problem.queries + radius)  # that a query sees, where there are more keys than queries
+    count = (max(problem.queries, last_key) + size - 1) // size
 
     def around(x: torch.Tensor) -> torch.Tensor:
         return _with_neighbours(split_into_blocks(x, size, count), radius)

@@ -187,7 +187,7 @@ def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recip
     ----------
     name : str
         Of the data set. One without a recipe of its own has the default for images if `folder`/`name` has a training
-        split of images, and that for time series otherwise.
+        split of images, and else that for time series.
     folder : path, optional
         The folder of data sets.
     **changes

@@ -61,7 +61,7 @@ def resume(
     run, modules, optimizer
         As in `save_checkpoint`.
     say : callable
-        Is told of a damaged checkpoint.
+        Is called with a message if a checkpoint is damaged.
 
     Returns
     -------
@@ -73,20 +73,9 @@ def resume(
     ValueError
         For a whole file that is no checkpoint of this program.
     """
-    found = []
-    for file in run.glob("checkpoint-*.safetensors"):
-        content = file.read_bytes()
-        content, digest = content[:-DIGEST], content[-DIGEST:]
-        if hashlib.sha256(content).digest() != digest:
-            say(f"{file}: damaged; going on from the one before")
-            continue
-        try:
-            found.append((json.loads(_metadata(content)["log"]), load(content)))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{file}: expected a checkpoint of this program; got {error}") from error
-    if not found:
+    log, tensors = _newest(run, say)
+    if not log:
         return []
-    log, tensors = max(found, key=lambda checkpoint: len(checkpoint[0]))
     for key, module in modules.items():
         module.load_state_dict(_below(f"{key}.", tensors))
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -100,6 +89,24 @@ def resume(
 def contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors, detached and contiguous, as safetensors needs them."""
     return {name: x.detach().contiguous() for name, x in tensors.items()}
+
+
+def _newest(run: Path, say: Callable[[str], object]) -> tuple[Log, dict[str, torch.Tensor]]:
+    """The log and the tensors of the newest checkpoint that is whole; both empty without one."""
+    newest: tuple[Log, dict[str, torch.Tensor]] = [], {}
+    for file in run.glob("checkpoint-*.safetensors"):
+        content = file.read_bytes()
+        content, digest = content[:-DIGEST], content[-DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            say(f"{file}: damaged; going on from the one before")
+            continue
+        try:
+            log, tensors = json.loads(_metadata(content)["log"]), load(content)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{file}: expected a checkpoint of this program; got {error}") from error
+        if len(log) > len(newest[0]):
+            newest = log, tensors
+    return newest
 
 
 def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -81,7 +81,7 @@ def evaluate(folder: Path | str, data_folder: Path | str | None = None, say: Say
     data_folder : path, optional
         The folder of data sets, as in training.
     say : callable
-        Is told of the progress of loading.
+        Is called with messages about the progress of loading.
 
     Returns
     -------

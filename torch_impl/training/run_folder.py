@@ -9,12 +9,12 @@ from torch_impl.training.distributed import World
 from torch_impl.training.recipes import from_config, to_config
 
 
-def run_folder(folder: Path | str, data: str, attention: str, seed: int) -> Path:
+def folder_of_run(folder: Path | str, data: str, attention: str, seed: int) -> Path:
     """FOLDER/DATA/ATTENTION/SEED.
 
     Examples
     --------
-    >>> run_folder("runs", "digits", "bn", 0).as_posix()
+    >>> folder_of_run("runs", "digits", "bn", 0).as_posix()
     'runs/digits/bn/0'
     """
     return Path(folder) / data / attention / str(seed)

@@ -4,7 +4,7 @@ The model is trained on a GPU if there is one. Under torchrun, all processes sha
 
 A run is a folder FOLDER/DATA/ATTENTION/SEED: config.json, log.jsonl (a line an epoch), two checkpoints, written by
 turns, and at its end model.safetensors and result.json. Each epoch draws its random numbers from a seed of its own, so
-that a run that was interrupted ends as it would have ended otherwise: bit for bit on a CPU with as many threads.
+that a run that was interrupted ends as if it had not been: bit for bit on a CPU with as many threads.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from torch_impl.training.checkpoint import Log, contiguous, resume, save_checkpo
 from torch_impl.training.distributed import World, parallel_model, share_batch, this_process
 from torch_impl.training.machine import describe_machine
 from torch_impl.training.recipes import to_config
-from torch_impl.training.run_folder import check_configuration, run_folder
+from torch_impl.training.run_folder import check_configuration, folder_of_run
 
 EVALUATIONS = 10  # how often a run is tested; the last time gives its accuracy, the others only best_test_epoch
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
@@ -89,7 +89,7 @@ def train(
     """
     world = this_process()
     recipe = recipe.resolve_defaults(data)
-    run = run_folder(folder, data.name, attention, seed)
+    run = folder_of_run(folder, data.name, attention, seed)
     config = {"recipe": to_config(recipe), "data": data.name, "attention": attention, "seed": seed}
     config |= {"threads": torch.get_num_threads(), "processes": world.size}
     check_configuration(run, config, world)

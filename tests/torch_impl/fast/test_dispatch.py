@@ -1,16 +1,22 @@
 """How the mirror evaluates: derivatives, fused kernels, memory, blocks, dropout, and plain products for few tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import primal_dual
 import torch_impl
 from primal_dual import (
     BatchNorm,
     Causal,
     EluPlusOne,
+    Everything,
+    Exponential,
     Gaussian,
+    Identity,
     Primal,
     Window,
     catalog,
@@ -141,3 +147,28 @@ def test_plain_products_of_short_sequences(name, mask, monkeypatch):
     )
     for fused, plain in zip(*found, strict=True):
         torch.testing.assert_close(plain, fused, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [Identity(), BatchNorm(eps=1e-2)], ids=str)
+@pytest.mark.parametrize("kernel", [Exponential(), EluPlusOne(), Gaussian()], ids=str)
+@pytest.mark.parametrize(("M", "N"), [(32, 40), (40, 32), (70, 75), (5, 90)])
+def test_windows_where_queries_and_keys_differ_in_number(M, N, kernel, transform):
+    """The last queries see keys beyond the last block of queries."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.standard_normal((M, 4)), rng.standard_normal((N, 4)), rng.standard_normal((N, 3))
+    for radius in (0, 3, 11):
+        primal = Primal(kernel, transform=transform, support=Window(max(radius, M - N)))
+        f = torch_impl.attention(primal, *map(torch.tensor, (q, k, v)))
+        np.testing.assert_allclose(f, primal_dual.attention(primal, q, k, v), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "primal", [Primal(support=Window(10**9)), Primal(transform=BatchNorm(), support=Window(10**9))]
+)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_window_wider_than_the_sequence_costs_no_more_than_the_sequence(transform, is_causal):
+    q, k, v = torch.randn(3, 20, 4).double()
+    primal = Primal(transform=transform, support=Window(10**9))
+    everything = replace(primal, support=Causal() if is_causal else Everything())
+    f = torch_impl.attention(primal, q, k, v, is_causal=is_causal)
+    torch.testing.assert_close(f, torch_impl.attention(everything, q, k, v), rtol=1e-12, atol=1e-12)
