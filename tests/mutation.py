@@ -2,8 +2,8 @@
 
     python -m tests.mutation [--minutes 30] [--seed 0] [FILES]
 
-Everything happens in a copy of the tree. A mutant that no test notices is printed with its line: either a test is
-missing, or the mutant is equivalent, which means that it computes the same.
+It works in a copy of the tree. A mutant that no test notices is printed with its line: either a test is missing, or the
+mutant is equivalent, which means that it computes the same.
 """
 
 import argparse
@@ -19,84 +19,46 @@ from collections import Counter, defaultdict
 from importlib import import_module
 from pathlib import Path
 
-PARTS = "test_kernels test_transforms test_supports test_bad_input test_expansion test_gradients"
-SOLVERS = "test_bad_input svr/test_certificate svr/test_solve"
-MIRROR = "test_expansion test_masks fast/test_dispatch test_numerics"
+PARTS = "test_kernel_matrix test_kernels test_transforms test_supports test_bad_input test_expansion test_gradients"
+SOLVERS = "svr/test_optimality svr/test_training_sets test_bad_input svr/test_certificate svr/test_solve"
+MIRROR = "test_expansion test_masks fast/test_linear test_key_statistics fast/test_dispatch test_numerics test_compile"
 TESTS = {
-    "primal_dual": {
-        "expansion": PARTS,
-        "kernel_matrix": "test_kernel_matrix " + PARTS,
-        "sequence": PARTS,
-        "kernels": PARTS,
-        "transforms": PARTS,
-        "supports": PARTS + " svr/test_certificate",
-        "svr/training_sets": SOLVERS,
-        "svr/quadratic_programs": SOLVERS,
-        "svr/active_set": SOLVERS + " svr/test_newton",
-        "svr/optimality": SOLVERS,
-        "svr/features": SOLVERS,
-        "svr/solve": SOLVERS + " svr/test_estimator",
-        "svr/certificate": SOLVERS,
-    },
-    "torch_impl": {
-        "expansion": "test_bad_input " + MIRROR + " drop_in/test_multihead",
-        "kernels": MIRROR,
-        "transforms": MIRROR,
-        "supports": MIRROR,
-        "key_statistics": MIRROR,
-        "certificate": "test_certificate",
-        "fast/*": "test_bad_input " + MIRROR,
-    },
+    "primal_dual": {name: PARTS for name in "expansion kernel_matrix sequence kernels transforms supports".split()}
+    | {"svr/*": SOLVERS + " svr/test_projected_newton svr/test_estimator test_edges"},
+    "torch_impl": {name: MIRROR for name in "kernels transforms supports key_statistics fast/*".split()}
+    | {"expansion": MIRROR + " test_bad_input drop_in/test_multihead", "certificate": "test_certificate"},
 }
-SWAPS = {
-    ast.Lt: (ast.LtE, ast.GtE),
-    ast.LtE: (ast.Lt, ast.Gt),
-    ast.Gt: (ast.GtE, ast.LtE),
-    ast.GtE: (ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
-    ast.Add: (ast.Sub,),
-    ast.Sub: (ast.Add,),
-    ast.Mult: (ast.Div,),
-    ast.Div: (ast.Mult,),
-    ast.FloorDiv: (ast.Mult,),
-    ast.Mod: (ast.Mult,),
-    ast.Pow: (ast.Mult,),
-    ast.BitAnd: (ast.BitOr,),
-    ast.BitOr: (ast.BitAnd,),
-    ast.And: (ast.Or,),
-    ast.Or: (ast.And,),
-    ast.USub: (ast.UAdd,),
-}
-NAMES = {"max": "min", "min": "max", "any": "all", "all": "any", "maximum": "minimum", "minimum": "maximum"}
+SWAPS = dict(
+    Lt="LtE GtE", LtE="Lt Gt", Gt="GtE LtE", GtE="Gt Lt", Eq="NotEq", NotEq="Eq", Is="IsNot", IsNot="Is", In="NotIn"
+) | dict(NotIn="In", Add="Sub", Sub="Add", Mult="Div", Div="Mult", FloorDiv="Mult", Mod="Mult", Pow="Mult")
+SWAPS |= dict(BitAnd="BitOr", BitOr="BitAnd", And="Or", Or="And", USub="UAdd")
+NAMES = dict(max="min", min="max", any="all", all="any", maximum="minimum", minimum="maximum")
+
+
+def swapped(operator):
+    return (getattr(ast, name)() for name in SWAPS.get(type(operator).__name__, "").split())
 
 
 def changes(node):
-    """The mutants of one node: (object, attribute or index, new value)."""
-    if isinstance(node, ast.Compare):
-        for k, operator in enumerate(node.ops):
-            yield from ((node.ops, k, new()) for new in SWAPS[type(operator)])
-    elif isinstance(node, ast.BinOp | ast.BoolOp | ast.UnaryOp):
-        yield from ((node, "op", new()) for new in SWAPS.get(type(node.op), ()))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
+    """The mutants of one node: (what holds the change, an attribute or index of it, the new value)."""
+    match node:
+        case ast.Compare():
+            yield from ((node.ops, k, new) for k, operator in enumerate(node.ops) for new in swapped(operator))
+        case ast.UnaryOp(op=ast.Not() | ast.Invert()):
             yield node, "operand", ast.UnaryOp(node.op, node.operand)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        yield node, "value", not node.value if isinstance(node.value, bool) else node.value + 1
-    elif isinstance(node, ast.Name | ast.Attribute):
-        field = "id" if isinstance(node, ast.Name) else "attr"
-        if getattr(node, field) in NAMES:
-            yield node, field, NAMES[getattr(node, field)]
-    elif isinstance(node, ast.If | ast.IfExp | ast.While):
-        yield node, "test", ast.UnaryOp(ast.Not(), node.test)
-    for statements in (getattr(node, "body", ()), getattr(node, "orelse", ())):
-        for k, each in enumerate(statements if isinstance(statements, list) else ()):
-            call = isinstance(each, ast.Expr) and not isinstance(each.value, ast.Constant)
+        case ast.BinOp() | ast.BoolOp() | ast.UnaryOp():
+            yield from ((node, "op", new) for new in swapped(node.op))
+        case ast.Constant(value=bool() | int() | float()):
+            yield node, "value", not node.value if isinstance(node.value, bool) else node.value + 1
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name in NAMES:
+            yield node, "id" if isinstance(node, ast.Name) else "attr", NAMES[name]
+        case ast.If() | ast.IfExp() | ast.While():
+            yield node, "test", ast.UnaryOp(ast.Not(), node.test)
+    for body in (getattr(node, "body", None), getattr(node, "orelse", None)):
+        for k, each in enumerate(body if isinstance(body, list) else ()):
+            call = isinstance(each, ast.Expr) and isinstance(each.value, ast.Call)
             if call or isinstance(each, ast.Assign | ast.AugAssign | ast.Raise | ast.If):
-                yield statements, k, ast.Pass()
+                yield body, k, ast.Pass()
 
 
 def looked_at(node):
@@ -105,8 +67,7 @@ def looked_at(node):
     for field, value in ast.iter_fields(node):
         if field not in ("annotation", "returns", "decorator_list") and not isinstance(node, ast.Raise | ast.JoinedStr):
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    yield from looked_at(child)
+                yield from looked_at(child) if isinstance(child, ast.AST) else ()
 
 
 def mutants(source):
@@ -114,10 +75,10 @@ def mutants(source):
     tree = ast.parse(source)
     for node in looked_at(tree):
         for holder, place, new in changes(node):
-            deleted = isinstance(new, ast.Pass)
+            deleted, in_a_list = isinstance(new, ast.Pass), isinstance(holder, list)
             shown = holder[place] if deleted else node
-            before, old = ast.unparse(shown), holder[place] if isinstance(holder, list) else getattr(holder, place)
-            put = holder.__setitem__ if isinstance(holder, list) else holder.__setattr__
+            before, old = ast.unparse(shown), holder[place] if in_a_list else getattr(holder, place)
+            put = holder.__setitem__ if in_a_list else holder.__setattr__
             put(place, new)
             what = f"{before}  ->  {'deleted' if deleted else ast.unparse(node)}"
             yield shown.lineno, " ".join(what.split())[:160], ast.unparse(tree)
@@ -130,9 +91,7 @@ def run(tests, seconds):
     if not child:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        import pytest
-
-        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *tests]))
+        os._exit(import_module("pytest").main(["-x", "-p", "no:cacheprovider", "--assert=plain", *tests]))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         process, status = os.waitpid(child, os.WNOHANG)
@@ -144,14 +103,14 @@ def run(tests, seconds):
     return "out of time"
 
 
-def files(wanted):
+def sources(wanted):
     """The source files of the core, each with its tests."""
     for package, parts in TESTS.items():
         for part, names in parts.items():
-            for path in sorted(Path(package).glob(f"{part}.py")):
-                tests = [f"tests/{package}/{name}.py" for name in names.split()]
-                if path.stem != "__init__" and (not wanted or str(path) in wanted):
-                    yield path, tests
+            tests = tuple(f"tests/{package}/{name}.py" for name in names.split())
+            yield from (
+                (path, tests) for path in sorted(Path(package).glob(f"{part}.py")) if not wanted or str(path) in wanted
+            )
 
 
 def main():
@@ -161,8 +120,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     copy = tempfile.mkdtemp(prefix="mutation-")
-    for name in ("primal_dual", "torch_impl", "tests", "tutorials", "pyproject.toml", "README.md"):
-        shutil.copytree(name, Path(copy, name)) if Path(name).is_dir() else shutil.copy(name, copy)
+    shutil.copytree(".", copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs"))
     os.chdir(copy)
     sys.path.insert(0, copy)
     del sys.modules["tests"]  # that of the tree which was copied
@@ -170,11 +128,11 @@ def main():
     for library in ("cvxpy", "torch", "sklearn.utils.estimator_checks", "scipy.signal"):
         import_module(library)
     limits, counts, drawn = {}, defaultdict(Counter), []
-    for path, tests in files(chosen.files):
+    for path, tests in sources(chosen.files):
         begun = time.monotonic()
-        if limits.get(tuple(tests)) is None and run(tests, 600) != "survived":
-            raise SystemExit(f"{path}: expected tests that pass before anything is broken: {' '.join(tests)}")
-        limits.setdefault(tuple(tests), 10 + 3 * (time.monotonic() - begun))
+        if tests not in limits and run(tests, 1800) != "survived":
+            raise SystemExit(f"expected tests that pass before anything is broken: {' '.join(tests)}")
+        limits.setdefault(tests, 30 + 5 * (time.monotonic() - begun))
         drawn += [(path, tests, *mutant) for mutant in mutants(path.read_text())]
     print(f"{len(drawn)} mutants", flush=True)
     random.Random(chosen.seed).shuffle(drawn)
@@ -185,11 +143,11 @@ def main():
         whole = path.read_text()
         path.write_text(source)
         os.utime(path, (k, k))  # a time of its own, so that no compiled file is taken for it
-        result = run(tests, limits[tuple(tests)])
+        result = run(tests, limits[tests])
         path.write_text(whole)
         counts[path][result] += 1
-        if result == "survived":
-            print(f"{path}:{line}: {what}", flush=True)
+        if result != "killed":
+            print(f"{path}:{line}: {what}: {result}", flush=True)
     for path, count in sorted(counts.items()):
         print(f"{path}: " + ", ".join(f"{number} {result}" for result, number in sorted(count.items())))
     shutil.rmtree(copy)

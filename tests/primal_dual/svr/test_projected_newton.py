@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primal_dual import Everything, Primal, SVRAttention, catalog, solve_dual, solve_primal
-from primal_dual.svr.projected_newton import interior, newton, step, sweep
 from primal_dual.svr.optimality import feasible, objective_values
+from primal_dual.svr.projected_newton import interior, newton, step, sweep
 from primal_dual.svr.quadratic_programs import dual_program
 from primal_dual.svr.training_sets import training_set
 
