@@ -8,7 +8,6 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from primal_dual.cli.tutorial_scripts import Tutorial
 from primal_dual.svr.verification import Verified
 
 Rows = Sequence[dict[str, Any]]
@@ -158,7 +157,7 @@ def efficiency(rows: Rows) -> Table:
     return table
 
 
-def tutorials(listed: Sequence[Tutorial]) -> Table:
+def tutorials(listed: Sequence[Any]) -> Table:
     """A row a tutorial."""
     table = _table(None)
     for heading in ("", "name", "title"):
