@@ -66,7 +66,7 @@ def train(
         rng,
         features=tokens.shape[-1],
         tokens=tokens.shape[-2],
-        classes=labels.max() + 1,
+        classes=int(labels.max()) + 1,
         heads=count,
         width=width,
         layers=layers,

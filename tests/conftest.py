@@ -1,4 +1,13 @@
+"""Settings of all tests. With CHECK_SHAPES=1 every call into the packages is checked against its annotated shapes."""
+
 import os
+
+if os.environ.get("CHECK_SHAPES"):  # before the packages are imported
+    from jaxtyping import install_import_hook
+
+    import tests.typechecker  # noqa: F401, which the hook looks up by its name
+
+    install_import_hook(["primal_dual", "torch_impl"], "tests.typechecker.check")
 
 import pytest
 import torch
