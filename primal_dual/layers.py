@@ -10,7 +10,7 @@ from primal_dual.expansion import attention
 from primal_dual.primal import Heads, Primal
 from primal_dual.types import Array, Bool, Float
 
-Params = dict[str, Any]
+Params = Any  # a dictionary by name, or the box of one that autograd makes
 
 
 def self_attention(
