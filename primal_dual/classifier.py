@@ -1,6 +1,7 @@
 """A small classifier, trained by autograd alone on scikit-learn's digits: an image's eight rows are its tokens."""
 
 from collections.abc import Callable
+from typing import Any
 
 import autograd.numpy as np
 from autograd import grad
@@ -73,7 +74,7 @@ def train(
     )
     chosen = rng.integers(len(labels), size=(steps, batch))
 
-    def loss(params: Params, step: int) -> float:
+    def loss(params: Params, step: int) -> Any:
         logits = encoder(params, tokens[chosen[step]], declared)
         top = logits.max(axis=-1, keepdims=True)
         log_sum = np.log(np.exp(logits - top).sum(axis=-1)) + top[:, 0]

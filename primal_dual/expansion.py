@@ -17,16 +17,16 @@ from primal_dual.protocols import Support, Transform
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, check_size, visibility_table
 from primal_dual.transforms import fit, split_convolutions
-from primal_dual.types import Array, Bool, Float
+from primal_dual.types import Array, Bool, Float, Num
 
 LARGEST_BLOCK = 2**18  # numbers in the largest array of a block of queries: 2 MiB
 
 
 def attention(
     primal: Primal | Heads,
-    q: Float[Array, "... M D"],
-    k: Float[Array, "... N D"],
-    v: Float[Array, "... N Dv"],
+    q: Num[Array, "... M D"],
+    k: Num[Array, "... N D"],
+    v: Num[Array, "... N Dv"],
     key_mask: Bool[Array, "... N"] | None = None,
     *,
     query_mask: Bool[Array, "... M"] | None = None,
@@ -90,8 +90,8 @@ def attention(
 
 def attention_weights(
     primal: Primal | Heads,
-    q: Float[Array, "... M D"],
-    k: Float[Array, "... N D"],
+    q: Num[Array, "... M D"],
+    k: Num[Array, "... N D"],
     key_mask: Bool[Array, "... N"] | None = None,
 ) -> Float[Array, "... M N"]:
     """The matrix A with A @ v = attention(primal, q, k, v): attention with the identity matrix for its values.

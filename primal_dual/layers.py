@@ -8,14 +8,14 @@ from autograd.tracer import getval
 from primal_dual import checks
 from primal_dual.expansion import attention
 from primal_dual.primal import Heads, Primal
-from primal_dual.types import Array, Bool, Float
+from primal_dual.types import Array, Bool, Float, Num
 
 Params = Any  # a dictionary by name, or the box of one that autograd makes
 
 
 def self_attention(
     params: Params,
-    x: Float[Array, "... N E"],
+    x: Num[Array, "... N E"],
     primal: Primal | Heads,
     key_mask: Bool[Array, "... N"] | None = None,
 ) -> Float[Array, "... N E"]:
@@ -58,7 +58,7 @@ def self_attention(
 
 def encoder(
     params: Params,
-    tokens: Float[Array, "... N F"],
+    tokens: Num[Array, "... N F"],
     primal: Primal | Heads,
     key_mask: Bool[Array, "... N"] | None = None,
 ) -> Float[Array, "... classes"]:

@@ -10,7 +10,6 @@ import pytest
 CHECKED = [
     "tests/primal_dual/test_expansion.py",
     "tests/primal_dual/test_layers.py",
-    "tests/primal_dual/test_gradients.py",
     "tests/torch_impl/test_masks.py",
 ]
 ROOT = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ from primal_dual.supports import svr_queries
 from primal_dual.svr.optimality import best_bias, feasible, relative_gap
 from primal_dual.svr.solutions import check_head_axis
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
-from primal_dual.types import Array, Float
+from primal_dual.types import Array, Float, Num
 
 ROWS_AT_A_TIME = 256  # training points
 ROUNDING = 1e-10  # a dual constraint that is missed by more than this fraction of C is violated
@@ -87,10 +87,10 @@ class Certificate:
 
 def certify(
     primal: Primal | Heads,
-    keys: Float[Array, "*heads N D"],
-    values: Float[Array, "*heads N Dv"],
+    keys: Num[Array, "*heads N D"],
+    values: Num[Array, "*heads N Dv"],
     *,
-    targets: Float[Array, "*heads rows Dv"] | None = None,
+    targets: Num[Array, "*heads rows Dv"] | None = None,
     C: float | None = None,
     epsilon: float = 0.0,
     query: int | None = None,

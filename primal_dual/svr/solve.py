@@ -31,7 +31,7 @@ from primal_dual.svr.solutions import (
     check_head_axis,
 )
 from primal_dual.svr.training_sets import LARGEST_EXPONENT, TrainingSet, pooled_rows, training_set
-from primal_dual.types import Array, Float
+from primal_dual.types import Array, Float, Num
 
 LARGEST_NORM = 1e14  # C |z_j|^2 up to which the dual is solved as it is
 GOOD_ENOUGH = 1e-12  # relative gap of an output that needs no second try
@@ -41,8 +41,8 @@ LARGEST_GAP = 1e-8  # of a solution, without a warning
 
 def solve_primal(
     primal: Primal | Heads,
-    keys: Float[Array, "*heads N D"],
-    targets: Float[Array, "*heads rows Dv"],
+    keys: Num[Array, "*heads N D"],
+    targets: Num[Array, "*heads rows Dv"],
     *,
     C: float,
     epsilon: float,
@@ -126,8 +126,8 @@ def solve_primal(
 
 def solve_dual(
     primal: Primal | Heads,
-    keys: Float[Array, "*heads N D"],
-    targets: Float[Array, "*heads rows Dv"],
+    keys: Num[Array, "*heads N D"],
+    targets: Num[Array, "*heads rows Dv"],
     *,
     C: float,
     epsilon: float,
