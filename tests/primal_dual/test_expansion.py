@@ -236,6 +236,8 @@ def test_shape_does_not_depend_on_what_is_masked(name):
     for valid in (np.ones((2, N), bool), np.array([[True] * N, [True] * (N - 1) + [False]])):
         assert attention(catalog[name], k, k, v, valid).shape == (2, N, DV)
     assert attention(catalog[name], k, k, v, None, query_mask=np.ones((2, N), bool)).shape == (2, N, DV)
+    with_leading_axes_as_q_itself = np.ones((N, D, N), bool)
+    assert attention(catalog[name], k, k, v, None, query_mask=with_leading_axes_as_q_itself).shape == (N, D, N, DV)
 
 
 @pytest.mark.parametrize("name", [name for name, primal in catalog.items() if isinstance(primal, Primal)])

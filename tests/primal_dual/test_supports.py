@@ -1,6 +1,7 @@
 """Supports against the formulas in their docstrings."""
 
 import numpy as np
+import pytest
 
 from primal_dual import Causal, Everything, Mask, Strided, Window
 
@@ -16,5 +17,9 @@ def test_supports():
         (Mask(table), lambda i, j: table[i, j]),
     ):
         assert (support.sees(i, j) == [[sees(a, b) for b in range(5)] for a in range(4)]).all()
+    assert Mask(np.array([[True]])).sees(0, 0)
+    for empty in ((0, 3), (3, 0)):
+        with pytest.raises(ValueError, match=r"expected an \(M, N\) table of booleans; got bool \(\d, \d\)"):
+            Mask(np.ones(empty, bool))
     mask = Mask(table)
     assert mask == mask != Mask(table) and hash(mask) == hash(mask)

@@ -87,6 +87,33 @@ def test_logits_that_no_float_holds():
         train.penalty(10)
 
 
+def test_an_h_that_underflows_is_refused():
+    keys = np.full((2, 2), -900.0)
+    with pytest.raises(ValueError, match=r"keys: expected h that a float can hold; log h is -1799"):
+        training_set(Primal(EluPlusOne()), keys).penalty(10)
+
+
+def test_a_query_that_sees_no_key_is_refused():
+    blind = Primal(support=Mask(np.array([[True, True], [False, False]])))
+    assert training_set(blind, np.eye(2), 0).members.all()
+    with pytest.raises(ValueError, match=r"query 1 sees no key: expected one at least under Mask\(table of 2 x 2\)"):
+        training_set(blind, np.eye(2), 1)
+
+
+class Lopsided:
+    """Its matrix for two points is symmetric, with the eigenvalues 3 and -1."""
+
+    def gram(self, x, y):
+        return np.array([[1.0, 2.0], [2.0, 1.0]]) if len(x) == 2 else np.ones((len(x), len(y)))
+
+
+def test_what_is_no_kernel_is_told_with_its_smallest_eigenvalue():
+    with pytest.raises(
+        ValueError, match=r"positive semidefinite; got asymmetry 0 and smallest eigenvalue -1, relative"
+    ):
+        _ = training_set(Primal(Lopsided()), np.eye(2)).cosines
+
+
 def test_the_penalty_is_a_multiple_of_the_median():
     train = training_set(Primal(), np.random.default_rng(0).standard_normal((5, 3)))
     assert train.penalty(3.0) == pytest.approx(3 * np.median(np.exp(train.log_h)), rel=1e-14)
