@@ -222,7 +222,7 @@ def _check_shapes(primal: Primal, q: Array, k: Array, v: Array, valid: Array, va
     except ValueError as error:
         raise ValueError(f"expected leading axes that broadcast; got {shapes}") from error
     if not valid.any(axis=-1).all():
-        raise ValueError("key_mask: expected a real key at least in each row; got a row with none")
+        raise ValueError("key_mask: expected a valid key at least in each row; got a row with none")
     check_size(primal.support, q.shape[-2], k.shape[-2])
 
 

@@ -150,6 +150,9 @@ catalog = Catalog(
 )
 
 
+COMPARED = ("softmax", "bn", "sh", "bn+sh")  # what the paper compares: trained and measured unless others are named
+
+
 def heads(primal: str | Primal | Heads, count: int) -> Heads:
     """The `count` heads of a layer. Each has the same Primal, but for a name with "sh" the scales differ.
 

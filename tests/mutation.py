@@ -25,7 +25,7 @@ MIRROR = "test_expansion test_masks fast/test_linear test_key_statistics fast/te
 TESTS = {  # of source files
     "primal_dual": {
         "expansion kernel_matrix sequence kernels transforms supports": PARTS,
-        "svr/*": SOLVERS + " svr/test_projected_newton svr/test_estimator test_edges",
+        "svr/*": SOLVERS + " svr/test_active_set svr/test_projected_newton svr/test_estimator test_edges",
     },
     "torch_impl": {
         "kernels transforms supports key_statistics fast/*": MIRROR,

@@ -1,5 +1,8 @@
 """The PyTorch mirror of primal_dual: the same primals as fast, trainable attention (arXiv 2406.13781)."""
 
+from importlib import import_module
+from typing import Any
+
 from torch_impl import drop_in, kernels, supports, transforms
 from torch_impl.certificate import certify_module
 from torch_impl.drop_in.multihead import MultiheadAttention
@@ -15,8 +18,19 @@ __all__ = [
     "drop_in",
     "encoder",
     "kernels",
+    "load_pretrained",
+    "pretrained",
     "register",
     "self_attention",
     "supports",
     "transforms",
 ]
+
+LAZY = {"load_pretrained": "torch_impl.training.finished_run", "pretrained": "torch_impl.training.pretrained_models"}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs more than torch is loaded when it is used."""
+    if name not in LAZY:
+        raise AttributeError(f"module 'torch_impl' has no attribute {name!r}")
+    return getattr(import_module(LAZY[name]), name)

@@ -33,7 +33,7 @@ def mask(name: str, x: Any, length: int, device: torch.device) -> None:
     if x is None:
         return
     if not isinstance(x, torch.Tensor) or x.dtype != torch.bool or x.shape[-1:] != (length,):
-        expected = f"a tensor of booleans (..., {length}), True for a real token"
+        expected = f"a tensor of booleans (..., {length}), True for a valid token"
         raise ValueError(f"{name}: expected {expected}; got {describe(x)}")
     if x.device != device:
         raise ValueError(f"{name}: expected it on {device}; got {x.device}")

@@ -45,7 +45,7 @@ def torch_version(part: object) -> Callable[..., Any]:
     function = _TORCH_VERSIONS.get(type(part))
     if function is None:
         name = type(part).__name__
-        raise ValueError(f"{part}: expected a part with a torch twin; add one with torch_impl.register({name})")
+        raise ValueError(f"{part}: expected a part with a torch version; add one with torch_impl.register({name})")
     return function
 
 

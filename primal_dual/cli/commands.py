@@ -15,9 +15,9 @@ from rich.markup import escape
 
 from primal_dual import checks
 from primal_dual.cli import tables, training_commands
-from primal_dual.cli.console import FOUR, Json, check_figure, fail, one_line, progress_bar, torch_part, write_figure
+from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, torch_part, write_figure
 from primal_dual.io import datasets, files
-from primal_dual.primal import Heads, Primal, catalog
+from primal_dual.primal import COMPARED, Heads, Primal, catalog
 from primal_dual.supports import svr_queries
 from primal_dual.svr.certificate import Certificate
 from primal_dual.svr.certificate import certify as certify_values
@@ -113,7 +113,7 @@ def demo(
     rows = _verify(catalog, keys, targets, 10.0, 0.1, "CLARABEL")
     write_figure(output, lambda: draw(keys, targets))
     with progress_bar() as progress, TemporaryDirectory() as folder:
-        fields = "JapaneseVowels", FOUR, 1, None, folder, 1, {"epochs": 10}
+        fields = "JapaneseVowels", COMPARED, 1, None, folder, {"epochs": 10}
         summaries = runs.train_all(*fields, progress)
     Console().print(tables.runs(accuracy_table.table(summaries)))
     Console(soft_wrap=True).print("10 epochs, one seed: a look, no result. primal-dual train JapaneseVowels is one.")

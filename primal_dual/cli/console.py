@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from primal_dual.io import files
 
-FOUR = ["softmax", "bn", "sh", "bn+sh"]
 Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this file: .png, .pdf or .svg.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
@@ -37,7 +36,7 @@ def torch_part(name: str) -> Any:
     try:
         return importlib.import_module(f"torch_impl.{name}")
     except ImportError as error:
-        raise ValueError(f"this needs torch: pip install 'primal-dual-attention[train]' ({error})") from error
+        raise ValueError(f"this needs torch: pip install '.[train]' in the checkout ({error})") from error
 
 
 def plots_for(figure: Path | None) -> Any:
@@ -51,7 +50,7 @@ def plots_for(figure: Path | None) -> Any:
 def check_figure(figure: Path) -> None:
     """ValueError, before long work, for a figure that could not be written after it."""
     if find_spec("matplotlib") is None:
-        raise ValueError("the figure needs matplotlib: pip install 'primal-dual-attention[plot]'")
+        raise ValueError("the figure needs matplotlib: pip install '.[plot]' in the checkout")
     if figure.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"{figure}: expected a name that ends in .png, .pdf or .svg")
     files.check_writable(figure)

@@ -9,9 +9,11 @@ from rich.console import Console
 
 from primal_dual import checks
 from primal_dual.cli import tables
-from primal_dual.cli.console import FOUR, Figure, Json, one_line, plots_for, progress_bar, torch_part, write_figure
+from primal_dual.cli.console import Figure, Json, one_line, plots_for, progress_bar, torch_part, write_figure
 from primal_dual.io.files import check_writable, write_json
+from primal_dual.primal import COMPARED
 
+RUN = "A finished run, RUNS/RECIPE/ATTENTION/SEED, or pretrained:RECIPE/ATTENTION."
 EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
 
 app = typer.Typer()
@@ -29,7 +31,12 @@ def train(
     seeds: Annotated[int, typer.Option(help="How many runs of each attention, with seeds from 0.")] = 5,
     data: Annotated[Path | None, typer.Option(help="Where the folders of data sets are.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(help="How many runs at a time, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(help="How many runs at a time, each in a process; by default, as many as cores.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each run; by default, 1 for series, else its share of the cores.")
+    ] = None,
 ) -> None:
     """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
 
@@ -38,14 +45,17 @@ def train(
     A run that was interrupted goes on; one that is done is not run again.
     """
     checks.integer("--seeds", seeds, 1)
-    checks.integer("--jobs", jobs, 1)
+    for option, number in (("--jobs", jobs), ("--threads", threads)):
+        if number is not None:
+            checks.integer(option, number, 1)
     runs, accuracy_table = torch_part("training.runs"), torch_part("analysis.accuracy_table")
     fields = _fields(context.args)
-    attentions = fields.pop("attention", FOUR)
+    attentions = fields.pop("attention", COMPARED)
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
     first = runs.this_process().first
     with progress_bar() as progress:
-        summaries = runs.train_all(recipe, attentions, seeds, data, folder, jobs, changes, progress)
+        schedule = runs.Schedule(jobs, threads)
+        summaries = runs.train_all(recipe, attentions, seeds, data, folder, changes, progress, schedule)
     if first:
         Console().print(tables.runs(accuracy_table.table(summaries)))
 
@@ -74,7 +84,7 @@ def results(
 
 @command
 def redundancy(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs: RUNS/RECIPE/ATTENTION/SEED, one an attention.")],
+    runs: Annotated[list[Path], typer.Argument(help=f"{RUN} One of each attention.")],
     data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
     figure: Figure = None,
     json: Json = None,
@@ -116,7 +126,7 @@ def efficiency(
 
 @command
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
+    run: Annotated[Path, typer.Argument(help=RUN)],
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
 ) -> None:
     """Test a finished run once more, from its weights."""
@@ -126,7 +136,7 @@ def evaluate(
 
 @command
 def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run: RUNS/RECIPE/ATTENTION/SEED.")],
+    run: Annotated[Path, typer.Argument(help=RUN)],
     file: Annotated[Path, typer.Argument(help="New cases: a .ts file, of which labels are ignored, or images.")],
     json: Json = None,
 ) -> None:

@@ -16,11 +16,11 @@ from rich.syntax import Syntax
 from primal_dual.io.files import ensure_folder, write_file, write_text
 
 NEEDED = ("aeon", "ipykernel", "jupytext", "latex2mathml", "matplotlib", "nbclient", "nbconvert")
-COLAB = """\
+INSTALL = """\
 from importlib.util import find_spec
 
-if find_spec("google") and find_spec("google.colab"):
-    %pip install -q "primal-dual-attention[tutorials]"
+if not find_spec("primal_dual"):  # on Colab, for example; fill in the address of the repository
+    %pip install -q "primal-dual-attention[tutorials] @ git+https://ADDRESS"
 """
 
 
@@ -79,7 +79,7 @@ def notebook(tutorial: Tutorial) -> Any:
 
 
 def notebook_text(path: str | Path) -> str:
-    """The text of a script's notebook: unexecuted, with a first cell that installs the package on Colab."""
+    """The text of a script's notebook: unexecuted, with a first cell that installs the package where it is missing."""
     path = Path(path)
     return _text(_with_install(notebook(find(path.stem, path.parent))))
 
@@ -198,13 +198,13 @@ def check_extra() -> None:
 
 
 def _missing(what: str) -> ValueError:
-    return ValueError(f"the tutorials need more packages: {what}; pip install 'primal-dual-attention[tutorials]'")
+    return ValueError(f"the tutorials need more packages: {what}; pip install '.[tutorials]' in the checkout")
 
 
 def _with_install(book: Any) -> Any:
     from nbformat.v4 import new_code_cell
 
-    book.cells.insert(0, new_code_cell(COLAB.strip()))
+    book.cells.insert(0, new_code_cell(INSTALL.strip()))
     return _numbered(book)
 
 

@@ -92,7 +92,7 @@ def _solve(problem: Any, solver: str, options: Options) -> None:
 
     solver = str(solver).upper()
     if solver not in cp.installed_solvers():
-        mend = "; it comes with pip install 'primal-dual-attention[piqp]'" if solver == "PIQP" else ""
+        mend = "; it comes with pip install '.[piqp]' in the checkout" if solver == "PIQP" else ""
         installed = ", ".join(cp.installed_solvers())
         raise ValueError(f"solver: expected one that is installed, {installed}; got {solver!r}{mend}")
     try:

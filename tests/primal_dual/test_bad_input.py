@@ -23,6 +23,7 @@ from primal_dual import (
     catalog,
     certify,
     encoder,
+    encoder_params,
     heads,
     self_attention,
     solve_dual,
@@ -272,3 +273,18 @@ def test_more_bad_input(f):
     with pytest.raises(ValueError, match=r"expected|too large"):
         f()
     assert repr(Mask(np.ones((5, 7), bool))) == "Mask(table of 5 x 7)"
+
+
+def test_values_whose_average_no_float_holds_are_refused():
+    with pytest.raises(ValueError, match=r"attention: Exponential\(scale=None\) of these .* too large for a float"):
+        attention(Primal(), Q, 0 * K, np.full((7, 1), 1.7e308))
+
+
+def test_parameters_of_an_encoder():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="width: expected a multiple of 3 heads; got 32"):
+        encoder_params(rng, features=3, tokens=7, classes=2, heads=3)
+    params = encoder_params(rng, features=3, tokens=7, classes=2)
+    for name in ("b_E", "layers", "W", "b"):
+        with pytest.raises(ValueError, match=rf"params: expected those of encoder_params; got none named {name}$"):
+            encoder({other: x for other, x in params.items() if other != name}, K, Primal())

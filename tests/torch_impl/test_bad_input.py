@@ -31,7 +31,7 @@ bn = catalog["bn"]
         (
             (bn, q, k, v, valid.float()),
             {},
-            r"key_mask: .* booleans \(..., 7\), True for a real token; got torch.float32",
+            r"key_mask: .* booleans \(..., 7\), True for a valid token; got torch.float32",
         ),
         ((bn, q, k, v, valid[..., 1:]), {}, r"key_mask: expected .* got torch.bool \(2, 3, 6\)"),
         ((bn, q, k, v, [True] * 7), {}, "key_mask: expected a tensor of booleans .* got list"),

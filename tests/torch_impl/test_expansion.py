@@ -1,4 +1,4 @@
-"""The torch mirror equals the NumPy twin, values and gradients, for every composition of parts."""
+"""The torch mirror equals the NumPy original, values and gradients, for every composition of parts."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -66,7 +66,7 @@ def assert_equal_to_numpys(primal, q, k, v, key_mask, seed):
 
 def assert_refused_by_numpy_and_zero(primal, q, k, v, key_mask):
     """The mirror gives zero for a query that sees no key, and the other queries what the definition says."""
-    with pytest.raises(ValueError, match=r"query \d+ sees no key|expected a real key at least in each row"):
+    with pytest.raises(ValueError, match=r"query \d+ sees no key|expected a valid key at least in each row"):
         attention(primal, q, k, v, key_mask)
     f = torch_impl.attention(primal, *tensors(q, k, v, key_mask)).detach().numpy()
     np.testing.assert_allclose(f, naive_batch(primal, q, k, v, key_mask), rtol=1e-9, atol=1e-9 * abs(v).max())
@@ -130,7 +130,7 @@ def test_other_lengths(name, N):
     np.testing.assert_allclose(f.detach().numpy()[rows], expected[rows], rtol=1e-9, atol=1e-10)
 
 
-def test_every_part_has_a_twin():
+def test_every_part_has_a_torch_version():
     parts = [
         each
         for module in (kernels, transforms, supports)
@@ -164,7 +164,7 @@ def test_parts_from_outside(monkeypatch):
     primal = Primal(Cauchy(), transform=(Shift(2.0), BatchNorm()), support=Odd(), scale=2)
     _, q, k, v, _ = random_problem(0, (2,), 5, 7, 3, 2, False)
     for part, missing in ((Primal(Cauchy()), "Cauchy"), (Primal(transform=Shift(1.0)), "Shift")):
-        with pytest.raises(ValueError, match=rf"torch twin; add one with torch_impl.register\({missing}\)"):
+        with pytest.raises(ValueError, match=rf"torch version; add one with torch_impl.register\({missing}\)"):
             torch_impl.attention(part, *tensors(q, k, v))
     monkeypatch.setattr("torch_impl.registry._TORCH_VERSIONS", dict(torch_impl.registry._TORCH_VERSIONS))
 

@@ -1,4 +1,4 @@
-"""Layers of the torch mirror against their NumPy twins."""
+"""Layers of the torch mirror against the NumPy originals."""
 
 import autograd.numpy as anp
 import numpy as np

@@ -151,7 +151,7 @@ def test_notebooks_are_executed(small, tmp_path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
     install, _, code, _, figure, _ = book.cells
-    assert "google.colab" in install.source and "primal-dual-attention[tutorials]" in install.source
+    assert 'find_spec("primal_dual")' in install.source and "primal-dual-attention[tutorials] @ git" in install.source
     assert code.outputs[0].text == "twice: 42\n" and "image/png" in figure.outputs[0].data
     assert steps == [(small[0], k, 3) for k in (1, 2, 3)] + [(small[1], k, 2) for k in (1, 2)]
 
@@ -234,7 +234,7 @@ def test_missing_extra(small, tmp_path, monkeypatch, name):
         lambda: run(small[0], tmp_path),
         lambda: notebook_text(small[0].path),
     ):
-        with pytest.raises(ValueError, match=rf"{name}; pip install 'primal-dual-attention\[tutorials\]'"):
+        with pytest.raises(ValueError, match=rf"{name}; pip install '.\[tutorials\]' in the checkout"):
             write()
 
 

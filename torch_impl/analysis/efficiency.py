@@ -15,12 +15,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from primal_dual.primal import COMPARED
 from torch_impl.analysis.cost import Step, peak, timed
 from torch_impl.models.encoders import TimeSeriesEncoder
 from torch_impl.models.tokens import Tokens
 from torch_impl.training.machine import describe_machine
 
-ATTENTIONS = ("softmax", "bn", "sh", "bn+sh")
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 WIDTH, HEADS = 512, 8
 TOKENS_TIMED = 2**14  # at least, since the times of short sequences scatter more
@@ -34,7 +34,7 @@ def device() -> str:
 def run(
     device_type: str,
     lengths: Sequence[int] = LENGTHS,
-    attentions: Sequence[str] = ATTENTIONS,
+    attentions: Sequence[str] = COMPARED,
     repeats: int = 3,
     track: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, Any]:

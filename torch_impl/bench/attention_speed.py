@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -101,7 +102,7 @@ def run(device: str, quick: bool = False, say: Say = say_nothing) -> dict[str, A
         machine; rows, the ratios; and curves, the seconds and the memory at each length.
     """
     rows = []
-    for row in (*_time_rows(device, quick), *_memory_rows(device, quick)):
+    for row in chain(_time_rows(device, quick), _memory_rows(device, quick)):
         rows.append(row)
         say(_line(row))
     curves = []
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install 'primal-dual-attention[plot]'")
+        parser.error("--plot needs matplotlib: pip install '.[plot]' in the checkout")
     print(f"{'forward and backward':44} {'N':>6} {'ratio':>7} {'bar':6} {'ours':>11} {'SDPA':>11}", flush=True)
     result = run(options.device, options.quick, partial(print, flush=True))
     if options.json:

@@ -1,5 +1,6 @@
 """Data sets as tensors: a training split and a test split of any kind of input; and folds of the training split."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -30,6 +31,10 @@ class Examples(Protocol):
 
     def subset(self, index: Int[torch.Tensor, " m"]) -> "Examples":
         """The examples of an index, where they are: those of a split on disk stay there."""
+        ...
+
+    def digest(self) -> bytes:
+        """A hash that tells these examples apart from others."""
         ...
 
 
@@ -69,6 +74,15 @@ class Split(NamedTuple):
         """The same as `take`: what is in memory stays there."""
         return self.take(index)
 
+    def digest(self) -> bytes:
+        """The SHA-256 of inputs, padding mask and labels, with their types and shapes."""
+        sha = hashlib.sha256()
+        for x in self:
+            if x is not None:
+                sha.update(f"{x.dtype} {tuple(x.shape)}".encode())
+                sha.update(x.contiguous().numpy().data)
+        return sha.digest()
+
     def to(self, device: torch.device | str) -> "Split":
         """The same examples on another device."""
         key_mask = None if self.key_mask is None else self.key_mask.to(device, non_blocking=True)
@@ -104,6 +118,18 @@ class DataSet(NamedTuple):
     def described(self) -> dict[str, Any]:
         """What a trained model must know about its data set, as a dictionary for JSON."""
         return {"classes": list(self.classes), "sizes": self.sizes, "mean": self.mean, "deviation": self.deviation}
+
+    def fingerprint(self) -> str:
+        """What tells this data apart from other data of the same name: the sizes of its splits, and a hash of both.
+
+        Examples
+        --------
+        >>> split = Split(torch.zeros(3, 4, 2), None, torch.tensor([0, 1, 1]))
+        >>> DataSet("mine", split, split, ("a", "b"), {}, [], []).fingerprint()
+        '3 + 3 examples, SHA-256 dad5f4d251c406e6'
+        """
+        sha = hashlib.sha256(self.train.digest() + self.test.digest()).hexdigest()
+        return f"{len(self.train)} + {len(self.test)} examples, SHA-256 {sha[:16]}"
 
 
 def batches(

@@ -1,5 +1,6 @@
 """A vision transformer with the attention of any primal."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,8 +22,13 @@ class VisionTransformer(nn.Module):
     ----------
     primal : str, Primal or Heads
         The attention: a name of the catalog, the primal of all heads, or one a head.
-    classes, size, patch, channels : int
-        The number of classes, the height and width of an image, those of a patch, and the number of channels.
+    classes, size, channels : int
+        The number of classes, the height and width of an image, and the number of its channels.
+    convolutions : int
+        Before the patches, each image goes through so many convolutions of stride 2, each with batch normalisation and
+        gelu, the last of which has as many channels as a token has features (Xiao et al., NeurIPS 2021).
+    patch : int
+        The height and width of the patch that makes a token: of pixels, or of what the convolutions put out.
     layers, width, num_heads, mlp_ratio : int
         The number of blocks, of features of a token, of heads, and of hidden features of the feed-forward networks in
         multiples of the width.
@@ -32,7 +38,8 @@ class VisionTransformer(nn.Module):
     Raises
     ------
     ValueError
-        For a size that is no multiple of the patch.
+        For a size, halved by each convolution, that is no multiple of the patch; and for a width that the convolutions
+        cannot halve.
 
     Examples
     --------
@@ -49,6 +56,7 @@ class VisionTransformer(nn.Module):
         size: int = 224,
         patch: int = 16,
         channels: int = 3,
+        convolutions: int = 0,
         layers: int = 12,
         width: int = 192,
         num_heads: int = 3,
@@ -56,12 +64,15 @@ class VisionTransformer(nn.Module):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        if size % patch:
-            raise ValueError(f"size: expected a multiple of the patch, {patch}; got {size}")
+        rows = -(-size // 2**convolutions)
+        if rows % patch:
+            raise ValueError(f"size: expected a multiple of the patch, {patch}; got {rows}")
         self.image = (channels, size, size)
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(channels, width, patch, patch)})
+        self.stem = _stem(channels, width, convolutions)
+        pixel = width if convolutions else channels
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(pixel, width, patch, patch)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2 + 1, width))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, (rows // patch) ** 2 + 1, width))
         rates = layer_rates(stochastic_depth, layers)
         self.blocks = nn.ModuleList(_VisionBlock(primal, width, num_heads, mlp_ratio, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -80,7 +91,7 @@ class VisionTransformer(nn.Module):
         """
         if images.shape[1:] != self.image:
             raise ValueError(f"images: expected (B, {', '.join(map(str, self.image))}); got {tuple(images.shape)}")
-        x = self.patch_embed["proj"](images).flatten(2).mT
+        x = self.patch_embed["proj"](self.stem(images)).flatten(2).mT
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
@@ -115,6 +126,17 @@ class _VisionBlock(nn.Module):
         if not self.training or not self.rate:
             return branch
         return branch * survival(len(branch), self.rate, branch.device)
+
+
+def _stem(channels: int, width: int, convolutions: int) -> nn.Sequential:
+    """Convolutions of stride 2: channels -> width / 2^(convolutions - 1) -> ... -> width / 2 -> width."""
+    if width % 2 ** max(convolutions - 1, 0):
+        raise ValueError(f"width: expected one that {convolutions} convolutions can halve; got {width}")
+    widths = [channels, *(width // 2**i for i in reversed(range(convolutions)))]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.GELU()]
+    return nn.Sequential(*layers)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """What the recipes of all kinds of data have: the fields of a run, their limits, and what a recipe must offer."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -112,6 +113,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, (least, most) in self.limits.items():
             checks.between(name, getattr(self, name), least, most)
+
+    def threads(self, jobs: int) -> int:
+        """The number of threads of each of some runs that are trained at a time: its share of the cores."""
+        return max(1, (os.cpu_count() or 1) // jobs)
 
     def load(self, folder: Path | str | None, say: Say) -> DataSet:
         """The data set; `folder` is the folder of those that do not come with a package."""

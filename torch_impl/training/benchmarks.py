@@ -110,6 +110,24 @@ class Digits(ImageRecipe):
 
 
 @dataclass(frozen=True)
+class FashionMNIST(ImageRecipe):
+    """Fashion-MNIST (Xiao et al., 2017): 49 tokens, each made by two convolutions, 130,000 weights. It fits a CPU."""
+
+    name: str = "fashion_mnist"
+    epochs: int = 20
+    lr: float = 2e-3
+    layers: int = 3
+    width: int = 64
+    num_heads: int = 4
+    convolutions: int = 2
+    patch: int = 1
+    rand_augment: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+
+
+@dataclass(frozen=True)
 class CIFAR10(ImageRecipe):
     """CIFAR-10 by a small vision transformer: 64 tokens of 4 x 4 pixels, 2.7 million weights.
 
@@ -172,6 +190,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "SelfRegulationSCP1": SelfRegulationSCP1,
     "SpokenArabicDigits": SpokenArabicDigits,
     "digits": Digits,
+    "fashion_mnist": FashionMNIST,
     "cifar10": CIFAR10,
     "imagenet": ImageNet,
     "ListOps": ListOps,

@@ -91,33 +91,36 @@ def contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: x.detach().contiguous() for name, x in tensors.items()}
 
 
-def _newest(run: Path, say: Callable[[str], object]) -> tuple[Log, dict[str, torch.Tensor]]:
-    """The log and the tensors of the newest checkpoint that is whole; both empty without one."""
-    newest: tuple[Log, dict[str, torch.Tensor]] = [], {}
-    for file in run.glob("checkpoint-*.safetensors"):
-        content = file.read_bytes()
-        content, digest = content[:-DIGEST], content[-DIGEST:]
-        if hashlib.sha256(content).digest() != digest:
-            say(f"{file}: damaged; going on from the one before")
-            continue
-        try:
-            log, tensors = json.loads(_metadata(content)["log"]), load(content)
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{file}: expected a checkpoint of this program; got {error}") from error
-        if len(log) > len(newest[0]):
-            newest = log, tensors
-    return newest
-
-
-def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors whose name begins with a prefix, by the rest of their name."""
-    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-
-
-def _metadata(content: bytes) -> dict[str, str]:
+def metadata(content: bytes) -> dict[str, str]:
     """The metadata of a safetensors file in memory, which `safe_open` reads from files alone.
 
     The file begins with the length of its header, in 8 bytes, and the header, in JSON.
     """
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length])["__metadata__"]
+
+
+def _newest(run: Path, say: Callable[[str], object]) -> tuple[Log, dict[str, torch.Tensor]]:
+    """The log and the tensors of the newest checkpoint that is whole; both empty without one."""
+    newest: tuple[Log, dict[str, torch.Tensor]] = [], {}
+    damaged = []
+    for file in run.glob("checkpoint-*.safetensors"):
+        content = file.read_bytes()
+        content, digest = content[:-DIGEST], content[-DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            damaged.append(file)
+            continue
+        try:
+            log, tensors = json.loads(metadata(content)["log"]), load(content)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{file}: expected a checkpoint of this program; got {error}") from error
+        if len(log) > len(newest[0]):
+            newest = log, tensors
+    for file in damaged:
+        say(f"{file}: damaged; going on from epoch {len(newest[0])}")
+    return newest
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose name begins with a prefix, by the rest of their name."""
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

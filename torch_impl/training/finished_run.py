@@ -1,22 +1,27 @@
 """A finished run: its model, its accuracy measured once more, and the classes of new examples."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 
-from primal_dual.types import Float
+from primal_dual.types import Float, Num
 from torch_impl.data.dataset import DataSet
 from torch_impl.data.messages import Say
 from torch_impl.training.base_recipe import Recipe
+from torch_impl.training.checkpoint import metadata
 from torch_impl.training.distributed import this_process
+from torch_impl.training.pretrained_models import PREFIX, folder_of_pretrained
 from torch_impl.training.recipes import from_config
 from torch_impl.training.runs import fold_of_seed
 from torch_impl.training.trainer import accuracy
+
+FILES = ("config.json", "result.json", "model.safetensors")
 
 
 class Run(NamedTuple):
@@ -34,6 +39,8 @@ class Run(NamedTuple):
         In eval mode.
     data : dict
         `DataSet.described()` of the data set that it was trained on.
+    result : dict
+        What `train` returned: test_accuracy, the machine, and more.
     """
 
     recipe: Recipe
@@ -41,6 +48,16 @@ class Run(NamedTuple):
     seed: int
     model: torch.nn.Module
     data: dict
+    result: dict
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the model's outputs."""
+        return self.data["classes"]
+
+    def prepare(self, inputs: Num[torch.Tensor, "n ..."]) -> Num[torch.Tensor, "n ..."]:
+        """Inputs of a data set as the model takes them: images are standardised."""
+        return self.recipe.prepare(inputs, self.data["mean"], self.data["deviation"])
 
 
 def load_run(folder: Path | str) -> Run:
@@ -49,26 +66,61 @@ def load_run(folder: Path | str) -> Run:
     Parameters
     ----------
     folder : path
-        The folder of the run, RUNS/DATA/ATTENTION/SEED.
+        The folder of the run, RUNS/DATA/ATTENTION/SEED; or "pretrained:DATA/ATTENTION", see `load_pretrained`.
 
     Raises
     ------
     ValueError
         For a run that is not finished, and for damaged files.
     """
-    config_file, weights_file = Path(folder) / "config.json", Path(folder) / "model.safetensors"
-    if not (config_file.exists() and weights_file.exists()):
-        raise ValueError(f"{folder}: expected a finished run, RUNS/DATA/ATTENTION/SEED with model.safetensors")
+    name = str(folder)
+    folder = folder_of_pretrained(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else Path(folder)
+    config_file, result_file, weights_file = (folder / name for name in FILES)
+    if not (config_file.exists() and result_file.exists() and weights_file.exists()):
+        raise ValueError(f"{folder}: expected a finished run, RUNS/DATA/ATTENTION/SEED with {', '.join(FILES)}")
     try:
-        config = json.loads(config_file.read_text())
-        with safe_open(weights_file, "pt") as file:
-            description = json.loads(file.metadata()["data"])
+        config, result = json.loads(config_file.read_text()), json.loads(result_file.read_text())
+        content = weights_file.read_bytes()
+        _check_weights(weights_file, content, result.get("weights_sha256"))
+        description = json.loads(metadata(content)["data"])
         recipe = from_config(config["recipe"])
         model = recipe.model(description["sizes"], config["attention"])
-        model.load_state_dict(load_file(weights_file))
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        model.load_state_dict(load(content))
+    except (SafetensorError, AttributeError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder}: expected the config and weights of this program; got {error}") from error
-    return Run(recipe, config["attention"], config["seed"], model.eval(), description)
+    if not all(x.isfinite().all() for x in model.state_dict().values()):
+        raise ValueError(f"{weights_file}: expected finite weights; got some that are not")
+    return Run(recipe, config["attention"], config["seed"], model.eval(), description, result)
+
+
+def load_pretrained(data: str, attention: str = "softmax") -> Run:
+    """A trained model that comes with the package.
+
+    Parameters
+    ----------
+    data : str
+        The name of the data set.
+    attention : str
+        A name of the catalog.
+
+    Returns
+    -------
+    Run
+        Its `model` is in eval mode, `prepare` standardises inputs, `classes` are the names of the classes, and `result`
+        has the test accuracy.
+
+    Raises
+    ------
+    ValueError
+        For a model that does not come with the package, and for damaged files.
+
+    Examples
+    --------
+    >>> run = load_pretrained("JapaneseVowels", "bn+sh")
+    >>> run.model(torch.randn(2, 29, 12), None).shape, run.classes[:3]
+    (torch.Size([2, 9]), ['1', '2', '3'])
+    """
+    return load_run(f"{PREFIX}{data}/{attention}")
 
 
 def evaluate(folder: Path | str, data_folder: Path | str | None = None, say: Say = print) -> tuple[float, int]:
@@ -77,11 +129,11 @@ def evaluate(folder: Path | str, data_folder: Path | str | None = None, say: Say
     Parameters
     ----------
     folder : path
-        The folder of the run.
+        As in `load_run`.
     data_folder : path, optional
         The folder of data sets, as in training.
     say : callable
-        Is called with messages about the progress of loading.
+        Is called with messages about the progress of loading, and with one if the accuracy is another than it was.
 
     Returns
     -------
@@ -97,16 +149,27 @@ def evaluate(folder: Path | str, data_folder: Path | str | None = None, say: Say
     """
     run = load_run(folder)
     data = load_data_of_run(run, data_folder, say)
-    if data.described() != run.data:
-        expected = "expected the data set that it was trained on"
-        raise ValueError(f"{folder}: {expected}; got another {run.recipe.name} in {data_folder}")
     world = this_process()
-    return accuracy(run.recipe, run.model.to(world.device), data.test, data, world), len(data.test)
+    share = accuracy(run.recipe, run.model.to(world.device), data.test, data, world)
+    if share != run.result["test_accuracy"]:
+        say(f"when it was trained, the test accuracy was {100 * run.result['test_accuracy']:.2f}")
+    return share, len(data.test)
 
 
 def load_data_of_run(run: Run, data_folder: Path | str | None, say: Say = print) -> DataSet:
-    """What a run was trained and tested on: its data set, or one fold of it."""
-    return fold_of_seed(run.recipe.load(data_folder, say), run.recipe, run.seed)
+    """What a run was trained and tested on: its data set, or one fold of it.
+
+    Raises
+    ------
+    ValueError
+        For another data set of the same name.
+    """
+    data = fold_of_seed(run.recipe.load(data_folder, say), run.recipe, run.seed)
+    then, now = run.result.get("fingerprint"), data.fingerprint()
+    if data.described() != run.data or then not in (None, now):
+        expected = f"expected the data that the run was trained on, {then or 'of other sizes, classes or means'}"
+        raise ValueError(f"{run.recipe.name}: {expected}; got {now} in {data_folder}")
+    return data
 
 
 @torch.no_grad()
@@ -118,7 +181,7 @@ def predict(
     Parameters
     ----------
     folder : path
-        The folder of the run.
+        As in `load_run`.
     file : path
         A .ts file, whose labels are not used; or an image, or a folder of images.
 
@@ -140,6 +203,12 @@ def predict(
     inputs, key_mask, names = run.recipe.read(Path(file), run.data)
     logits = []
     for index in torch.arange(len(inputs)).split(256):
-        prepared = run.recipe.prepare(inputs[index], run.data["mean"], run.data["deviation"])
-        logits.append(run.model(prepared, None if key_mask is None else key_mask[index]))
-    return torch.cat(logits).softmax(-1), run.data["classes"], names
+        logits.append(run.model(run.prepare(inputs[index]), None if key_mask is None else key_mask[index]))
+    return torch.cat(logits).softmax(-1), run.classes, names
+
+
+def _check_weights(file: Path, content: bytes, expected: str | None) -> None:
+    """ValueError if the weights are not those of the result. Runs of older versions have no hash."""
+    found = hashlib.sha256(content).hexdigest()
+    if expected not in (None, found):
+        raise ValueError(f"{file}: expected weights of SHA-256 {expected}, by result.json; got {found}: it is damaged")

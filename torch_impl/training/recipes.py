@@ -9,10 +9,10 @@ import torch
 
 from primal_dual.types import Bool, Float, Integer, Num, UInt8
 from torch_impl.data.dataset import DataSet, Split
-from torch_impl.data.image_augmentation import ImageAugmentation
-from torch_impl.data.image_values import standardised
-from torch_impl.data.images import load_images, load_new_images
-from torch_impl.data.long_range_arena import load_lra
+from torch_impl.data.images.augmentation import ImageAugmentation
+from torch_impl.data.images.loading import load_images, load_new_images
+from torch_impl.data.images.pixels import standardised
+from torch_impl.data.long_range_arena.tasks import load_lra
 from torch_impl.data.messages import Say
 from torch_impl.data.series import load_new_series, load_series
 from torch_impl.data.series_augmentation import augment_series
@@ -72,6 +72,10 @@ class SeriesRecipe(Recipe):
     scale: float = 0.1
     mix: float = 0.0
     jitter: float = 0.1
+
+    def threads(self, jobs: int) -> int:
+        """One: a small model is slower with more."""
+        return 1
 
     def load(self, folder: Path | str | None, say: Say) -> DataSet:
         """See `load_series`."""
@@ -157,15 +161,19 @@ class ImageRecipe(Recipe):
     ----------
     size : int
         The height and width of the images; 0 for those of the first one.
-    patch : int
-        The height and width of the patch that makes a token.
+    convolutions, patch : int
+        See `VisionTransformer`.
     crop, flip, rand_augment, mixup, cutmix, erasing
         See `ImageAugmentation`.
     skip_corrupt : bool
         Whether images that cannot be decoded are left out.
     """
 
-    limits: ClassVar[Limits] = Recipe.limits | {"size": AT_LEAST_ZERO, "patch": AT_LEAST_ONE} | ImageAugmentation.limits
+    limits: ClassVar[Limits] = (
+        Recipe.limits
+        | {"size": AT_LEAST_ZERO, "convolutions": (0, 10), "patch": AT_LEAST_ONE}
+        | ImageAugmentation.limits
+    )
 
     batch: int = 128
     weight_decay: float = 0.05
@@ -174,6 +182,7 @@ class ImageRecipe(Recipe):
     width: int = 192
     num_heads: int = 3
     size: int = 0
+    convolutions: int = 0
     patch: int = 4
     crop: str = "shifted"
     flip: float = ImageAugmentation.flip
@@ -199,6 +208,7 @@ class ImageRecipe(Recipe):
         return VisionTransformer(
             self.primal(attention),
             **sizes,
+            convolutions=self.convolutions,
             patch=self.patch,
             layers=self.layers,
             width=self.width,

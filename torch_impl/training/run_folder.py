@@ -1,6 +1,7 @@
 """The folder of a run and its config.json: a run resumes only with the configuration that it was begun with."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,33 @@ def check_configuration(run: Path, config: dict[str, Any], world: World) -> None
         For another configuration, and for a config.json that is damaged.
     """
     file = run / "config.json"
-    has_epochs = any(run.glob("*.safetensors")) or (run / "result.json").exists()
-    if world.first and not (file.exists() and has_epochs):
+    has_epochs = any(run.glob("[!.]*.safetensors")) or (run / "result.json").exists()
+    if world.first:
         run.mkdir(parents=True, exist_ok=True)
-        write_json(file, config)
+        sweep(run)
+        if not (file.exists() and has_epochs):
+            write_json(file, config)
     world.wait()
     try:
         then, now = _flat(json.loads(file.read_text())), _flat(config)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected the config of a run; got {error}") from error
     for name in now:
-        if then.get(name) != now[name]:
+        if then.get(name) != now[name] and not (name == "fingerprint" and name not in then):  # older runs have none
             expected = f"expected {name} = {then.get(name)}, as it was begun"
             raise ValueError(f"{run}: {expected}; got {now[name]}. Give it another folder")
+
+
+def sweep(run: Path) -> None:
+    """Remove what interrupted writes left behind: files with a leading dot that have been still for a minute."""
+    for file in run.glob(".*-*"):
+        if file.is_file() and time.time() - file.stat().st_mtime > 60:
+            file.unlink(missing_ok=True)
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration and the fields of its recipe, in one dictionary.
 
-    A field that is younger than the run has its default, which is what the run was begun with.
+    A field of the recipe that is younger than the run has its default, which is what the run was begun with.
     """
     return {**to_config(from_config(config["recipe"])), **config, "recipe": None}

@@ -1,14 +1,17 @@
 """Many runs: all attentions and seeds of a recipe, one after the other, or several at a time in processes."""
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from math import inf
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -23,17 +26,41 @@ from torch_impl.training.distributed import shutdown_distributed, this_process
 from torch_impl.training.trainer import train
 
 
+class OutOfTime(Exception):
+    """A run that is stopped after an epoch, which it goes on from the next time."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How runs share the machine, and until when.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        How many runs are trained at a time, each in a process of its own. By default as many as there are cores: a
+        small model is slower with more threads. On a GPU, or under torchrun, it is one.
+    threads : int, optional
+        The number of threads of each run; by default, see `Recipe.threads`.
+    until : float
+        The time, by `time.time()`, after which no epoch is begun.
+    """
+
+    jobs: int | None = None
+    threads: int | None = None
+    until: float = inf
+
+
 def train_all(
     name: str,
     attentions: Sequence[str],
     seeds: int,
     data_folder: Path | str | None,
     folder: Path | str,
-    jobs: int,
     changes: dict[str, Any],
     progress: Progress,
+    schedule: Schedule = Schedule(),
 ) -> list[dict[str, Any]]:
-    """Train some runs of each attention: those that are not done yet.
+    """Train some runs of each attention: those that are not done yet, as far as the schedule allows.
 
     Parameters
     ----------
@@ -47,17 +74,17 @@ def train_all(
         The folder of data sets.
     folder : path
         The folder of runs.
-    jobs : int
-        How many runs are trained at a time, each in a process of its own.
     changes : dict
         Fields of the recipe that are changed.
     progress : rich.progress.Progress
         Shows how far the training is.
+    schedule : Schedule
+        How the runs share the machine, and until when.
 
     Returns
     -------
     list of dict
-        The result of each run, see `train`, attention by attention.
+        The result of each run that is done, see `train`, attention by attention.
 
     Raises
     ------
@@ -67,25 +94,45 @@ def train_all(
     for attention in attentions:
         _ = catalog[attention]
     recipe = recipe_of(name, data_folder, **changes)
-    if jobs > 1 and this_process().size > 1:
-        raise ValueError(f"--jobs: expected 1 under torchrun, whose processes share each run; got {jobs}")
+    if this_process().size > 1 and schedule.jobs not in (None, 1):
+        raise ValueError(f"--jobs: expected 1 under torchrun, whose processes share each run; got {schedule.jobs}")
     Path(folder).mkdir(parents=True, exist_ok=True)
     check_writable(Path(folder) / "runs")
     data = recipe.load(data_folder, progress.console.print)
     recipe = recipe.resolve_defaults(data)
     runs = [_Run(attention, seed) for attention in attentions for seed in range(seeds)]
     show = _Show(progress, data.name, len(runs), recipe.epochs)
-    work = _Work(recipe, data, Path(folder))
-    if jobs > 1:
-        return _in_processes(work, runs, jobs, show)
-    results = [work.train(run, partial(show, run)) for run in runs]
+    work = _Work(recipe, data, Path(folder), schedule.until)
+    jobs = schedule.jobs or _default_jobs(len(runs))
+    with _threads(schedule.threads or recipe.threads(jobs)):
+        if jobs > 1:
+            results = _in_processes(work, runs, jobs, show)
+        else:
+            results = [work.train(run, partial(show, run)) for run in runs]
     shutdown_distributed()
-    return results
+    return [result for result in results if result is not None]
 
 
 def fold_of_seed(data: DataSet, recipe: Recipe, seed: int) -> DataSet:
     """What a seed is trained and tested on: the data set or, if the recipe has folds, one of them."""
     return list(folds(data, recipe.folds))[seed % recipe.folds] if recipe.folds else data
+
+
+def _default_jobs(runs: int) -> int:
+    if torch.cuda.is_available() or this_process().size > 1:
+        return 1
+    return min(os.cpu_count() or 1, runs)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Run(NamedTuple):
@@ -102,11 +149,23 @@ class _Work:
     recipe: Recipe
     data: DataSet
     folder: Path
+    until: float
 
-    def train(self, run: _Run, say: Callable[[Any], object]) -> dict[str, Any]:
-        """Train a run, and say that it is done: a run that was done before has no line to say."""
+    def train(self, run: _Run, say: Callable[[Any], object]) -> dict[str, Any] | None:
+        """Train a run, and say that it is done, since one that was done before says nothing. None if time is up."""
+
+        def say_in_time(line: Any) -> None:
+            say(line)
+            if time.time() > self.until:
+                raise OutOfTime
+
+        if time.time() > self.until:
+            return None
         data = fold_of_seed(self.data, self.recipe, run.seed)
-        result = train(self.recipe, run.attention, run.seed, data, self.folder, say)
+        try:
+            result = train(self.recipe, run.attention, run.seed, data, self.folder, say_in_time)
+        except OutOfTime:
+            return None
         say({"epoch": self.recipe.epochs})
         return result
 
@@ -130,23 +189,21 @@ class _Show:
         self.progress.update(self.task, description=description, completed=sum(self.epochs_done.values()))
 
 
-def _in_processes(work: _Work, runs: list[_Run], jobs: int, show: _Show) -> list[dict[str, Any]]:
+def _in_processes(work: _Work, runs: list[_Run], jobs: int, show: _Show) -> list[dict[str, Any] | None]:
     """Train the runs, `jobs` of them at a time. After a failure no other run begins; those that are running end."""
     spawn = get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with spawn.Manager() as manager:
-        lines = manager.Queue()
-        with ProcessPoolExecutor(jobs, spawn, _begin_process, (threads, work, lines)) as pool:
-            futures = [pool.submit(_train_in_process, run) for run in runs]
-            while not all(future.done() for future in futures):
-                if any(_failed(future) for future in futures):
-                    pool.shutdown(cancel_futures=True)
-                with suppress(Empty):
-                    show(*lines.get(timeout=0.2))
-            for future in futures:
-                if _failed(future):
-                    future.result()  # raises the error of the run
-            return [future.result() for future in futures]
+    lines = spawn.Queue()
+    with ProcessPoolExecutor(jobs, spawn, _begin_process, (torch.get_num_threads(), work, lines)) as pool:
+        futures = [pool.submit(_train_in_process, run) for run in runs]
+        while not all(future.done() for future in futures):
+            if any(_failed(future) for future in futures):
+                pool.shutdown(cancel_futures=True)
+            with suppress(Empty):
+                show(*lines.get(timeout=0.2))
+        for future in futures:
+            if _failed(future):
+                future.result()  # raises the error of the run
+        return [future.result() for future in futures]
 
 
 def _failed(future: Future) -> bool:
@@ -154,15 +211,24 @@ def _failed(future: Future) -> bool:
 
 
 _work: _Work  # of this process, where it is one of a pool's
-_lines: Queue  # takes what its runs say
+_lines: Any  # the queue that takes what its runs say
 
 
-def _begin_process(threads: int, work: _Work, lines: Queue) -> None:
-    """What a process of the pool is given once: the data set is large."""
+def _begin_process(threads: int, work: _Work, lines: Any) -> None:
+    """What a process of the pool is given once: the data set is large. It ends with its parent, however that ends."""
     global _work, _lines
+    Thread(target=_end_with_parent, daemon=True).start()
+    lines.cancel_join_thread()  # what nobody reads any more keeps no process from ending
     torch.set_num_threads(threads)
     _work, _lines = work, lines
 
 
-def _train_in_process(run: _Run) -> dict[str, Any]:
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _train_in_process(run: _Run) -> dict[str, Any] | None:
     return _work.train(run, lambda line: _lines.put((run, line)))

@@ -73,7 +73,7 @@ def train(
     ------
     ValueError
         For an unknown optimizer; for a run that was begun with another configuration, number of threads or number of
-        processes; and for a loss that is not finite.
+        processes, or on other data; and for a loss or a weight that is not finite.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def train(
     recipe = recipe.resolve_defaults(data)
     run = folder_of_run(folder, data.name, attention, seed)
     config = {"recipe": to_config(recipe), "data": data.name, "attention": attention, "seed": seed}
-    config |= {"threads": torch.get_num_threads(), "processes": world.size}
+    config |= {"threads": torch.get_num_threads(), "processes": world.size, "fingerprint": data.fingerprint()}
     check_configuration(run, config, world)
     if (run / "result.json").exists():
         return json.loads((run / "result.json").read_text())
@@ -294,17 +294,20 @@ def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
     """Write the weights and the result of a run that has had all its epochs."""
     if training.writer:
         training.writer.close()
+    state = contiguous(training.tested_model.state_dict())
+    if not all(x.isfinite().all() for x in state.values()):
+        raise ValueError(f"{training.run}: the weights are not finite at the end; try a smaller lr or weight_decay")
+    weights = save(state, {"data": json.dumps(training.data.described())})
     accuracies = [line["test_accuracy"] for line in training.log if "test_accuracy" in line]
     result = config | {
         "test_accuracy": accuracies[-1],
         "best_test_epoch": max(accuracies),
         "seconds": sum(line["seconds"] for line in training.log),
         "parameters": sum(p.numel() for p in training.model.parameters()),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "machine": describe_machine(training.world.device.type),
     }
     if training.world.first:
-        description = json.dumps(training.data.described())
-        weights = save(contiguous(training.tested_model.state_dict()), {"data": description})
         write_file(training.run / "model.safetensors", lambda temporary: Path(temporary).write_bytes(weights))
         write_json(training.run / "result.json", result)
     training.world.wait()
@@ -334,7 +337,7 @@ def _tensorboard(run: Path, epochs_done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError("--tensorboard needs it: pip install 'primal-dual-attention[train]'") from error
+        raise ValueError("--tensorboard needs it: pip install '.[train]' in the checkout") from error
     return SummaryWriter(run, purge_step=epochs_done + 1)
 
 

@@ -13,6 +13,7 @@ from sklearn.svm import SVR
 
 from primal_dual import (
     ConvergenceWarning,
+    EluPlusOne,
     Everything,
     Exponential,
     Heads,
@@ -124,8 +125,19 @@ def test_heads_are_solved_side_by_side():
         assert both.value == sum(one.value for one in each)
         np.testing.assert_array_equal(both.predict(keys), [one.predict(k) for one, k in zip(each, keys, strict=True)])
     assert both.values.shape == (2, 7, 2) and [len(alpha) for alpha in both.alpha] == [7, 4]
+    for s, one in enumerate(each):
+        np.testing.assert_array_equal(both.alpha_tilde[s], one.alpha_tilde)
     f = attention(declared, keys, keys, both.values) + both.bias[:, None]
     np.testing.assert_allclose(f, both.predict(keys), rtol=1e-12)
+
+
+def test_weights_of_heads_are_stacked():
+    keys, targets = np.random.default_rng(0).standard_normal((2, 2, 7, 3))
+    both = solve_primal(Heads(Primal(EluPlusOne()), Primal(EluPlusOne())), keys, targets, C=3.0, epsilon=0.1)
+    for s in range(2):
+        one = solve_primal(Primal(EluPlusOne()), keys[s], targets[s], C=3.0, epsilon=0.1)
+        np.testing.assert_array_equal(both.weight[s], one.weight)
+    assert both.weight.shape == (2, 3, 3)
 
 
 def test_targets_may_be_pooled_already():
@@ -200,17 +212,33 @@ def test_values_are_constant_over_a_pool_and_zero_outside_the_support():
     assert (values[4] != 0).any() and (values[4] != values[3]).any()
 
 
-@pytest.mark.parametrize("size", [10, 20, 100])
-def test_both_solve_or_refuse_keys_of_any_size(size):
-    """Beyond the domain of accuracy there may be a gap, or a refusal, but no NaN and no crash."""
+@pytest.mark.parametrize("solve", [solve_primal, solve_dual])
+@pytest.mark.parametrize("size", [10, 20, 100, 1000])
+def test_both_solve_for_keys_of_any_size(solve, size):
+    """C is far below h there, and so below what any weight costs: u is at its bound, and f is nearly zero."""
     rng = np.random.default_rng(0)
     keys, targets = size * rng.standard_normal((20, 4)), rng.standard_normal((20, 2))
-    for solve in (solve_primal, solve_dual):
-        try:
-            solution = solve(Primal(), keys, targets, C=1.0, epsilon=0.1)
-            assert np.isfinite(solution.relative_gap) and np.isfinite(solution.predict(keys)).all()
-        except ValueError as error:
-            assert "scale" in str(error)
+    solution = solve(Primal(), keys, targets, C=1.0, epsilon=0.1)
+    assert abs(solution.relative_gap) <= 1e-12 and abs(solution.predict(keys)).max() < 1e-3
+
+
+def test_a_gap_of_the_primal_is_told_unless_it_was_asked_for():
+    """A solver that is stopped early by its options has a gap that its user knows of."""
+    keys, targets = np.random.default_rng(0).standard_normal((2, 30, 4))
+    with pytest.warns(ConvergenceWarning, match=r"the relative duality gap is 1, and log h\(k_j\) spans"):
+        solve_primal(Primal(bias=True), 12 * keys, targets, C=1e200, epsilon=0.1)
+    options = dict(solver="OSQP", solver_options={"eps_abs": 1e-2, "eps_rel": 1e-2})
+    assert solve_primal(Primal(), keys, targets, C=100.0, epsilon=0.1, **options).relative_gap > 1e-6
+
+
+def test_a_primal_whose_features_no_float_holds_is_refused():
+    """|Phi| is about exp(-900) and h its square, so that |z| is exp(900). The dual is solved, and tells of its gap."""
+    keys, targets = np.eye(3)[:, :2] - 900, np.ones((3, 1))
+    with pytest.raises(ValueError, match=r"keys: expected less spread than that of log h, .*: scale them down"):
+        solve_primal(Primal(EluPlusOne()), keys, targets, C=1.0, epsilon=0.1)
+    with pytest.warns(ConvergenceWarning, match="the relative duality gap is 1,"):
+        solution = solve_dual(Primal(EluPlusOne()), keys, targets, C=1.0, epsilon=0.1)
+    assert np.isfinite(solution.values).all() and solution.relative_gap == pytest.approx(1)
 
 
 def test_what_is_no_kernel_is_refused():

@@ -31,7 +31,7 @@ def call(*words):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     options = dict(epochs=1, layers=2, width=16, num_heads=4, feedforward=16)
-    train_all("BasicMotions", ["softmax", "bn"], 2, None, folder, 1, options, Progress(disable=True))
+    train_all("BasicMotions", ["softmax", "bn"], 2, None, folder, options, Progress(disable=True))
     return folder
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
-from torch_impl.data import images
+from torch_impl.data.images import loading
 from torch_impl.training.recipes import ImageRecipe, TokenRecipe
 from torch_impl.training.trainer import train
 
@@ -65,10 +65,10 @@ def test_images_on_disk_train_as_those_in_memory(photos, tmp_path, monkeypatch):
     plain = dict(crop="none", flip=0.0, rand_augment=0.0, erasing=0.0, mixup=0.0, cutmix=0.0, bf16=False)
     recipe = ImageRecipe("Photos", epochs=2, layers=1, width=16, num_heads=2, batch=7, workers=2, **plain)
     weights = []
-    for most in (images.MEMORY, 0):
-        monkeypatch.setattr(images, "MEMORY", most)
+    for most in (loading.MEMORY, 0):
+        monkeypatch.setattr(loading, "MEMORY", most)
         data = recipe.load(photos, print)
-        assert isinstance(data.train, images.ImageStream) == (most == 0)
+        assert isinstance(data.train, loading.ImageStream) == (most == 0)
         train(recipe, "sh", 0, data, tmp_path / str(most))
         weights.append(load_file(tmp_path / str(most) / "Photos" / "sh" / "0" / "model.safetensors"))
     for name, x in weights[0].items():
@@ -76,7 +76,7 @@ def test_images_on_disk_train_as_those_in_memory(photos, tmp_path, monkeypatch):
 
 
 def test_a_batch_of_corrupt_images_alone_is_told(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MEMORY", 0)
+    monkeypatch.setattr(loading, "MEMORY", 0)
     recipe = ImageRecipe("Photos", epochs=1, layers=1, width=16, num_heads=2, batch=4, skip_corrupt=True)
     data = recipe.load(photos, lambda line: None)
     for file in photos.glob("Photos/train/*/*"):

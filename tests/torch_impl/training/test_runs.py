@@ -1,8 +1,11 @@
 """Runs from the command line: trained, tabulated, evaluated, and asked for predictions."""
 
 import json
+import os
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from torch_impl.data.series import load_series
 from torch_impl.training.benchmarks import recipe
 from torch_impl.training.finished_run import evaluate, predict
 from torch_impl.training.recipes import to_config
-from torch_impl.training.runs import train_all
+from torch_impl.training.runs import Schedule, train_all
 
 
 def run_of(attention, seed, right):
@@ -107,7 +110,7 @@ def test_a_finished_run_is_evaluated_and_predicts(tmp_path, count):
     """From its weights alone it answers as it did; labels in the file are not looked at; padding, too, is as before."""
     write_set(tmp_path, train=["1,2,3:4,5,6:a", "3,2:1,0:b", "0,?,5:2,2,2:a", "9,8:7,6:b"] * 2)
     options = dict(epochs=3, layers=1, width=16, num_heads=4, folds=count)
-    (result,) = train_all("Own", ["bn+sh"], 1, tmp_path, tmp_path / "runs", 1, options, Progress(disable=True))
+    (result,) = train_all("Own", ["bn+sh"], 1, tmp_path, tmp_path / "runs", options, Progress(disable=True))
     run = tmp_path / "runs" / "Own" / "bn+sh" / "0"
     share, cases = evaluate(run, tmp_path)
     assert share == result["test_accuracy"] and cases == 4
@@ -134,11 +137,55 @@ def test_a_finished_run_is_evaluated_and_predicts(tmp_path, count):
     write_set(tmp_path, train=["1,2,3:4,5,6:a", "3,2:1,0:b"] * 2, test=["1,2:3,4:a"])
     for words, message in (
         (("evaluate", tmp_path), "expected a finished run"),
-        (("evaluate", run, "--data", tmp_path), "expected the data set that it was trained on"),
+        (("evaluate", run, "--data", tmp_path), "expected the data that the run was trained on"),
         (("predict", run, tmp_path / "none.ts"), "no such file"),
         (("predict", run, tmp_path / "long.ts"), "expected at most 3 time steps, as in training; got 4"),
     ):
         failed = call(*words)
         assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output
     (run / "model.safetensors").write_bytes(b"x")
-    assert "expected the config and weights" in call("evaluate", run, "--data", tmp_path).output
+    assert "expected weights of SHA-256" in call("evaluate", run, "--data", tmp_path).output
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def exists(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_processes_end_with_their_parent(tmp_path):
+    """Even if it is killed: else they would train to the end, and wait for ever."""
+    words = "primal_dual.cli train BasicMotions --attention bn --jobs 2 --seeds 2 --epochs 100000 --layers 1 --width 16"
+    command = [sys.executable, "-m", *words.split(), "--folder", str(tmp_path)]
+    parent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(tmp_path.rglob("log.jsonl"))) == 2)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not exists(parent.pid))
+
+
+def test_a_run_that_is_out_of_time_goes_on(tmp_path, monkeypatch):
+    """It is stopped after an epoch, and ends as if it had not been."""
+    fixed = "BasicMotions", ["bn+sh"], 1, None
+    rest = dict(epochs=3, layers=1, width=16), Progress(disable=True)
+    (whole,) = train_all(*fixed, tmp_path / "whole", *rest, Schedule(jobs=1))
+    assert train_all(*fixed, tmp_path / "parts", *rest, Schedule(until=0)) == []
+    assert not list((tmp_path / "parts").rglob("config.json"))
+    (log,) = [tmp_path / "parts" / "BasicMotions" / "bn+sh" / "0" / "log.jsonl"]
+    for epochs in (1, 2, 3):
+        clock = iter([0.0, 2.0])  # when the run is begun, and after its first epoch
+        with monkeypatch.context() as patch:
+            patch.setattr("torch_impl.training.runs.time", SimpleNamespace(time=lambda: next(clock)))  # noqa: B023
+            assert train_all(*fixed, tmp_path / "parts", *rest, Schedule(until=1.0)) == []
+        assert len(log.read_text().splitlines()) == epochs
+    (result,) = train_all(*fixed, tmp_path / "parts", *rest)
+    assert result["weights_sha256"] == whole["weights_sha256"]

@@ -1,6 +1,7 @@
 """Training that can be interrupted anywhere."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl.analysis.accuracy_table import load
+from torch_impl.data.dataset import Split
 from torch_impl.models.encoders import TimeSeriesEncoder
 from torch_impl.training.distributed import this_process
 from torch_impl.training.recipes import SeriesRecipe, to_config
@@ -158,7 +160,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, motio
     newest.write_bytes(damage(newest.read_bytes()))
     (run / "result.json").unlink()
     train(TINY, "sh", 0, motions, tmp_path / "damaged", said.append)
-    assert "checkpoint-1.safetensors: damaged; going on from the one before" in said[0] and len(said) == 2
+    assert "checkpoint-1.safetensors: damaged; going on from epoch 2" in said[0] and len(said) == 2
     assert_same(run, tmp_path / "whole" / "BasicMotions" / "sh" / "0")
 
 
@@ -172,8 +174,48 @@ def test_what_cannot_go_on(tmp_path, motions):
             train(TINY, "sh", 0, motions, tmp_path)
     finally:
         torch.set_num_threads(1)
+    inputs = motions.train.inputs.clone()
+    inputs[3, 5, 1] += 1
+    other = motions._replace(train=Split(inputs, *motions.train[1:]))
+    with pytest.raises(ValueError, match=r"expected fingerprint = 40 \+ 40 .* (\w+), as it was begun; got 40 \+ 40 "):
+        train(TINY, "sh", 0, other, tmp_path)
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+; try a smaller lr"):
         train(replace(TINY, lr=1e30, clip=1e30), "sh", 1, motions, tmp_path)
+
+
+def test_weights_that_are_not_finite_are_no_result(tmp_path, motions):
+    """The loss is that of the step before: after the last step, only the weights can tell."""
+    one_step = replace(TINY, epochs=1, batch=len(motions.train), weight_decay=math.inf)
+    with pytest.raises(
+        ValueError, match="sh/0: the weights are not finite at the end; try a smaller lr or weight_decay"
+    ):
+        train(one_step, "sh", 0, motions, tmp_path)
+    assert not list(tmp_path.rglob("model.safetensors")) and not list(tmp_path.rglob("result.json"))
+
+
+def test_leftovers_of_kills_are_swept_and_bind_nobody(tmp_path, motions):
+    run = tmp_path / "BasicMotions" / "sh" / "0"
+    run.mkdir(parents=True)
+    old, young = run / ".checkpoint-1-x.safetensors", run / ".log-y.jsonl"
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    (run / "config.json").write_text("{}")
+    train(TINY, "sh", 0, motions, tmp_path)
+    assert not old.exists() and young.exists()  # which another process may be writing
+
+
+def test_a_run_of_an_older_version_without_a_fingerprint_goes_on(tmp_path, motions):
+    train(TINY, "sh", 0, motions, tmp_path)
+    file = tmp_path / "BasicMotions" / "sh" / "0" / "config.json"
+    config = json.loads(file.read_text())
+    del config["fingerprint"]
+    file.write_text(json.dumps(config))
+    train(TINY, "sh", 0, motions, tmp_path)
+    del config["seed"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected seed = None, as it was begun; got 0"):
+        train(TINY, "sh", 0, motions, tmp_path)
 
 
 def test_a_run_that_failed_before_its_first_epoch_binds_nobody(tmp_path, motions):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from torch_impl.data.image_source import ImageSource, array_source
+from torch_impl.data.images.source import ImageSource, array_source
 
 
 def digit_sources() -> tuple[ImageSource, ImageSource]:

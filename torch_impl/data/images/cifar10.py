@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from primal_dual.types import UInt8
-from torch_impl.data.image_source import ImageSource, array_source
+from torch_impl.data.images.source import ImageSource, array_source
 
 RECORD = 1 + 3 * 32 * 32  # bytes: a label, then the pixels, channel by channel
 

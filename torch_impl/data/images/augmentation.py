@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from primal_dual.types import Float, Int, Num
 from torch_impl import checks
-from torch_impl.data.image_mixing import Batch, cutmix, mixup
-from torch_impl.data.image_values import scaled
+from torch_impl.data.images.mixing import Batch, cutmix, mixup
+from torch_impl.data.images.pixels import scaled
 
 CROPS = ("none", "resized", "shifted")
 
@@ -28,7 +28,7 @@ class ImageAugmentation:
     flip : float
         The probability that left and right are exchanged.
     rand_augment : float
-        The magnitude, 0 to 10, of two random operations, see `image_operations.rand_augment`; 0 for none.
+        The magnitude, 0 to 10, of two random operations, see `operations.rand_augment`; 0 for none.
     erasing : float
         The probability of noise in a random rectangle of 2 to 33 % of the area (Zhong et al., AAAI 2020).
     mixup, cutmix : float
@@ -104,9 +104,9 @@ class ImageAugmentation:
         try:
             import kornia.augmentation as K
 
-            from torch_impl.data.image_operations import rand_augment
+            from torch_impl.data.images.operations import rand_augment
         except ImportError as error:
-            raise ValueError("images need kornia: pip install 'primal-dual-attention[train]'") from error
+            raise ValueError("images need kornia: pip install '.[train]' in the checkout") from error
         H, W = images.shape[-2:]
         if self.crop == "resized":
             images = K.RandomResizedCrop((H, W), cropping_mode="resample")(images)

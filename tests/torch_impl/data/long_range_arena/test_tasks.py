@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from torch_impl.data.dataset import DataSet, Split
-from torch_impl.data.listops import expressions
-from torch_impl.data.long_range_arena import load_lra, pixels
+from torch_impl.data.long_range_arena.listops import expressions
+from torch_impl.data.long_range_arena.tasks import load_lra, pixels
 
 OPERATORS = {
     "[MIN": min,

@@ -1,4 +1,4 @@
-"""Where the images of a data set are: CIFAR-10's binary files, or folders and archives laid out as ImageNet is."""
+"""Where the images of a data set are: folders or archives as ImageNet has them, files as MNIST or CIFAR-10 has."""
 
 import os
 from functools import partial
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from torch_impl.data.cifar10 import cifar10_folder, cifar10_sources
-from torch_impl.data.image_archives import archive_source, is_image
-from torch_impl.data.image_source import ImageSource
+from torch_impl.data.images.archives import archive_source, is_image
+from torch_impl.data.images.cifar10 import cifar10_folder, cifar10_sources
+from torch_impl.data.images.idx import has_idx_files, idx_sources
+from torch_impl.data.images.source import ImageSource
 
 
 def folder_sources(root: Path) -> tuple[ImageSource, ImageSource]:
@@ -17,8 +18,8 @@ def folder_sources(root: Path) -> tuple[ImageSource, ImageSource]:
     Parameters
     ----------
     root : path
-        Holds CIFAR-10's binary version; or train/CLASS/FILE and test/CLASS/FILE, or val for test; or these as .tar or
-        .tar.gz.
+        Holds CIFAR-10's binary version; MNIST's idx files, gzipped or not; or train/CLASS/FILE and test/CLASS/FILE, or
+        val for test; or these as .tar or .tar.gz.
 
     Raises
     ------
@@ -26,7 +27,10 @@ def folder_sources(root: Path) -> tuple[ImageSource, ImageSource]:
         For a folder, a split or images that are missing, and for malformed files.
     """
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected one of images, or of CIFAR-10's .bin files")
+        expected = "expected one of images, of MNIST's idx files, or of CIFAR-10's .bin files"
+        raise ValueError(f"{root}: no such folder; {expected}")
+    if has_idx_files(root):
+        return idx_sources(root)
     cifar10 = cifar10_folder(root)
     if cifar10 is not None:
         return cifar10_sources(cifar10)

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
-from torch_impl.data import image_operations
-from torch_impl.data.image_augmentation import ImageAugmentation
-from torch_impl.data.image_operations import OPERATIONS, rand_augment
+from torch_impl.data.images import operations
+from torch_impl.data.images.augmentation import ImageAugmentation
+from torch_impl.data.images.operations import OPERATIONS, rand_augment
 
 NOTHING = dict(crop="none", flip=0, rand_augment=0, erasing=0, mixup=0, cutmix=0)
 
@@ -175,9 +175,7 @@ def test_each_image_has_its_own_operations_strengths_and_signs(monkeypatch):
 
         return operation
 
-    monkeypatch.setattr(
-        image_operations, "OPERATIONS", {"ones": adding(1), "tens": adding(10), "hundreds": adding(100)}
-    )
+    monkeypatch.setattr(operations, "OPERATIONS", {"ones": adding(1), "tens": adding(10), "hundreds": adding(100)})
     torch.manual_seed(0)
     images = torch.arange(n).double()[:, None, None, None] / n
     added = (rand_augment(images, 9.0) - images).flatten().round()

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_impl.data import image_archives, image_decoding, images
 from torch_impl.data.dataset import folds
-from torch_impl.data.image_decoding import ImageDecoder
-from torch_impl.data.image_values import channel_statistics, scaled, standardised
-from torch_impl.data.images import ImageStream, load_images
+from torch_impl.data.images import decoding, gzip_files, loading
+from torch_impl.data.images.decoding import ImageDecoder
+from torch_impl.data.images.loading import ImageStream, load_images
+from torch_impl.data.images.pixels import channel_statistics, scaled, standardised
 
 SIZE, COUNTS = 7, {"train": {"cat": 5, "dog": 3}, "test": {"cat": 2, "dog": 2}}
 
@@ -56,7 +56,7 @@ def assert_same(split, written):
 
 @pytest.fixture
 def on_disk(monkeypatch):
-    monkeypatch.setattr(images, "MEMORY", 0)
+    monkeypatch.setattr(loading, "MEMORY", 0)
 
 
 LAYOUTS = {
@@ -78,7 +78,7 @@ def test_pixels_and_labels_of_each_layout(tmp_path, monkeypatch, layout, memory)
     (tmp_path / "pets" / "train" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "pets" / "train" / "cat" / "._00.png").write_text("no image, either")
     LAYOUTS[layout](tmp_path / "pets")
-    monkeypatch.setattr(images, "MEMORY", 3 * SIZE**2 * 12 - (not memory))  # just enough for 8 + 4 images, or not
+    monkeypatch.setattr(loading, "MEMORY", 3 * SIZE**2 * 12 - (not memory))  # just enough for 8 + 4 images, or not
     data = load_images("pets", tmp_path)
     assert isinstance(data.train, ImageStream) != memory
     assert_same(data.train, written["train"])
@@ -88,8 +88,8 @@ def test_pixels_and_labels_of_each_layout(tmp_path, monkeypatch, layout, memory)
 
 def test_statistics_are_those_of_the_training_pixels(tmp_path, monkeypatch):
     pixels = write_set(tmp_path / "pets")["train"][0].double().numpy() / 255
-    for memory in (images.MEMORY, 0):  # fewer images than the sample: exact on disk, too
-        monkeypatch.setattr(images, "MEMORY", memory)
+    for memory in (loading.MEMORY, 0):  # fewer images than the sample: exact on disk, too
+        monkeypatch.setattr(loading, "MEMORY", memory)
         data = load_images("pets", tmp_path)
         np.testing.assert_allclose(data.mean, pixels.mean((0, 2, 3)), rtol=1e-14)
         np.testing.assert_allclose(data.deviation, pixels.std((0, 2, 3)), rtol=1e-12)
@@ -100,8 +100,8 @@ def test_statistics_are_those_of_the_training_pixels(tmp_path, monkeypatch):
 
 def test_statistics_of_a_large_set_are_those_of_a_fixed_sample(tmp_path, monkeypatch, on_disk):
     pixels = write_set(tmp_path / "pets")["train"][0].double() / 255
-    monkeypatch.setattr(images, "STATISTICS", 3)
-    monkeypatch.setattr(image_decoding, "PIECE", 2)
+    monkeypatch.setattr(loading, "STATISTICS", 3)
+    monkeypatch.setattr(decoding, "PIECE", 2)
     first, second = (load_images("pets", tmp_path) for _ in range(2))
     assert first.mean == second.mean and first.deviation == second.deviation
     triples = torch.combinations(torch.arange(8), 3)
@@ -194,7 +194,7 @@ def test_a_corrupt_image_is_named_or_left_out(tmp_path, monkeypatch, damage, mem
         Image.fromarray(noise(SIZE, SIZE).astype(np.uint16) * 257).save(file)
     else:
         file.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"no image"}[damage])
-    monkeypatch.setattr(images, "MEMORY", images.MEMORY * memory)
+    monkeypatch.setattr(loading, "MEMORY", loading.MEMORY * memory)
     with pytest.raises(ValueError, match=r"cat/03.png: expected an image .*; got .*; --skip-corrupt leaves"):
         load_images("pets", tmp_path)
     said = []
@@ -244,7 +244,7 @@ def test_streams_serve_a_data_loader_and_its_workers(tmp_path, on_disk, layout):
 
 def test_folds_of_a_set_on_disk_stay_there(tmp_path, monkeypatch):
     pixels, labels = write_set(tmp_path / "pets")["train"]
-    monkeypatch.setattr(images, "MEMORY", 0)
+    monkeypatch.setattr(loading, "MEMORY", 0)
     data = load_images("pets", tmp_path)
     monkeypatch.setattr(ImageDecoder, "decode", None)
     parts = list(folds(data, 2))
@@ -352,7 +352,7 @@ def test_what_is_missing_or_malformed(tmp_path, monkeypatch, case, memory):
     damage, message = BAD[case]
     write_set(tmp_path / "pets")
     damage(tmp_path / "pets")
-    monkeypatch.setattr(images, "MEMORY", images.MEMORY * memory)
+    monkeypatch.setattr(loading, "MEMORY", loading.MEMORY * memory)
     with pytest.raises(ValueError, match=message) as error:
         load_images("pets", tmp_path)
     assert "\n" not in str(error.value)
@@ -362,9 +362,9 @@ def test_a_large_gz_must_be_unpacked(tmp_path, monkeypatch):
     write_set(tmp_path / "pets")
     pack(tmp_path / "pets", "train", "w:gz", ".tar.gz")
     unpacked = len(gzip.decompress((tmp_path / "pets" / "train.tar.gz").read_bytes()))
-    monkeypatch.setattr(image_archives, "MEMORY", unpacked)
+    monkeypatch.setattr(gzip_files, "MEMORY", unpacked)
     load_images("pets", tmp_path)
-    monkeypatch.setattr(image_archives, "MEMORY", unpacked - 1)
+    monkeypatch.setattr(gzip_files, "MEMORY", unpacked - 1)
     with pytest.raises(ValueError, match=r"expected at most .* bytes unpacked; got more. Try gunzip .*train.tar.gz"):
         load_images("pets", tmp_path)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from primal_dual.types import Int, UInt8
-from torch_impl.data.image_source import ImageSource
+from torch_impl.data.images.source import ImageSource
 from torch_impl.data.messages import Say, one_line
 
 PIECE = 1000  # images that are decoded side by side

@@ -1,9 +1,7 @@
 """Images inside .tar and .tar.gz archives, read without unpacking them to disk."""
 
-import gzip
 import io
 import tarfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
@@ -13,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from primal_dual.types import Int
-from torch_impl.data.image_source import MEMORY, ImageSource
+from torch_impl.data.images.gzip_files import unpacked
+from torch_impl.data.images.source import ImageSource
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 
@@ -48,7 +47,7 @@ def archive_source(split: str, path: Path) -> ImageSource:
     ValueError
         For a file that is no such archive, images at another place, and a .tar.gz that is too large for the memory.
     """
-    archive = path if path.suffix == ".tar" else _unpacked(path)
+    archive = path if path.suffix == ".tar" else unpacked(path, "a .tar.gz archive")
     try:
         members = sorted(_members(split, path, archive))
     except tarfile.TarError as error:
@@ -84,19 +83,6 @@ def _open_archive(archive: Path | bytes) -> tarfile.TarFile:
     if isinstance(archive, bytes):
         return tarfile.open(fileobj=io.BytesIO(archive))
     return tarfile.open(archive, "r:")
-
-
-def _unpacked(path: Path) -> bytes:
-    content = io.BytesIO()
-    try:
-        with gzip.open(path) as file:
-            while piece := file.read(2**24):
-                content.write(piece)
-                if content.tell() > MEMORY:
-                    raise ValueError(f"{path}: expected at most {MEMORY} bytes unpacked; got more. Try gunzip {path}")
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a .tar.gz archive; got {error}") from error
-    return content.getvalue()
 
 
 def _open_member(archive: Path | bytes, spans: Int[np.ndarray, "n 2"], i: int) -> Image.Image:

@@ -1,19 +1,20 @@
 """Data sets of images, in memory if they are small; else on disk, where images are decoded when they are taken."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
 from primal_dual.types import Int, UInt8
 from torch_impl.data.dataset import DataSet, Split, label_indices
-from torch_impl.data.digits import digit_sources
-from torch_impl.data.image_decoding import PIECE, ImageDecoder, own_size
-from torch_impl.data.image_files import file_source, folder_sources, list_images
-from torch_impl.data.image_source import MEMORY, ImageSource
-from torch_impl.data.image_values import channel_statistics
+from torch_impl.data.images.decoding import PIECE, ImageDecoder, own_size
+from torch_impl.data.images.digits import digit_sources
+from torch_impl.data.images.files import file_source, folder_sources, list_images
+from torch_impl.data.images.pixels import channel_statistics
+from torch_impl.data.images.source import MEMORY, ImageSource
 from torch_impl.data.messages import Say, say_nothing
 
 STATISTICS = 10_000  # images of a set on disk that give its mean and standard deviation
@@ -27,7 +28,7 @@ def load_images(
     skip_corrupt: bool = False,
     say: Say = say_nothing,
 ) -> DataSet:
-    """A data set of images, laid out as ImageNet is (Russakovsky et al., IJCV 2015) or as CIFAR-10 is.
+    """A data set of images, laid out as ImageNet is (Russakovsky et al., IJCV 2015), as CIFAR-10 is, or as MNIST is.
 
     A set of at most 4 GiB is held in memory, with one channel if no image has colour. A larger set has three channels
     and stays on disk: its splits are ImageStreams.
@@ -37,6 +38,7 @@ def load_images(
     name : str
         "digits", scikit-learn's 8 x 8 digits, or the name of a folder inside `folder`, which holds one of:
         CIFAR-10's binary version, data_batch_1.bin to 5, test_batch.bin and batches.meta.txt;
+        MNIST's or Fashion-MNIST's idx files, train-images-idx3-ubyte.gz and three others, gzipped or not;
         images as train/CLASS/FILE and test/CLASS/FILE, or val for test;
         both as .tar or .tar.gz with members [train/]CLASS/FILE.
     folder : path, optional
@@ -145,6 +147,11 @@ class ImageStream:
     def subset(self, index: Int[torch.Tensor, " m"]) -> "ImageStream":
         """The split of the images of an index, still on disk."""
         return replace(self, source=self.source.subset(index.tolist()), labels=self.labels[index])
+
+    def digest(self) -> bytes:
+        """The SHA-256 of the classes and files of the images, and of the size to which they are brought."""
+        files = ("/".join(PurePath(name).parts[-2:]) for name in self.source.names)
+        return hashlib.sha256("\n".join([str(self.decoder.size), *self.source.labels, *files]).encode()).digest()
 
 
 def _in_memory(name: str, train: ImageSource, test: ImageSource, decoder: ImageDecoder) -> DataSet:

@@ -12,9 +12,9 @@ import torch
 
 from primal_dual.types import UInt8
 from torch_impl.data.dataset import DataSet, Examples, Split
-from torch_impl.data.imdb import SENTIMENTS, inside, read_reviews
-from torch_impl.data.listops import expressions
-from torch_impl.data.listops_files import WORDS, read_expressions
+from torch_impl.data.long_range_arena.imdb import SENTIMENTS, inside, read_reviews
+from torch_impl.data.long_range_arena.listops import expressions
+from torch_impl.data.long_range_arena.listops_files import WORDS, read_expressions
 from torch_impl.data.messages import Say, say_nothing
 
 LENGTHS = {"ListOps": 2000, "Text": 4000, "PixelCIFAR10": 1024}  # tokens
@@ -147,7 +147,7 @@ def _text(folder: Path, length: int, say: Say) -> DataSet:
 def _pixel_cifar10(folder: Path, length: int, say: Say) -> DataSet:
     if length != LENGTHS["PixelCIFAR10"]:
         raise ValueError(f"length: expected 1024, the pixels of an image; got {length}")
-    from torch_impl.data.images import load_images  # needs PIL, which the other tasks do without
+    from torch_impl.data.images.loading import load_images  # needs PIL, which the other tasks do without
 
     return pixels(load_images("cifar10", folder, size=32, say=say))
 

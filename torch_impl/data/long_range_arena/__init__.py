@@ -1,0 +1,1 @@
+"""Three tasks of the Long Range Arena as sequences of tokens."""
