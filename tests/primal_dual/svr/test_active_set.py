@@ -5,6 +5,7 @@ import pytest
 
 from primal_dual.svr.active_set import refine
 from primal_dual.svr.optimality import objective_values, relative_gap
+from primal_dual.svr.projected_newton import newton
 
 
 def problem(seed, n=12):
@@ -18,14 +19,13 @@ def problem(seed, n=12):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rough_solution_is_refined(seed, epsilon, bias):
     rng, Q, y = problem(seed)
-    exact = refine(np.zeros(12), Q, y, epsilon, bias, steps=100)
-    assert exact.gap <= 1e-13
-    found = refine(exact.u + 1e-3 * rng.standard_normal(12), Q, y, epsilon, bias)
+    exact = newton(Q, y[:, None], epsilon, bias).u[:, 0]
+    found = refine(exact + 1e-3 * rng.standard_normal(12), Q, y, epsilon, bias)
     assert found.gap <= 1e-13 and abs(found.u).max() <= 1
-    np.testing.assert_allclose(Q @ found.u, Q @ exact.u, atol=1e-6)
+    np.testing.assert_allclose(Q @ found.u, Q @ exact, atol=1e-6)
     f = Q @ found.u
     P, D, _ = objective_values(f[:, None], np.array([f @ found.u]), found.u[:, None], y[:, None], epsilon, bias)
-    assert found.gap == relative_gap(P[0], D[0], abs(y).sum())
+    assert found.gap == pytest.approx(relative_gap(P[0], D[0], abs(y).sum()), abs=1e-14)
 
 
 def test_a_point_of_weight_zero_stops_the_steps():
