@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +38,16 @@ def torch_part(name: str) -> Any:
         return importlib.import_module(f"torch_impl.{name}")
     except ImportError as error:
         raise ValueError(f"this needs torch: pip install '.[train]' in the checkout ({error})") from error
+
+
+def choose_device(device: str | None) -> None:
+    """Compute on a device, before torch has looked for one. ValueError for one that is not there."""
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device: expected cpu or cuda; got {device!r}")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if device == "cuda" and not torch_part("training.machine").has_gpu():
+        raise ValueError("--device: expected cpu, since torch sees no GPU here; got cuda")
 
 
 def plots_for(figure: Path | None) -> Any:

@@ -87,6 +87,21 @@ def measured(results: dict[str, Any]) -> Table:
     return table
 
 
+def experiments(statuses: Sequence[Any]) -> Table:
+    """The statuses of `torch_impl.training.reproduction`, a row an experiment."""
+    table = _table("The plan: runs that are done, and minutes of one core for the rest")
+    for heading in ("experiment", "claim", "done", "of", "minutes", ""):
+        numbers = heading in ("done", "of", "minutes")
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=heading in ("experiment", "claim"))
+    for status in statuses:
+        experiment = status.experiment
+        cost = "?" if status.minutes is None else f"{status.minutes:.0f}"
+        state = "done" if status.done == experiment.runs else status.lacks or ("partial" if status.done else "to do")
+        cells = experiment.title, experiment.claim, status.done, experiment.runs, cost, state
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    return table
+
+
 def runs(rows: Rows) -> Table:
     """The table of trained runs, from the rows of `torch_impl.tables.table`."""
     table = _table("Test accuracy of the last epoch, percent")

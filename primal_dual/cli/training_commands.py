@@ -1,6 +1,8 @@
 """The commands of training: runs, their results, and what is made of trained models."""
 
+import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,16 @@ from rich.console import Console
 
 from primal_dual import checks
 from primal_dual.cli import tables
-from primal_dual.cli.console import Figure, Json, one_line, plots_for, progress_bar, torch_part, write_figure
+from primal_dual.cli.console import (
+    Figure,
+    Json,
+    choose_device,
+    one_line,
+    plots_for,
+    progress_bar,
+    torch_part,
+    write_figure,
+)
 from primal_dual.io.files import check_writable, write_json
 from primal_dual.primal import COMPARED
 
@@ -62,16 +73,21 @@ def train(
 
 @command
 def results(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs, or a file of results.")] = Path("runs"),
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs, and files of results; runs/ unless given.")
+    ] = None,
     json: Json = None,
     figure: Figure = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
-    """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax."""
+    """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax.
+
+    With several sources, --json merges them into one file. Runs of different commits are never averaged.
+    """
     accuracy_table, plots = torch_part("analysis.accuracy_table"), plots_for(figure)
     if json:
         check_writable(json)
-    summaries = accuracy_table.load(folder)
+    summaries = accuracy_table.load(*sources or [Path("runs")])
     rows = accuracy_table.table(summaries)
     if markdown:
         print(tables.markdown(rows))
@@ -80,6 +96,39 @@ def results(
     if json:
         write_json(json, {"runs": summaries})
     write_figure(figure, lambda: plots.plot_accuracies(rows))
+
+
+@command
+def reproduce(
+    list_only: Annotated[bool, typer.Option("--list", help="Show the plan, what is done of it, and its cost.")] = False,
+    only: Annotated[str, typer.Option(help="Leave out the experiments whose title or claim lacks this text.")] = "",
+    minutes: Annotated[float, typer.Option(help="Stop after so many minutes; what is begun goes on next time.")] = inf,
+    data: Annotated[list[Path] | None, typer.Option(help="A folder of data sets; may be given several times.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
+    merge: Annotated[list[Path] | None, typer.Option(help="A file of results, which count as done.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default, a GPU if there is one.")] = None,
+) -> None:
+    """Run the experiments that the README's numbers rest on, in order of value for time, and print their tables."""
+    if minutes != inf:
+        checks.number("--minutes", minutes, least=0)
+    until = time.time() + 60 * minutes
+    choose_device(device)
+    reproduction, accuracy_table = torch_part("training.reproduction"), torch_part("analysis.accuracy_table")
+    plan = [each for each in torch_part("training.experiments").PLAN if only in f"{each.title} {each.claim}"]
+    if not plan:
+        raise ValueError(f"--only: expected a part of a title or claim that --list shows; got {only!r}")
+
+    def results() -> list[dict]:
+        found = [*(merge or ()), *([folder] if any(folder.rglob("result.json")) else [])]
+        return accuracy_table.load(*found) if found else []
+
+    if not list_only:
+        with progress_bar() as progress:
+            reproduction.reproduce(plan, results(), data or [], folder, progress, progress.console.print, until)
+    found = results()
+    Console().print(tables.experiments(reproduction.statuses(plan, found, data or [])))
+    if found and not list_only:
+        Console().print(tables.runs(accuracy_table.table(found)))
 
 
 @command

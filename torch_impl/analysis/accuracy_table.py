@@ -20,35 +20,42 @@ Result = Mapping[str, Any]  # of a run, as `train` returns it
 FIELDS_NOT_IN_TITLE = ("folds", "length", "cases", "workers", "compile", "tensorboard")
 
 
-def load(folder: Path | str) -> list[dict[str, Any]]:
-    """The results of all finished runs below a folder, or in a file that holds several.
+def load(*paths: Path | str) -> list[dict[str, Any]]:
+    """The results of all finished runs below some folders, or in files that hold several.
 
     Parameters
     ----------
-    folder : path
-        A folder of runs, or a file that `primal-dual results --json` wrote.
+    *paths : path
+        Folders of runs, and files that `primal-dual results --json` wrote. A run that is in several of them is taken
+        from the first.
 
     Raises
     ------
     ValueError
         If there is none, and for a file that is no JSON.
     """
-    folder = Path(folder)
-    files = [folder] if folder.is_file() else sorted(folder.rglob("result.json"))
-    results = []
+    files = []
+    for path in map(Path, paths):
+        found = [path] if path.is_file() else sorted(path.rglob("result.json"))
+        if not found:
+            raise ValueError(
+                f"{path}: expected finished runs, with a result.json; got none. Run primal-dual train first"
+            )
+        files += found
+    results: list[dict[str, Any]] = []
     for file in files:
         try:
             content = json.loads(file.read_text())
         except ValueError as error:
             raise ValueError(f"{file}: expected JSON; got {error}") from error
         results += content.get("runs", [content])
-    if not results:
-        raise ValueError(f"{folder}: expected finished runs, with a result.json; got none. Run primal-dual train first")
-    return results
+    return list({_key(result): result for result in reversed(results)}.values())[::-1]
 
 
 def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The rows of the table: one for each recipe and attention, in the order of the catalog.
+
+    Runs of one recipe at several commits have rows of their own.
 
     Parameters
     ----------
@@ -70,9 +77,10 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     >>> [(row["attention"], row["seeds"], row["mean"], round(row["deviation"], 3)) for row in table(runs)]
     [('bn', 2, 75.0, 7.071)]
     """
+    titles = _titles_with_commits(results)
     by_seed: dict[tuple[str, str], dict[int, Result]] = {}
-    for result in results:
-        by_seed.setdefault((title(result), result["attention"]), {})[result["seed"]] = result
+    for recipe, result in zip(titles, results, strict=True):
+        by_seed.setdefault((recipe, result["attention"]), {})[result["seed"]] = result
     order = list(catalog)
     rows = []
     for recipe, attention in sorted(by_seed, key=lambda cell: (cell[0], order.index(cell[1]))):
@@ -112,6 +120,28 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
     n, mean = len(differences), statistics.mean(differences)
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / sqrt(n)
     return mean, mean - half, mean + half
+
+
+def _key(result: Result) -> str:
+    """What tells a run apart from all others."""
+    parts = result["recipe"], result["data"], result["attention"], result["seed"], _commit(result)
+    return json.dumps(parts, sort_keys=True)
+
+
+def _commit(result: Result) -> str | None:
+    return result.get("machine", {}).get("commit")
+
+
+def _titles_with_commits(results: Sequence[Result]) -> list[str]:
+    """The titles of some results, with the commit where there are several: their runs are never averaged."""
+    titles = [title(result) for result in results]
+    commits: dict[str, set[str | None]] = {}
+    for name, result in zip(titles, results, strict=True):
+        commits.setdefault(name, set()).add(_commit(result))
+    return [
+        name if len(commits[name]) == 1 else f"{name}, commit {str(_commit(result))[:7]}"
+        for name, result in zip(titles, results, strict=True)
+    ]
 
 
 def _statistics(runs: Mapping[int, Result], softmax: Mapping[int, Result]) -> dict[str, Any]:

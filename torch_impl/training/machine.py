@@ -9,6 +9,11 @@ from typing import Any
 import torch
 
 
+def has_gpu() -> bool:
+    """Whether torch can compute on a GPU here."""
+    return torch.cuda.is_available()
+
+
 def describe_machine(device: str) -> dict[str, Any]:
     """What is recorded beside a number.
 

@@ -1,0 +1,137 @@
+"""The plan of experiments: what is trained for which claim, what it costs, and how much of it is done."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from primal_dual.primal import COMPARED
+from torch_impl.training.base_recipe import Recipe
+from torch_impl.training.benchmarks import recipe
+from torch_impl.training.recipes import KINDS, to_config
+
+NO_CHANGE = ("workers", "compile", "tensorboard")  # fields of a recipe that do not change a result
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that a claim rests on.
+
+    Parameters
+    ----------
+    claim : str
+        What the runs are to show.
+    data : str
+        The name of a recipe.
+    minutes : float or None
+        What a run takes on one core of an AMD EPYC, as measured; None if it was not.
+    variant : str
+        What the changes are, in a few words.
+    changes : mapping
+        Fields of the recipe that are changed.
+    attentions : tuple of str
+        Names of the catalog.
+    seeds : int
+        The number of runs of each attention.
+    needs_gpu : bool
+        Whether it is left out without a GPU.
+
+    Examples
+    --------
+    >>> Experiment("stability", "Handwriting", 0.8, "lr 0.008", {"lr": 0.008}).title
+    'Handwriting, lr 0.008'
+    """
+
+    claim: str
+    data: str
+    minutes: float | None
+    variant: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    attentions: tuple[str, ...] = COMPARED
+    seeds: int = 5
+    needs_gpu: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name of the recipe, and what is changed."""
+        return f"{self.data}, {self.variant}" if self.variant else self.data
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with its changes."""
+        return recipe(self.data, **self.changes)
+
+    @property
+    def runs(self) -> int:
+        """How many there are."""
+        return len(self.attentions) * self.seeds
+
+    def done(self, results: Sequence[Mapping[str, Any]]) -> int:
+        """How many of the runs are among some results.
+
+        Parameters
+        ----------
+        results : sequence of dict
+            Those of `train`.
+        """
+        wanted = _deciding(to_config(self.recipe))
+        found = {
+            (result["attention"], result["seed"])
+            for result in results
+            if result["recipe"]["name"] == self.data and _deciding(result["recipe"]) == wanted
+        }
+        return sum(attention in self.attentions and seed < self.seeds for attention, seed in found)
+
+
+NO_DOWNLOAD = ("JapaneseVowels", "BasicMotions", "digits", "ListOps")
+FOLDERS = dict.fromkeys(NO_DOWNLOAD) | {"Text": "imdb", "PixelCIFAR10": "cifar10"}  # of data sets, by recipe
+
+
+def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
+    """The first of some folders that holds the data of an experiment; None for data that needs none.
+
+    Raises
+    ------
+    ValueError
+        If no folder holds it.
+    """
+    name = FOLDERS.get(experiment.data, experiment.data)
+    for folder in folders:
+        if name is None or (folder / name).is_dir():
+            return folder
+    if name is None:
+        return None
+    raise ValueError(f"{experiment.data}: expected a folder {name} in --data; got none. The README names its files")
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe that decide a result; one that is younger than the result has its default."""
+    kind = KINDS[config["kind"]]
+    defaults = {each.name: each.default for each in fields(kind) if each.name != "name"}
+    return {name: value for name, value in (defaults | dict(config)).items() if name not in NO_CHANGE}
+
+
+STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
+RATES = (0.016, 0.008, 0.004)  # beside the recipe's
+
+PLAN = [
+    Experiment("accuracy", "JapaneseVowels", 0.42),
+    Experiment("accuracy", "Handwriting", 0.83),
+    Experiment("accuracy", "UWaveGestureLibrary", 0.68),
+    Experiment("accuracy", "SelfRegulationSCP1", 0.42),
+    *(
+        Experiment("stability", data, minutes, f"lr {rate}", {"lr": rate}, ("softmax", "bn", "sh", "qk-norm"), seeds=3)
+        for rate in RATES
+        for data, minutes in (("Handwriting", 0.83), ("UWaveGestureLibrary", 0.68))
+    ),
+    Experiment("accuracy", "SpokenArabicDigits", 1.7),
+    Experiment("accuracy", "fashion_mnist", None, seeds=3),
+    Experiment("accuracy", "JapaneseVowels", None, "steps as tokens", STEPS),
+    Experiment("accuracy", "Handwriting", None, "steps as tokens", STEPS),
+    Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
+    Experiment("accuracy", "SelfRegulationSCP1", None, "steps as tokens", STEPS),
+    Experiment("accuracy", "cifar10", None, needs_gpu=True),
+    Experiment("accuracy", "ListOps", None, needs_gpu=True),
+    Experiment("accuracy", "Text", None, needs_gpu=True),
+    Experiment("accuracy", "PixelCIFAR10", None, needs_gpu=True),
+]

@@ -1,0 +1,113 @@
+"""Run a plan of experiments as far as the time allows; what is begun goes on the next time."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.progress import Progress
+
+from torch_impl.training.experiments import Experiment, data_folder
+from torch_impl.training.runs import Schedule, train_all
+
+Results = Sequence[Mapping[str, Any]]
+
+
+class Status(NamedTuple):
+    """How much of an experiment is done.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        The experiment.
+    done : int
+        The number of its runs that are done.
+    lacks : str
+        Why it cannot go on here; empty if it can.
+    """
+
+    experiment: Experiment
+    done: int
+    lacks: str
+
+    @property
+    def minutes(self) -> float | None:
+        """What the rest takes on one core; None if that was not measured."""
+        each = self.experiment.minutes
+        return None if each is None else each * (self.experiment.runs - self.done)
+
+
+def statuses(plan: Sequence[Experiment], results: Results, folders: Sequence[Path]) -> list[Status]:
+    """The status of each experiment of a plan.
+
+    Parameters
+    ----------
+    plan : sequence of Experiment
+        The plan.
+    results : sequence of dict
+        The results that there are, as `train` returns them.
+    folders : sequence of path
+        The folders of data sets.
+    """
+    return [Status(experiment, experiment.done(results), _lacks(experiment, folders)) for experiment in plan]
+
+
+def reproduce(
+    plan: Sequence[Experiment],
+    results: Results,
+    folders: Sequence[Path],
+    runs: Path,
+    progress: Progress,
+    say: Callable[[str], object],
+    until: float = inf,
+) -> None:
+    """Train what is not done of a plan, one experiment after the other, until the time is up.
+
+    An experiment that cannot be run is told, and left out.
+
+    Parameters
+    ----------
+    plan, results, folders
+        As in `statuses`.
+    runs : path
+        The folder of runs.
+    progress : rich.progress.Progress
+        Shows how far the training is.
+    say : callable
+        Is called with what is begun, and with what is left out.
+    until : float
+        The time, by `time.time()`, after which no epoch is begun.
+    """
+    for status in statuses(plan, results, folders):
+        experiment = status.experiment
+        if time.time() > until or status.done == experiment.runs:
+            continue
+        if status.lacks:
+            say(f"left out: {status.lacks}")
+            continue
+        say(f"{experiment.title}: {experiment.runs - status.done} of {experiment.runs} runs to do")
+        try:
+            train_all(
+                experiment.data,
+                experiment.attentions,
+                experiment.seeds,
+                data_folder(experiment, folders),
+                runs / experiment.variant,
+                dict(experiment.changes),
+                progress,
+                Schedule(until=until),
+            )
+        except (ValueError, OSError) as error:
+            say(f"left out: {experiment.title}: {error}")
+
+
+def _lacks(experiment: Experiment, folders: Sequence[Path]) -> str:
+    if experiment.needs_gpu and not torch.cuda.is_available():
+        return f"{experiment.title}: needs a GPU"
+    try:
+        data_folder(experiment, folders)
+    except ValueError as error:
+        return str(error)
+    return ""
