@@ -17,11 +17,12 @@ from torch_impl.training.benchmarks import RECIPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "RESULTS.md").read_text()
 
 
 def test_python_blocks_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     namespace = {"__name__": "readme"}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
@@ -29,32 +30,32 @@ def test_python_blocks_run(capsys):
 
 
 def test_every_name_of_the_catalog_is_in_the_table():
-    table = README.split("| choice in the primal")[1].split("And the converse")[0]
+    table = README.split("| choice in the primal")[1].split("The converse")[0]
     assert [name for name in catalog if f"`{name}`" not in table] == []
 
 
 def test_benchmark_table_is_that_of_the_result_file():
     result = json.loads((ROOT / "torch_impl" / "results" / "bench_cpu.json").read_text())
     for row in result["rows"]:
-        assert f"| {row['what']} | {row['N']:,} | {row['ratio']:.3f} |" in README
+        assert f"| {row['what']} | {row['N']:,} | {row['ratio']:.3f} |" in RESULTS
 
 
 def test_results_table_is_that_of_the_result_file_by_the_recipes_as_they_are():
-    """The table alone says what was measured, and the README on which processors: no docstring repeats the file."""
+    """The table alone says what was measured, and the page on which processors: no docstring repeats the file."""
     runs = accuracy_table.load(ROOT / "torch_impl" / "results" / "runs.json")
     rows = accuracy_table.table(runs)
-    assert tables.markdown(rows) in README and all(len(run["machine"]["commit"]) == 40 for run in runs)
+    assert tables.markdown(rows) in RESULTS and all(len(run["machine"]["commit"]) == 40 for run in runs)
     whole = {row["recipe"] for row in rows if row["seeds"] >= 5} & set(RECIPES)  # no other title: nothing is changed
     assert {"JapaneseVowels", "Handwriting", "UWaveGestureLibrary", "SpokenArabicDigits"} <= whole
     processors = {run["machine"]["name"].replace("(R)", "").removesuffix(" Processor") for run in runs}
-    assert [name for name in processors if name not in README] == []
+    assert [name for name in processors if name not in RESULTS] == []
     told = [f"{row['mean']:.1f}" for row in rows if row["recipe"] in RECIPES] + ["accuracy", *processors]
     assert [(name, word) for name, kind in RECIPES.items() for word in told if word in kind.__doc__] == []
 
 
 def test_links_and_picture_exist():
-    targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert targets[0] == "tutorials/00_the_idea_in_one_file.py"
+    targets = re.findall(r"\]\(([^)]+)\)", README + RESULTS)
+    assert targets[0] == "tutorials/notebooks/00_the_idea_in_one_file.ipynb"
     for target in targets:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
@@ -63,12 +64,19 @@ def folders(package):
     return {str(path.parent.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
 
 
-def test_the_tree_of_the_house_has_every_folder():
-    tree, parents, shown = README.split("## The house")[1].split("[CONTRIBUTING")[0], [], set()
+def test_the_tree_has_every_folder():
+    tree, parents, shown = README.split("## Layout")[1].split("[CONTRIBUTING")[0], [], set()
     for indent, name in re.findall(r"^    ( *)([\w.]+)/ ", tree, re.MULTILINE):
         parents = [*parents[: len(indent) // 2], name]
         shown.add("/".join(parents))
-    assert shown == {*folders("primal_dual"), *folders("torch_impl"), "torch_impl/results", "tutorials", "tests"}
+    assert shown == {
+        *folders("primal_dual"),
+        *folders("torch_impl"),
+        "torch_impl/results",
+        "torch_impl/weights",
+        "tutorials",
+        "tests",
+    }
 
 
 def test_the_map_for_contributors_names_files_that_exist_and_every_folder():
@@ -135,5 +143,5 @@ def test_every_extra_that_is_told_of_exists():
         ROOT / "README.md",
         *(path for folder in ("primal_dual", "torch_impl") for path in (ROOT / folder).rglob("*.py")),
     ]
-    told = {extra for path in files for extra in re.findall(r"primal-dual-attention\[(\w+)\]", path.read_text())}
+    told = {extra for path in files for extra in re.findall(r"pip install (?:-e )?'\.\[(\w+)\]", path.read_text())}
     assert {"data", "plot", "tutorials", "piqp"} <= told <= set(PROJECT["optional-dependencies"])

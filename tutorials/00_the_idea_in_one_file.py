@@ -18,9 +18,9 @@ precise = dict(solver="CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas
 # $$ f(x) = W \Phi(T x) / h(x), \qquad h(x) = \sum_j \langle \Phi(T x), \Phi(T k_j) \rangle $$
 # $W$ is a matrix to be trained, $T x = x$ until section 3, and $\Phi$ makes a vector of features, with inner products
 # $\langle \Phi(x), \Phi(y) \rangle = e^{x \cdot y / \sqrt{D}}$. Since $e^{ab} = \sum_t a^t b^t / t!$, a number $a$ has
-# the features $a^t / \sqrt{t!}$ with $t = 0, 1, ...$; here 30 are enough. For $x$, divide its coordinates by $D^{1/4}$,
-# and multiply each feature of one by each of the other. Training example $j$ is $z_j = \Phi(T k_j) / h(k_j)$. A
-# residual $y_j - W z_j$ costs nothing in a tube of half-width $\epsilon$; each unit beyond it costs the penalty $C$:
+# the features $a^t / \sqrt{t!}$ with $t = 0, 1, ...$; here 30 are enough. An $x$ of two coordinates has all products of
+# a feature of the one and a feature of the other, each divided by $D^{1/4}$ before. With $z_j = \Phi(T k_j) / h(k_j)$,
+# a residual $y_j - W z_j$ costs nothing up to $\epsilon$, and $C$ for each unit beyond. For each output, add up:
 # $$ \min_W \ \frac{1}{2} |W|^2 + C \sum_j \max(|y_j - W z_j| - \epsilon, 0) $$
 
 
@@ -41,8 +41,8 @@ def solve_primal(z, targets, C, epsilon):
 # %% [markdown]
 # ## 2. The dual: its solution is attention
 # A residual $r$ costs $C \max(|r| - \epsilon, 0)$, which is the largest value of $(\alpha - \tilde\alpha) r -
-# \epsilon (\alpha + \tilde\alpha)$ for $\alpha$ and $\tilde\alpha$ from 0 to $C$. Put this in, a pair for each example,
-# call $\delta_j = \alpha_j - \tilde\alpha_j$, and minimise over $W$ first, as convexity allows: $W = \sum_j \delta_j
+# \epsilon (\alpha + \tilde\alpha)$ for $\alpha$ and $\tilde\alpha$ from 0 to $C$. Insert this for every example, with
+# $\delta_j = \alpha_j - \tilde\alpha_j$. By convexity one may minimise over $W$ first, which gives $W = \sum_j \delta_j
 # z_j^\top$. What remains is the dual. It needs no features, only their inner products $G_{ij} = z_i \cdot z_j$:
 # $$ \max_{0 \le \alpha, \tilde\alpha \le C} \ \sum_j (y_j \delta_j - \epsilon (\alpha_j + \tilde\alpha_j))
 # - \frac{1}{2} \delta^\top G \delta $$
@@ -68,7 +68,7 @@ def attention(queries, keys, values):
 # %%
 def train(name, queries, keys, targets, epsilon=0.1):
     h = (features(keys) @ features(keys).T).sum(axis=1, keepdims=True)
-    z, C = features(keys) / h, 10 * np.median(h)
+    z, C = features(keys) / h, 10 * np.median(h)  # C is in units of h: the values are at most C / h
     W, primal = solve_primal(z, targets, C, epsilon)
     alpha, alpha_tilde, dual = solve_dual(z @ z.T, targets, C, epsilon)
     values = (alpha - alpha_tilde) / h
@@ -84,8 +84,8 @@ values = train("softmax attention", queries, keys, targets)
 # %% [markdown]
 # ## 3. Change the primal, and another attention comes out
 # Attention-BN has batch normalisation for $T$: $T x = (x - \beta \mu) / \sigma$. In each coordinate, $\mu$ is the mean
-# of the keys and $\sigma^2$ their variance plus a tiny `eps`. What does not depend on $j$ in $T x \cdot T k_j$ cancels
-# in the softmax. So this is softmax attention of another query, $(x - \beta \mu) / \sigma^2$, to the keys $k_j - \mu$.
+# of the keys and $\sigma^2$ their variance plus a tiny `eps`. Terms of $T x \cdot T k_j$ without $k_j$ are the same for
+# all keys and cancel in the softmax. So this is softmax attention of the query $(x - \beta \mu) / \sigma^2$ to $k_j$.
 # Attention-SH, for scaled heads, trains the layer on less: on keys and targets that are averaged three at a time.
 
 
@@ -97,8 +97,8 @@ def batch_norm(x, keys, beta=1.0, eps=1e-5):
 beta, mu, variance = 0.5, keys.mean(axis=0), keys.var(axis=0) + 1e-5
 T_queries, T_keys = batch_norm(queries, keys, beta), batch_norm(keys, keys, beta)
 values = train("Attention-BN", T_queries, T_keys, targets)
-other_query = attention((queries - beta * mu) / variance, keys - mu, values)
-error = abs(attention(T_queries, T_keys, values) - other_query).max()
+by_other_query = attention((queries - beta * mu) / variance, keys, values)
+error = abs(attention(T_queries, T_keys, values) - by_other_query).max()
 assert error <= 1e-12, error
 print(f"Attention-BN = softmax attention with another query, to {error:.0e}")
 group_values = train("Attention-SH", queries, keys.reshape(4, 3, 2).mean(axis=1), targets.reshape(4, 3, 3).mean(axis=1))
