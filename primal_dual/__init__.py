@@ -8,6 +8,7 @@ from primal_dual.layers import encoder, encoder_params, self_attention
 from primal_dual.primal import Heads, Primal, catalog, heads
 from primal_dual.supports import Causal, Everything, Mask, Strided, Window
 from primal_dual.svr.certificate import Certificate, certify
+from primal_dual.svr.leaving_out import leave_one_out
 from primal_dual.svr.solutions import ConvergenceWarning, DualSolution, PrimalSolution
 from primal_dual.svr.solve import solve_dual, solve_primal
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
@@ -42,6 +43,7 @@ __all__ = [
     "encoder",
     "encoder_params",
     "heads",
+    "leave_one_out",
     "self_attention",
     "solve_dual",
     "solve_primal",

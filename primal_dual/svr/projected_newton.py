@@ -71,7 +71,7 @@ def newton(
     for d, target in enumerate(y.T):
         problem = Q, target, epsilon, bias
         first = sweep(*problem) if start is None else np.clip(start[:, d], -1, 1)
-        found = [climb(*problem, first, steps=15)]
+        found = [climb(*problem, first, steps=15 if start is None else 40)]  # near the end, or with a way to go
         if found[0].gap > ENOUGH:
             inside, b = interior(*problem)
             found += [inside, climb(*problem, snapped(*problem, inside.u, b), b)]

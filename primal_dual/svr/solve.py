@@ -184,8 +184,11 @@ def solve_scaled_dual(
     epsilon: float,
     solver: str = "CLARABEL",
     solver_options: Options = None,
+    start: Float[Array, "n Dv"] | None = None,
 ) -> ScaledDual:
     """Solve the dual of a training set for a penalty of any size, given by its logarithm.
+
+    Newton's method may start at the u of a similar problem.
 
     Where C |z_j|^2 exceeds LARGEST_NORM, Q would lose its digits or overflow. There u_j, which is then tiny, is
     searched for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
@@ -196,7 +199,7 @@ def solve_scaled_dual(
     norm = np.exp(log_norm - excess)
     Q = norm * train.cosines * norm.T
     if solver == NEWTON and not excess.any():
-        u = _newton(Q, scaled, solver_options)
+        u = _newton(Q, scaled, solver_options, start)
     else:
         solver = "CLARABEL" if solver == NEWTON else solver
         R = None
@@ -231,12 +234,14 @@ def _scale(y: Float[Array, "n Dv"], epsilon: float, log_C: float, bias: bool) ->
     return _Scaled(y / unit, epsilon / unit, log_C - np.log(unit), bias), unit
 
 
-def _newton(Q: Float[Array, "n n"], scaled: _Scaled, solver_options: Options) -> Float[Array, "n Dv"]:
+def _newton(
+    Q: Float[Array, "n n"], scaled: _Scaled, solver_options: Options, start: Float[Array, "n Dv"] | None = None
+) -> Float[Array, "n Dv"]:
     from primal_dual.svr.projected_newton import newton  # which loads SciPy
 
     if solver_options:
         raise ValueError(f'solver_options: expected none for solver "newton"; got {dict(solver_options)}')
-    return newton(Q, scaled.y, scaled.epsilon, scaled.bias).u
+    return newton(Q, scaled.y, scaled.epsilon, scaled.bias, start).u
 
 
 @dataclass(frozen=True, eq=False)
