@@ -5,13 +5,11 @@ from typing import TypeVar
 from torch import nn
 
 from primal_dual.primal import Heads, Primal
-from torch_impl.drop_in.hugging_face import register
+from torch_impl.drop_in.hugging_face import name_of, register
 from torch_impl.drop_in.multihead import MultiheadAttention
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
 Model = TypeVar("Model", bound=nn.Module)
-
-_names: dict[Primal | Heads, str] = {}  # under which Hugging Face's library knows primals that have none in the catalog
 
 
 def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
@@ -64,9 +62,7 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
 
 def _set_attention_function(model: nn.Module, primal: str | Primal | Heads) -> None:
     """Have a Hugging Face model call our attention function. ValueError for an unknown name."""
-    name = f"attention_{primal}" if isinstance(primal, str) else _names.setdefault(primal, f"attention_{len(_names)}")
-    register(name, primal)
-    model.set_attn_implementation(name)  # type: ignore[operator]
+    model.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
 
 
 def _replacement(module: nn.Module, primal: str | Primal | Heads) -> nn.Module | None:

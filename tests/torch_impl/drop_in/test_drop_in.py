@@ -23,7 +23,8 @@ from transformers import (
 
 import torch_impl
 from primal_dual import BatchNorm, Heads, Primal, Window, catalog
-from torch_impl.drop_in import hugging_face, register_transformers, replace_attention, timm_attention
+from torch_impl.drop_in import register_transformers, replace_attention, timm_attention
+from torch_impl.drop_in.hugging_face_attention import attention_function
 from torch_impl.drop_in.timm import TimmAttention
 from torch_impl.recorder import recording
 
@@ -132,10 +133,10 @@ def test_what_has_no_primal_is_refused():
     model, x = bert("bn"), torch.randn(1, 4, 5, 4)
     for option in ("softcap", "position_bias", "s_aux"):
         with pytest.raises(ValueError, match=f"expected no {option}"):
-            hugging_face._transformers_attention("bn", {}, model, x, x, x, None, **{option: 1.0})
+            attention_function("bn", {}, model, x, x, x, None, **{option: 1.0})
     with pytest.raises(ValueError, match=r"expected scaling 1/sqrt\(4\), as kernels have; got 0.3"):
-        hugging_face._transformers_attention("rbf", {}, model, x, x, x, None, scaling=0.3)
-    f, _ = hugging_face._transformers_attention("softmax", {}, model, x, x, x, None, scaling=0.3)
+        attention_function("rbf", {}, model, x, x, x, None, scaling=0.3)
+    f, _ = attention_function("softmax", {}, model, x, x, x, None, scaling=0.3)
     expected = nn.functional.scaled_dot_product_attention(x, x, x, scale=0.3).transpose(1, 2)
     torch.testing.assert_close(f, expected)
 
