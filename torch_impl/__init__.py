@@ -11,6 +11,7 @@ from torch_impl.layers import encoder, self_attention
 from torch_impl.registry import register
 
 __all__ = [
+    "AttentionClassifier",
     "MultiheadAttention",
     "attention",
     "attention_weights",
@@ -26,7 +27,11 @@ __all__ = [
     "transforms",
 ]
 
-LAZY = {"load_pretrained": "torch_impl.training.finished_run", "pretrained": "torch_impl.training.pretrained_models"}
+LAZY = {
+    "AttentionClassifier": "torch_impl.training.estimator",
+    "load_pretrained": "torch_impl.training.finished_run",
+    "pretrained": "torch_impl.training.pretrained_models",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -34,3 +39,7 @@ def __getattr__(name: str) -> Any:
     if name not in LAZY:
         raise AttributeError(f"module 'torch_impl' has no attribute {name!r}")
     return getattr(import_module(LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -206,20 +206,20 @@ def folds(data: DataSet, count: int, seed: int = 0) -> Iterator[DataSet]:
 
 
 def label_indices(
-    name: str, labels: Sequence[str], test_labels: Sequence[str]
-) -> tuple[tuple[str, ...], Int[torch.Tensor, " n"], Int[torch.Tensor, " n_test"]]:
+    name: str, labels: Sequence, test_labels: Sequence
+) -> tuple[tuple, Int[torch.Tensor, " n"], Int[torch.Tensor, " n_test"]]:
     """The classes of a data set, and its labels as indices into them.
 
     Parameters
     ----------
     name : str
         Of the data set, for messages.
-    labels, test_labels : sequence of str
-        The label of each example of the training and the test split.
+    labels, test_labels : sequence
+        The label of each example of the training and the test split; labels can be sorted.
 
     Returns
     -------
-    classes : tuple of str
+    classes : tuple
         The different labels of the training split, sorted.
     train_index, test_index : tensors of integers, (n,) and (n_test,)
         The position of each label in `classes`.

@@ -42,8 +42,27 @@ def load_series(name: str, folder: Path | str | None = None) -> DataSet:
     >>> data.train.inputs.shape, data.train.key_mask.sum(1).min().item(), data.sizes["features"]
     (torch.Size([270, 29, 12]), 7, 12)
     """
-    train, labels = read_split(name, folder, "train")
-    test, test_labels = read_split(name, folder, "test")
+    return series_data_set(name, *read_split(name, folder, "train"), *read_split(name, folder, "test"))
+
+
+def series_data_set(name: str, train: Series, labels: Sequence, test: Series, test_labels: Sequence) -> DataSet:
+    """The data set of two splits, as `load_series` returns it.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    train, test : list of arrays, (time steps, features)
+        The series.
+    labels, test_labels : sequence
+        The label of each, which can be sorted.
+
+    Examples
+    --------
+    >>> data = series_data_set("mine", [np.zeros((4, 3)), np.ones((2, 3))], ["a", "b"], [np.ones((5, 3))], ["b"])
+    >>> data.train.inputs.shape, data.test.labels
+    (torch.Size([2, 5, 3]), tensor([1]))
+    """
     classes, train_index, test_index = label_indices(name, labels, test_labels)
     features = train[0].shape[1]
     length = max(len(example) for example in train + test)
@@ -81,11 +100,18 @@ def load_new_series(
         For another number of features, series that are longer than those of the data set, and malformed files.
     """
     series, _ = read_ts_file(Path(path))
+    return new_series(path, series, description)
+
+
+def new_series(
+    source: Path | str, series: Series, description: dict[str, Any]
+) -> tuple[Float[torch.Tensor, "n length features"], Bool[torch.Tensor, "n length"] | None]:
+    """New examples, standardised and padded as those of a data set; see `load_new_series`."""
     for example in series:
-        check_feature_count(path, example, description["sizes"]["features"])
+        check_feature_count(source, example, description["sizes"]["features"])
     longest, length = max(map(len, series)), description["sizes"]["length"]
     if longest > length:
-        raise ValueError(f"{path}: expected at most {length} time steps, as in training; got {longest}")
+        raise ValueError(f"{source}: expected at most {length} time steps, as in training; got {longest}")
     return standardise_and_pad(series, length, description["mean"], description["deviation"])
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from primal_dual.types import Float
+from primal_dual.types import Float, Num
 from torch_impl.data.messages import one_line, quoted_ends
 
 EMBEDDED = ("JapaneseVowels", "BasicMotions")
@@ -59,7 +59,7 @@ def read_split(name: str, folder: Path | str | None, split: str) -> tuple[Series
     datasets = _aeon_datasets()
     load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions
     series, labels = load(split=split)
-    return _checked(name, series, labels)
+    return checked_series(name, series), list(map(str, labels))
 
 
 def read_ts_file(path: Path) -> tuple[Series, list[str]]:
@@ -83,7 +83,7 @@ def read_ts_file(path: Path) -> tuple[Series, list[str]]:
         series, _ = load(str(path), encoding=encoding)
     except Exception as error:  # a malformed file may raise anything inside the reader
         raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {one_line(error)}") from error
-    return _checked(path, series, labels)
+    return checked_series(path, series), labels
 
 
 def check_feature_count(source: Path | str, example: Float[np.ndarray, "time features_here"], features: int) -> None:
@@ -140,15 +140,18 @@ def _label(path: Path, number: int, line: str, classes: list[str] | None) -> str
     return label
 
 
-def _checked(source: Path | str, series: Iterable, labels: Iterable) -> tuple[Series, list[str]]:
-    """aeon's arrays (features, time steps) as arrays (time steps, features), checked."""
-    series = [np.asarray(x, float).T for x in series]
+def checked_series(source: Path | str, arrays: Iterable[Num[np.ndarray, "features time"]]) -> Series:
+    """Arrays (features, time steps), as aeon has them, as arrays (time steps, features).
+
+    Raises ValueError for none, for an empty one, and for values whose size exceeds 1e20.
+    """
+    series = [np.asarray(x, float).T for x in arrays]
     if not series or min(x.size for x in series) == 0:
         raise ValueError(f"{source}: expected cases with one time step or more; got none or an empty one")
     largest = max(np.abs(x).max(initial=0, where=~np.isnan(x)) for x in series)
     if largest > LARGEST_VALUE:
         raise ValueError(f"{source}: expected numbers of at most {LARGEST_VALUE:g} in size; got {largest:g}")
-    return series, [str(label) for label in labels]
+    return series
 
 
 def _aeon_datasets() -> ModuleType:

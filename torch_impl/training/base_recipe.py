@@ -141,6 +141,22 @@ class Recipe:
         """
         raise ValueError(f"{path}: expected a run on time series or images; one on {self.name} reads no files")
 
+    def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:
+        """The data set of examples in arrays; for shapes see `data.arrays`.
+
+        Raises
+        ------
+        ValueError
+            For other shapes, and for a kind of data that is not read from arrays.
+        """
+        raise ValueError(f"{self.name}: expected a recipe for time series or images, which are read from arrays")
+
+    def new_arrays(
+        self, X: Any, description: dict[str, Any]
+    ) -> tuple[Num[torch.Tensor, "n ..."], Bool[torch.Tensor, "n N"] | None]:
+        """New examples in arrays: their inputs and their padding mask; see `read`."""
+        raise NotImplementedError
+
     def resolve_defaults(self, data: DataSet) -> "Recipe":
         """The recipe with the defaults that depend on the size of the data set."""
         return self

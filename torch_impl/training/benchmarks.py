@@ -3,7 +3,7 @@
 A field that is missing here has the default of its kind, `SeriesRecipe`, `ImageRecipe` or `TokenRecipe`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,16 +223,27 @@ def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recip
     (7, 0.3)
     """
     kind = RECIPES.get(name) or _default_kind(name, folder)
-    types: dict[str, Any] = {field.name: field.type for field in fields(kind) if field.name != "name"}
+    return changed(kind(name=name), **changes)
+
+
+def changed(recipe: Recipe, **changes: Any) -> Recipe:
+    """A recipe with some fields changed, as `recipe` takes and refuses them.
+
+    Examples
+    --------
+    >>> changed(Digits(), epochs=3.0).epochs
+    3
+    """
+    types: dict[str, Any] = {field.name: field.type for field in fields(recipe) if field.name != "name"}
     converted = {}
     for field, value in changes.items():
         if field not in types:
             raise ValueError(f"{field}: expected a field of the recipe, one of {', '.join(types)}")
         try:
             converted[field] = _converted(value, types[field])
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{field}: expected {types[field].__name__}; got {value!r}") from error
-    return kind(name=name, **converted)
+    return replace(recipe, **converted)
 
 
 def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:
@@ -244,9 +255,11 @@ def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:
 
 
 def _converted(value: Any, type_: type) -> Any:
-    """A value, or the word for it, as a value of a type. Raises ValueError for another word."""
+    """A value, or the word for it, as a value of a type. Raises ValueError for another word or a part of a number."""
     if type_ is bool and isinstance(value, str):
         if value.lower() not in ("true", "false"):
             raise ValueError
         return value.lower() == "true"
+    if type_ is int and isinstance(value, float) and value != int(value):
+        raise ValueError
     return type_(value)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from primal_dual.types import Float, Num
+from primal_dual.types import Bool, Float, Num
 from torch_impl.data.dataset import DataSet
 from torch_impl.data.messages import Say
 from torch_impl.training.base_recipe import Recipe
@@ -172,7 +172,6 @@ def load_data_of_run(run: Run, data_folder: Path | str | None, say: Say = print)
     return data
 
 
-@torch.no_grad()
 def predict(
     folder: Path | str, file: Path | str
 ) -> tuple[Float[torch.Tensor, "n classes"], list[str], Sequence[object]]:
@@ -201,10 +200,18 @@ def predict(
     """
     run = load_run(folder)
     inputs, key_mask, names = run.recipe.read(Path(file), run.data)
+    return classify(run, inputs, key_mask), run.classes, names
+
+
+@torch.no_grad()
+def classify(
+    run: Run, inputs: Num[torch.Tensor, "n ..."], key_mask: Bool[torch.Tensor, "n N"] | None
+) -> Float[torch.Tensor, "n classes"]:
+    """The probability of each class for examples as `Recipe.read` or `Recipe.new_arrays` returns them."""
     logits = []
     for index in torch.arange(len(inputs)).split(256):
         logits.append(run.model(run.prepare(inputs[index]), None if key_mask is None else key_mask[index]))
-    return torch.cat(logits).softmax(-1), run.classes, names
+    return torch.cat(logits).softmax(-1)
 
 
 def _check_weights(file: Path, content: bytes, expected: str | None) -> None:

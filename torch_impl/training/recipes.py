@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import torch
 
 from primal_dual.types import Bool, Float, Integer, Num, UInt8
+from torch_impl.data.arrays import images_of_array, series_of_arrays
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.images.augmentation import ImageAugmentation
-from torch_impl.data.images.loading import load_images, load_new_images
+from torch_impl.data.images.loading import image_data_set, load_images, load_new_images, new_images
 from torch_impl.data.images.pixels import standardised
+from torch_impl.data.images.source import array_source
 from torch_impl.data.long_range_arena.tasks import load_lra
 from torch_impl.data.messages import Say
-from torch_impl.data.series import load_new_series, load_series
+from torch_impl.data.series import load_new_series, load_series, new_series, series_data_set
 from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
@@ -87,6 +89,17 @@ class SeriesRecipe(Recipe):
         """The examples of a .ts file, which are named by their numbers."""
         inputs, key_mask = load_new_series(path, description)
         return inputs, key_mask, range(len(inputs))
+
+    def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:
+        """The data set of series, (n, time) or (n, channels, time), or lists of (channels, time)."""
+        train, test = series_of_arrays("X", X), series_of_arrays("X_test", X_test)
+        return series_data_set(self.name, train, labels, test, test_labels)
+
+    def new_arrays(
+        self, X: Any, description: dict[str, Any]
+    ) -> tuple[Float[torch.Tensor, "n length features"], Bool[torch.Tensor, "n length"] | None]:
+        """New series."""
+        return new_series("X", series_of_arrays("X", X), description)
 
     def resolve_defaults(self, data: DataSet) -> "SeriesRecipe":
         """Choose the patch and the number of epochs where they are 0."""
@@ -202,6 +215,18 @@ class ImageRecipe(Recipe):
         """An image, or all images in a folder, which are named by their files."""
         pixels, names = load_new_images(path, description["sizes"])
         return pixels, None, names
+
+    def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:
+        """The data set of images, (n, height, width) or (n, height, width, 1 or 3)."""
+        train = array_source("train", images_of_array("X", X), labels)
+        test = array_source("test", images_of_array("X_test", X_test), test_labels)
+        options: dict[str, Any] = dict(size=self.size or None, skip_corrupt=self.skip_corrupt, say=say)
+        return image_data_set(self.name, train, test, **options)
+
+    def new_arrays(self, X: Any, description: dict[str, Any]) -> tuple[UInt8[torch.Tensor, "n channels H W"], None]:
+        """New images."""
+        images = images_of_array("X", X)
+        return new_images(array_source("X", images, range(len(images))), description["sizes"]), None
 
     def model(self, sizes: dict[str, Any], attention: str) -> VisionTransformer:
         """A vision transformer."""

@@ -75,6 +75,19 @@ def load_images(
     if name != "digits" and folder is None:
         raise ValueError(f"{name}: expected --data, a folder that holds the folder {name}; or digits, which needs none")
     train, test = digit_sources() if name == "digits" else folder_sources(Path(str(folder)) / name)
+    return image_data_set(name, train, test, size=size, skip_corrupt=skip_corrupt, say=say)
+
+
+def image_data_set(
+    name: str,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    size: int | None = None,
+    skip_corrupt: bool = False,
+    say: Say = say_nothing,
+) -> DataSet:
+    """The data set of two splits; see `load_images`."""
     decoder = ImageDecoder(size or own_size(train, skip_corrupt), skip_corrupt, say)
     bytes_in_memory = 3 * decoder.size**2 * (len(train.labels) + len(test.labels))
     if bytes_in_memory <= MEMORY:
@@ -107,10 +120,14 @@ def load_new_images(
         For what is missing or no image.
     """
     names = list_images(Path(path))
-    source = file_source(str(path), names, names)
+    return new_images(file_source(str(path), names, names), sizes), names
+
+
+def new_images(source: ImageSource, sizes: dict[str, Any]) -> UInt8[torch.Tensor, "n channels size size"]:
+    """New images, treated as those of a data set; see `load_new_images`."""
     decoder = ImageDecoder(sizes["size"], False, say_nothing)
-    pixels = [torch.from_numpy(decoder.pixels(source, i)).permute(2, 0, 1) for i in range(len(names))]
-    return torch.stack(pixels)[:, : sizes["channels"]], names
+    pixels = [torch.from_numpy(decoder.pixels(source, i)).permute(2, 0, 1) for i in range(len(source.labels))]
+    return torch.stack(pixels)[:, : sizes["channels"]]
 
 
 @dataclass(frozen=True, eq=False)

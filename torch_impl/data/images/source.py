@@ -19,7 +19,7 @@ class ImageSource(NamedTuple):
     ----------
     split : str
         "train", "test" or "val", for messages.
-    labels : list of str
+    labels : list
         The name of each image's class.
     names : list of str
         Where each image is, for messages.
@@ -34,7 +34,7 @@ class ImageSource(NamedTuple):
     """
 
     split: str
-    labels: list[str]
+    labels: list
     names: list[str]
     open: Callable[[int], Image.Image]
 
@@ -44,7 +44,7 @@ class ImageSource(NamedTuple):
         return ImageSource(self.split, labels, names, partial(_open_selected, self.open, index))
 
 
-def array_source(split: str, images: UInt8[np.ndarray, "n H W *channels"], labels: Sequence[str]) -> ImageSource:
+def array_source(split: str, images: UInt8[np.ndarray, "n H W *channels"], labels: Sequence) -> ImageSource:
     """The source of the images in an array, grey (n, H, W) or in colour (n, H, W, 3)."""
     names = [f"{split} image {i}" for i in range(len(labels))]
     return ImageSource(split, list(labels), names, partial(_open_row, images))

@@ -1,0 +1,89 @@
+"""Examples in arrays: time series as aeon has them, (n, channels, time), and images, (n, height, width[, channels])."""
+
+from typing import Any
+
+import numpy as np
+
+from primal_dual.types import UInt8
+from torch_impl.data.messages import one_line
+from torch_impl.data.ts_files import Series, checked_series
+
+SERIES = "time series, (n, time) or (n, channels, time), or a list of (channels, time) whose times differ"
+IMAGES = "images of bytes, 0 to 255, (n, height, width) or (n, height, width, 1 or 3)"
+
+
+def series_of_arrays(name: str, X: Any) -> Series:
+    """Time series as arrays (time steps, features).
+
+    Parameters
+    ----------
+    name : str
+        What a message calls them.
+    X : array, (n, time) or (n, channels, time), or a sequence of arrays, (channels, time)
+        NaN where a value is missing. The times of a sequence may differ.
+
+    Raises
+    ------
+    ValueError
+        For other shapes, what holds no real numbers, infinite numbers, and values whose size exceeds 1e20.
+
+    Examples
+    --------
+    >>> [x.shape for x in series_of_arrays("X", [np.ones((2, 5)), np.ones((2, 7))])]
+    [(5, 2), (7, 2)]
+    """
+    if not len(X):
+        raise ValueError(f"{name}: expected {SERIES}; got none")
+    examples = [_real(name, x, SERIES) for x in X]
+    axes = {x.ndim for x in examples}
+    if axes == {1} and len({len(x) for x in examples}) == 1:
+        examples = [x[None] for x in examples]
+    elif axes != {2}:
+        raise ValueError(f"{name}: expected {SERIES}; got examples of shape {_first_shapes(examples)}")
+    return checked_series(name, examples)
+
+
+def images_of_array(name: str, X: Any) -> UInt8[np.ndarray, "n H W *colours"]:
+    """Images as bytes, (n, H, W) or (n, H, W, 3).
+
+    Parameters
+    ----------
+    name : str
+        What a message calls them.
+    X : array, (n, height, width) or (n, height, width, channels)
+        Whole numbers from 0 to 255 of any dtype; one channel or three.
+
+    Raises
+    ------
+    ValueError
+        For other shapes and other numbers.
+
+    Examples
+    --------
+    >>> images_of_array("X", np.full((3, 8, 8, 1), 255.0)).shape
+    (3, 8, 8)
+    """
+    X = _real(name, X, IMAGES)
+    if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
+        raise ValueError(f"{name}: expected {IMAGES}; got shape {X.shape}")
+    with np.errstate(invalid="ignore"):  # reported below
+        pixels = X.astype(np.uint8)
+    if (pixels != X).any():
+        raise ValueError(f"{name}: expected {IMAGES}; got numbers from {X.min():g} to {X.max():g}, {X.dtype}")
+    return pixels[..., 0] if X.shape[3:] == (1,) else pixels
+
+
+def _real(name: str, x: Any, expected: str) -> np.ndarray:
+    """An array of real numbers. ValueError for what is none."""
+    try:
+        x = np.asarray(x)
+        x = x.astype(float) if x.dtype == object else x
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected {expected}; got {one_line(error)}") from error
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected {expected}; got dtype {x.dtype}")
+    return x
+
+
+def _first_shapes(examples: list[np.ndarray]) -> str:
+    return " and ".join(map(str, sorted({x.shape for x in examples}, key=len)[:2]))
