@@ -51,8 +51,9 @@ def train(
 ) -> None:
     """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
 
-    The folder RECIPE in --data has RECIPE_TRAIN.ts and RECIPE_TEST.ts of the UEA archive; images as
-    train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's .bin files; or listops' and IMDb's files.
+    --data has RECIPE.npz with the arrays X_train, y_train, X_test and y_test; or a folder RECIPE with RECIPE_TRAIN.ts
+    and RECIPE_TEST.ts of the UEA archive; images as train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's
+    .bin files; or listops' and IMDb's files.
     A run that was interrupted goes on; one that is done is not run again.
     """
     checks.integer("--seeds", seeds, 1)
@@ -186,7 +187,9 @@ def evaluate(
 @command
 def predict(
     run: Annotated[Path, typer.Argument(help=RUN)],
-    file: Annotated[Path, typer.Argument(help="New cases: a .ts file, of which labels are ignored, or images.")],
+    file: Annotated[
+        Path, typer.Argument(help="New cases: a .ts file (its labels are ignored), a .npz file with X, or images.")
+    ],
     json: Json = None,
 ) -> None:
     """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""

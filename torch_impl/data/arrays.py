@@ -1,5 +1,10 @@
-"""Examples in arrays: time series as aeon has them, (n, channels, time), and images, (n, height, width[, channels])."""
+"""Examples in arrays: time series as aeon has them, (n, channels, time), and images, (n, height, width[, channels]).
 
+They come from a caller, or from a file NAME.npz with X_train, y_train, X_test and y_test.
+"""
+
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +76,43 @@ def images_of_array(name: str, X: Any) -> UInt8[np.ndarray, "n H W *colours"]:
     if (pixels != X).any():
         raise ValueError(f"{name}: expected {IMAGES}; got numbers from {X.min():g} to {X.max():g}, {X.dtype}")
     return pixels[..., 0] if X.shape[3:] == (1,) else pixels
+
+
+def read_npz(path: Path, *names: str) -> list[np.ndarray]:
+    """The arrays of some names in a .npz file.
+
+    Raises
+    ------
+    ValueError
+        For another file, a name that is missing, and an array of objects.
+    """
+    expected = f"{path}: expected a .npz file with {', '.join(names)}"
+    try:
+        with open(path, "rb") as handle:
+            file = np.load(handle)
+            if isinstance(file, np.ndarray):
+                raise ValueError("a single array")
+            if any(name not in file for name in names):
+                raise ValueError(", ".join(file) or "no array")
+            return [file[name] for name in names]
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        of_objects = "Object arrays" in str(error) or "pickle" in str(error)
+        got = "objects: series whose lengths differ go into a .ts file" if of_objects else one_line(error)
+        raise ValueError(f"{expected}; got {got}") from error
+
+
+def labels_of_array(name: str, y: np.ndarray, count: int) -> list[str]:
+    """Labels (n,), as words. ValueError for another number of them, and for a missing one.
+
+    Examples
+    --------
+    >>> labels_of_array("y", np.array([3, 1]), 2)
+    ['3', '1']
+    """
+    if y.shape != (count,) or (y.dtype.kind == "f" and np.isnan(y).any()):
+        got = "NaN" if y.shape == (count,) else f"shape {y.shape}"
+        raise ValueError(f"{name}: expected a label for each of {count} examples; got {got}")
+    return [str(label) for label in y.tolist()]
 
 
 def _real(name: str, x: Any, expected: str) -> np.ndarray:

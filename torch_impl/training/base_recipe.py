@@ -14,6 +14,7 @@ from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, split_convolutions
 from primal_dual.types import Bool, Num
 from torch_impl import checks
+from torch_impl.data.arrays import labels_of_array, read_npz
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
 
@@ -119,7 +120,27 @@ class Recipe:
         return max(1, (os.cpu_count() or 1) // jobs)
 
     def load(self, folder: Path | str | None, say: Say) -> DataSet:
-        """The data set; `folder` is the folder of those that do not come with a package."""
+        """The data set; `folder` is the folder of those that do not come with a package.
+
+        A file NAME.npz in it, with X_train, y_train, X_test and y_test, takes precedence over a folder NAME.
+
+        Raises
+        ------
+        ValueError
+            For what is missing, empty or malformed.
+        """
+        file = Path(folder or "", f"{self.name}.npz")
+        if folder is None or not file.exists():
+            return self.load_files(folder, say)
+        X, y, X_test, y_test = read_npz(file, "X_train", "y_train", "X_test", "y_test")
+        try:
+            labels = labels_of_array("y_train", y, len(X))
+            return self.from_arrays(X, labels, X_test, labels_of_array("y_test", y_test, len(X_test)), say)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+    def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
+        """The data set that is not in a .npz file; see `load`."""
         raise NotImplementedError
 
     def read(
@@ -130,7 +151,7 @@ class Recipe:
         Parameters
         ----------
         path : path
-            A file or a folder.
+            A file or a folder. A .npz file has the array X.
         description : dict
             `DataSet.described()` of the data set that the model was trained on.
 
@@ -139,6 +160,18 @@ class Recipe:
         ValueError
             For malformed files, and for a kind of data that is not read from files.
         """
+        if path.suffix != ".npz" or not path.exists():
+            return self.read_files(path, description)
+        (X,) = read_npz(path, "X")
+        try:
+            return *self.new_arrays(X, description), range(len(X))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def read_files(
+        self, path: Path, description: dict[str, Any]
+    ) -> tuple[Num[torch.Tensor, "n ..."], Bool[torch.Tensor, "n N"] | None, Sequence[object]]:
+        """New examples that are not in a .npz file; see `read`."""
         raise ValueError(f"{path}: expected a run on time series or images; one on {self.name} reads no files")
 
     def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:
@@ -155,7 +188,7 @@ class Recipe:
         self, X: Any, description: dict[str, Any]
     ) -> tuple[Num[torch.Tensor, "n ..."], Bool[torch.Tensor, "n N"] | None]:
         """New examples in arrays: their inputs and their padding mask; see `read`."""
-        raise NotImplementedError
+        raise ValueError(f"{self.name}: expected a run on time series or images, which are read from arrays")
 
     def resolve_defaults(self, data: DataSet) -> "Recipe":
         """The recipe with the defaults that depend on the size of the data set."""

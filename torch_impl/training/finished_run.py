@@ -182,7 +182,7 @@ def predict(
     folder : path
         As in `load_run`.
     file : path
-        A .ts file, whose labels are not used; or an image, or a folder of images.
+        A .ts file, whose labels are not used; a .npz file with X; or an image, or a folder of images.
 
     Returns
     -------

@@ -79,11 +79,11 @@ class SeriesRecipe(Recipe):
         """One: a small model is slower with more."""
         return 1
 
-    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+    def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
         """See `load_series`."""
         return load_series(self.name, folder)
 
-    def read(
+    def read_files(
         self, path: Path, description: dict[str, Any]
     ) -> tuple[Float[torch.Tensor, "n length features"], Bool[torch.Tensor, "n length"] | None, Sequence[object]]:
         """The examples of a .ts file, which are named by their numbers."""
@@ -156,7 +156,7 @@ class TokenRecipe(Recipe):
     length: int = 0
     cases: int = 0
 
-    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+    def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
         """See `load_lra`."""
         return load_lra(self.name, folder, length=self.length or None, cases=self.cases or None, say=say)
 
@@ -205,11 +205,11 @@ class ImageRecipe(Recipe):
     erasing: float = ImageAugmentation.erasing
     skip_corrupt: bool = False
 
-    def load(self, folder: Path | str | None, say: Say) -> DataSet:
+    def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
         """See `load_images`."""
         return load_images(self.name, folder, size=self.size or None, skip_corrupt=self.skip_corrupt, say=say)
 
-    def read(
+    def read_files(
         self, path: Path, description: dict[str, Any]
     ) -> tuple[UInt8[torch.Tensor, "n channels H W"], None, Sequence[object]]:
         """An image, or all images in a folder, which are named by their files."""

@@ -1,0 +1,135 @@
+"""Data sets in a file NAME.npz: trained, evaluated and predicted on from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from primal_dual.cli.commands import app
+from tests.torch_impl.training.short_runs import write_set
+from torch_impl.data.series import load_series
+from torch_impl.training.benchmarks import recipe
+from torch_impl.training.finished_run import load_run, predict
+
+SMALL = ["--epochs", 2, "--width", 16, "--layers", 1, "--seeds", 1, "--attention", "bn+sh"]
+
+
+def call(*words):
+    done = CliRunner().invoke(app, list(map(str, words)))
+    return done.exit_code, " ".join(done.output.split())
+
+
+def quiet(message):
+    """Say nothing."""
+
+
+def test_the_same_data_set_gives_the_same_run(tmp_path):
+    """Series of BasicMotions from a .npz file, beside those that come with aeon; and back from the file of results."""
+    from aeon.datasets import load_basic_motions
+
+    (X, y), (X_test, y_test) = load_basic_motions(split="train"), load_basic_motions(split="test")
+    np.savez(tmp_path / "BasicMotions.npz", X_train=X, y_train=y, X_test=X_test, y_test=y_test)
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    assert call("train", "BasicMotions", *SMALL, "--folder", theirs)[0] == 0
+    assert call("train", "BasicMotions", *SMALL, "--folder", ours, "--data", tmp_path)[0] == 0
+    run = "BasicMotions/bn+sh/0"
+    weights, others = (load_run(folder / run).model.state_dict() for folder in (ours, theirs))
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+    status, output = call("evaluate", ours / run, "--data", tmp_path)
+    accuracy = json.loads((theirs / run / "result.json").read_text())["test_accuracy"]
+    assert status == 0 and output == f"test accuracy {100 * accuracy:.1f} on 40 cases"
+    np.savez(tmp_path / "new.npz", X=X_test)
+    probabilities, classes, names = predict(ours / run, tmp_path / "new.npz")
+    right = [classes[best] for best in probabilities.argmax(-1)] == y_test
+    assert right.mean() == accuracy and list(names) == list(range(40))
+    status, output = call("predict", ours / run, tmp_path / "new.npz", "--json", tmp_path / "p.json")
+    assert status == 0 and json.loads((tmp_path / "p.json").read_text())["probabilities"] == probabilities.tolist()
+
+
+def test_images(tmp_path):
+    digits = load_digits()
+    images, y = digits.images[..., None], digits.target
+    arrays = dict(X_train=images[:60], y_train=y[:60], X_test=images[60:90], y_test=y[60:90])
+    np.savez_compressed(tmp_path / "mine.npz", **arrays)
+    data = recipe("mine", tmp_path).load(tmp_path, quiet)
+    assert data.name == "mine" and data.sizes == dict(channels=1, size=8, classes=10)
+    assert data.classes == tuple("0123456789") and data.test.labels.tolist() == y[60:90].tolist()
+    assert torch.equal(data.test.inputs[:, 0], torch.tensor(images[60:90, ..., 0]))
+    status, output = call("train", "mine", *SMALL, "--num-heads", 4, "--data", tmp_path, "--folder", tmp_path / "runs")
+    assert status == 0, output
+    np.savez(tmp_path / "new.npz", X=images[90:95].astype(np.uint8))
+    assert predict(tmp_path / "runs" / "mine" / "bn+sh" / "0", tmp_path / "new.npz")[0].shape == (5, 10)
+
+
+def test_univariate_series_and_what_takes_precedence(tmp_path):
+    write_set(tmp_path)
+    X = np.arange(12.0).reshape(3, 4)
+    np.savez(tmp_path / "Own.npz", X_train=X, y_train=["a", "b", "a"], X_test=X[:1, :3], y_test=["b"])
+    data = recipe("Own", tmp_path).load(tmp_path, quiet)
+    assert data.sizes == dict(features=1, length=4, classes=2) and len(data.test) == 1
+    mean, deviation = X.mean(), X.std()
+    np.testing.assert_allclose(data.train.inputs[..., 0], (X - mean) / deviation, rtol=1e-6)
+    assert data.test.key_mask.tolist() == [[True, True, True, False]]
+    (tmp_path / "Own.npz").unlink()
+    assert len(recipe("Own", tmp_path).load(tmp_path, quiet).test) == len(load_series("Own", tmp_path).test) == 4
+
+
+X, y = np.zeros((3, 2, 5)), ["a", "b", "a"]
+GOOD = dict(X_train=X, y_train=y, X_test=X, y_test=y)
+OBJECTS = np.array([X, None], object)
+BAD = {
+    "an array that is missing": (
+        dict(X_train=X, y=y),
+        "expected a .npz file with X_train, y_train, X_test, y_test; got X_train, y",
+    ),
+    "labels of other examples": (GOOD | dict(y_train=y[:2]), "y_train: expected a label for each of 3 examples; got"),
+    "a missing label": (
+        GOOD | dict(y_train=[0, np.nan, 1]),
+        "y_train: expected a label for each of 3 examples; got N",
+    ),
+    "an unknown label": (
+        GOOD | dict(y_test=[*"abc"]),
+        "the labels of the training split, a, b; got c in test",
+    ),
+    "other channels": (GOOD | dict(X_test=X[:, :1]), "expected 2 features in each case; got 1"),
+    "objects": (GOOD | dict(X_train=OBJECTS), "got objects: series whose lengths differ go into a .ts file"),
+    "one number an example": (GOOD | dict(X_train=X[:, 0, 0]), "X: expected time series"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_file_is_one_line(tmp_path, bad):
+    arrays, message = BAD[bad]
+    np.savez(tmp_path / "Own.npz", **arrays)
+    status, output = call("train", "Own", *SMALL, "--data", tmp_path, "--folder", tmp_path / "runs")
+    assert status == 2 and message in output and f"{tmp_path / 'Own.npz'}: " in output, output
+    assert not (tmp_path / "runs" / "Own").exists()
+
+
+def test_no_npz_file_and_other_data_to_predict(tmp_path):
+    np.savez(tmp_path / "Own.npz", X_train=a(4, 2, 5), y_train=[0, 1] * 2, X_test=a(2, 2, 5), y_test=[0, 1])
+    assert call("train", "Own", *SMALL, "--data", tmp_path, "--folder", tmp_path / "runs")[0] == 0
+    run, new = tmp_path / "runs" / "Own" / "bn+sh" / "0", tmp_path / "new.npz"
+    for content, message in (
+        (dict(X=a(2, 3, 5)), "expected 2 features in each case; got 3"),
+        (dict(X=a(2, 2, 6)), "expected at most 5 time steps, as in training; got 6"),
+        (dict(x=a(2, 2, 5)), "expected a .npz file with X; got x"),
+    ):
+        np.savez(new, **content)
+        status, output = call("predict", run, new)
+        assert status == 2 and f"{new}: " in output and message in output, output
+    for content in (b"x", b"PK\x03\x04", new.read_bytes()[:-30]):
+        new.write_bytes(content)
+        status, output = call("predict", run, new)
+        assert status == 2 and "expected a .npz file with X" in output, output
+    np.save(tmp_path / "one.npy", X)
+    (tmp_path / "one.npy").rename(new)
+    assert "got a single array" in call("predict", run, new)[1]
+    assert "no such file" in call("predict", run, tmp_path / "none.npz")[1]
+
+
+def a(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
