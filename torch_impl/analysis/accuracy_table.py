@@ -12,8 +12,7 @@ from scipy.stats import t
 from primal_dual.primal import catalog
 from torch_impl.training.benchmarks import RECIPES
 from torch_impl.training.recipes import KINDS, to_config
-
-Result = Mapping[str, Any]  # of a run, as `train` returns it
+from torch_impl.training.run_files import Result, Results, read_json
 
 # Fields that a title does not name: folds has words of its own, the name of the data set tells the length and the
 # number of examples, and the others do not change the result.
@@ -32,7 +31,7 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If there is none, and for a file that is no JSON.
+        If there is none, and for a file that holds something else.
     """
     files = []
     for path in map(Path, paths):
@@ -44,11 +43,13 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
         files += found
     results: list[dict[str, Any]] = []
     for file in files:
-        try:
-            content = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file}: expected JSON; got {error}") from error
-        results += content.get("runs", [content])
+        if file.name == "result.json":
+            results.append(read_json(file, Result))
+        else:
+            results += read_json(file, Results)["runs"]
+        for result in results:
+            if not {"name", "kind", "folds"} <= result["recipe"].keys():
+                raise ValueError(f"{file}: expected a recipe with name, kind and folds; got {result['recipe']}")
     return list({_key(result): result for result in reversed(results)}.values())[::-1]
 
 
@@ -94,7 +95,7 @@ def title(result: Result) -> str:
 
     A data set without a recipe of its own has its name alone.
     """
-    fields = result["recipe"]
+    fields: dict[str, Any] = dict(result["recipe"])
     changes = [f"{fields['folds']} folds"] if fields["folds"] else []
     if fields["name"] in RECIPES:
         recipe = to_config(RECIPES[fields["name"]]())  # type: ignore[call-arg]

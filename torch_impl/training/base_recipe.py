@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,8 @@ from torch_impl.data.messages import Say
 
 Limits = dict[str, tuple[float, float]]
 
-AT_LEAST_ZERO, AT_LEAST_ONE, FRACTION = (0, inf), (1, inf), (0, 1)
+AT_LEAST_ZERO, AT_LEAST_ONE, FRACTION = (0, 10**9), (1, 10**9), (0, 1)
+FINITE = (0, 3e38)  # what a float of 32 bits can hold
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ class Recipe:
         "epochs": AT_LEAST_ONE,
         "batch": AT_LEAST_ONE,
         "accumulate": AT_LEAST_ONE,
-        "lr": AT_LEAST_ZERO,
-        "weight_decay": AT_LEAST_ZERO,
+        "lr": FINITE,
+        "weight_decay": FINITE,
         "warm_up": FRACTION,
         "label_smoothing": FRACTION,
-        "clip": AT_LEAST_ZERO,
+        "clip": FINITE,
         "ema": FRACTION,
-        "layers": AT_LEAST_ONE,
+        "layers": (1, 1000),
         "width": AT_LEAST_ONE,
-        "num_heads": AT_LEAST_ONE,
+        "num_heads": (1, 10_000),
         "stochastic_depth": FRACTION,
         "beta": (-1e6, 1e6),
         "folds": AT_LEAST_ZERO,

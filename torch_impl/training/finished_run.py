@@ -1,8 +1,8 @@
 """A finished run: its model, its accuracy measured once more, and the classes of new examples."""
 
 import hashlib
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,10 @@ from torch_impl.data.messages import Say
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.checkpoint import metadata
 from torch_impl.training.distributed import this_process
+from torch_impl.training.memory import expect_to_fit
 from torch_impl.training.pretrained_models import PREFIX, folder_of_pretrained
 from torch_impl.training.recipes import from_config
+from torch_impl.training.run_files import Config, Description, Result, parse_json, read_json
 from torch_impl.training.runs import fold_of_seed
 from torch_impl.training.trainer import accuracy
 
@@ -79,14 +81,16 @@ def load_run(folder: Path | str) -> Run:
     if not (config_file.exists() and result_file.exists() and weights_file.exists()):
         raise ValueError(f"{folder}: expected a finished run, RUNS/DATA/ATTENTION/SEED with {', '.join(FILES)}")
     try:
-        config, result = json.loads(config_file.read_text()), json.loads(result_file.read_text())
+        config, result = read_json(config_file, Config), read_json(result_file, Result)
         content = weights_file.read_bytes()
         _check_weights(weights_file, content, result.get("weights_sha256"))
-        description = json.loads(metadata(content)["data"])
+        description = parse_json(str(weights_file), metadata(content)["data"], Description)
         recipe = from_config(config["recipe"])
-        model = recipe.model(description["sizes"], config["attention"])
+        make = partial(recipe.model, description["sizes"], config["attention"])
+        expect_to_fit(make, torch.device("cpu"))
+        model = make()
         model.load_state_dict(load(content))
-    except (SafetensorError, AttributeError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder}: expected the config and weights of this program; got {error}") from error
     if not all(x.isfinite().all() for x in model.state_dict().values()):
         raise ValueError(f"{weights_file}: expected finite weights; got some that are not")

@@ -8,7 +8,6 @@ the result and a model card.
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch_impl.training.checkpoint import metadata
 from torch_impl.training.distributed import this_process
 from torch_impl.training.finished_run import FILES, Run, load_data_of_run, load_run
 from torch_impl.training.pretrained_models import WEIGHTS
+from torch_impl.training.run_files import Config, read_json
 from torch_impl.training.trainer import accuracy
 
 SOURCES = {
@@ -79,7 +79,7 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     published = ensure_folder(WEIGHTS / run.recipe.name / run.attention)
-    config = json.loads((folder / FILES[0]).read_text()) | {"fingerprint": data.fingerprint()}
+    config = read_json(folder / FILES[0], Config) | {"fingerprint": data.fingerprint()}
     write_json(published / FILES[0], config)
     write_json(published / FILES[1], result)
     write_file(published / FILES[2], lambda temporary: Path(temporary).write_bytes(weights))

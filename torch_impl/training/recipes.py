@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import torch
 
 from primal_dual.types import Bool, Float, Integer, Num, UInt8
@@ -59,7 +60,7 @@ class SeriesRecipe(Recipe):
         "convolutions": (0, 10),
         "taps": AT_LEAST_ONE,
         "patch": AT_LEAST_ZERO,
-        **dict.fromkeys(AUGMENTATION_FIELDS, AT_LEAST_ZERO),
+        **dict.fromkeys(AUGMENTATION_FIELDS, (0, 100)),
     }
 
     epochs: int = 0
@@ -278,7 +279,17 @@ def from_config(config: dict[str, Any]) -> Recipe:
 
     Raises
     ------
-    TypeError, KeyError
-        For another dictionary.
+    ValueError
+        For another dictionary, and for values of other types or outside their limits.
     """
-    return KINDS[config["kind"]](**{name: value for name, value in config.items() if name != "kind"})
+    kind = KINDS.get(config.get("kind", ""))
+    if kind is None:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}; got {config.get('kind')!r}")
+    values = {name: value for name, value in config.items() if name != "kind"}
+    unknown = values.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise ValueError(f"{kind.__name__}: expected no {', '.join(sorted(unknown))}")
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{kind.__name__}: {error}") from error

@@ -1,6 +1,5 @@
 """The folder of a run and its config.json: a run resumes only with the configuration that it was begun with."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from primal_dual.io.files import write_json
 from torch_impl.training.distributed import World
 from torch_impl.training.recipes import from_config, to_config
+from torch_impl.training.run_files import Config, read_json
 
 
 def folder_of_run(folder: Path | str, data: str, attention: str, seed: int) -> Path:
@@ -48,9 +48,10 @@ def check_configuration(run: Path, config: dict[str, Any], world: World) -> None
         if not (file.exists() and has_epochs):
             write_json(file, config)
     world.wait()
+    begun = read_json(file, Config)
     try:
-        then, now = _flat(json.loads(file.read_text())), _flat(config)
-    except (ValueError, KeyError, TypeError) as error:
+        then, now = _flat(begun), _flat(config)
+    except ValueError as error:
         raise ValueError(f"{file}: expected the config of a run; got {error}") from error
     for name in now:
         if then.get(name) != now[name] and not (name == "fingerprint" and name not in then):  # older runs have none

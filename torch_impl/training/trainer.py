@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.checkpoint import Log, contiguous, resume, save_checkpoint
 from torch_impl.training.distributed import World, parallel_model, share_batch, this_process
 from torch_impl.training.machine import describe_machine
+from torch_impl.training.memory import expect_to_fit
 from torch_impl.training.recipes import to_config
+from torch_impl.training.run_files import Result, read_json
 from torch_impl.training.run_folder import check_configuration, folder_of_run
 
 EVALUATIONS = 10  # how often a run is tested; the last time gives its accuracy, the others only best_test_epoch
@@ -94,7 +97,7 @@ def train(
     config |= {"threads": torch.get_num_threads(), "processes": world.size, "fingerprint": data.fingerprint()}
     check_configuration(run, config, world)
     if (run / "result.json").exists():
-        return json.loads((run / "result.json").read_text())
+        return read_json(run / "result.json", Result)
     training = _set_up(recipe, attention, seed, data, run, world, say)
     tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
     for epoch in range(len(training.log), recipe.epochs):
@@ -193,8 +196,10 @@ def _set_up(
     recipe: Recipe, attention: str, seed: int, data: DataSet, run: Path, world: World, say: Callable[[Any], object]
 ) -> _Training:
     """Model, optimizer, log and splits as they are after the last epoch that was saved."""
+    make = partial(recipe.model, data.sizes, attention)
+    expect_to_fit(make, world.device)
     torch.manual_seed(_seed(seed, "weights"))
-    model = recipe.model(data.sizes, attention).to(world.device)
+    model = make().to(world.device)
     optimizer = _optimizer(recipe, model)
     average = None
     if recipe.ema:

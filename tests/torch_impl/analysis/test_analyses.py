@@ -114,7 +114,7 @@ def test_results_command_draws(trained, tmp_path):
 def test_the_picture_of_accuracies_has_every_row():
     def run(data, name, seed, right):
         own = dict(data=data, attention=name, seed=seed, test_accuracy=right, best_test_epoch=right)
-        return own | dict(recipe={"folds": 0, "name": data}, seconds=1.0)
+        return own | dict(recipe={"folds": 0, "name": data, "kind": "SeriesRecipe"}, seconds=1.0)
 
     runs = [run("A", "softmax", s, 0.5 + 0.01 * s) for s in range(3)]
     runs += [run("B", name, s, 0.8) for name in ("sh", "softmax") for s in range(3)] + [run("B", "bn", 0, 0.7)]

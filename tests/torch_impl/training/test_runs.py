@@ -25,7 +25,7 @@ from torch_impl.training.runs import Schedule, train_all
 
 def run_of(attention, seed, right):
     return dict(
-        recipe={"folds": 0, "name": "X"},
+        recipe={"folds": 0, "name": "X", "kind": "SeriesRecipe"},
         data="X",
         attention=attention,
         seed=seed,

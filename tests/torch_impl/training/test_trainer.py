@@ -1,7 +1,6 @@
 """Training that can be interrupted anywhere."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -185,7 +184,7 @@ def test_what_cannot_go_on(tmp_path, motions):
 
 def test_weights_that_are_not_finite_are_no_result(tmp_path, motions):
     """The loss is that of the step before: after the last step, only the weights can tell."""
-    one_step = replace(TINY, epochs=1, batch=len(motions.train), weight_decay=math.inf)
+    one_step = replace(TINY, epochs=1, batch=len(motions.train), lr=3e38, weight_decay=1e3)
     with pytest.raises(
         ValueError, match="sh/0: the weights are not finite at the end; try a smaller lr or weight_decay"
     ):
@@ -214,7 +213,7 @@ def test_a_run_of_an_older_version_without_a_fingerprint_goes_on(tmp_path, motio
     train(TINY, "sh", 0, motions, tmp_path)
     del config["seed"]
     file.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="expected seed = None, as it was begun; got 0"):
+    with pytest.raises(ValueError, match=r"config.json: Object missing required field `seed`"):
         train(TINY, "sh", 0, motions, tmp_path)
 
 
