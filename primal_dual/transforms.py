@@ -80,14 +80,14 @@ class UnitNorm:
     independent_of_keys = True
 
     def fit(self, keys: Float[Array, "... N D"] | None, valid: Bool[Array, "... N"] | None) -> Fitted:
-        """The function x -> x / |x|. It raises ValueError for a vector of zeros."""
+        """The function x -> x / |x|. A vector of zeros stays zero."""
 
         def apply(x: Float[Array, "... M D"]) -> Float[Array, "... M D"]:
-            largest = namespace(x).amax(abs(constant(x)), axis=-1, keepdims=True)
-            if (largest == 0).any():
-                raise ValueError("UnitNorm: expected tokens of nonzero length; got a zero vector")
-            x = x / largest  # so that no square overflows or underflows
-            return x / ((x**2).sum(-1) ** 0.5)[..., None]
+            xp = namespace(x)
+            largest = xp.amax(abs(constant(x)), axis=-1, keepdims=True)
+            x = x / xp.where(largest > 0, largest, 1.0)  # so that no square overflows or underflows
+            square = (x**2).sum(-1)[..., None]
+            return x / xp.where(square > 0, square, 1.0) ** 0.5
 
         return apply
 

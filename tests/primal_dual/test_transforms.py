@@ -1,10 +1,13 @@
 """Transforms against the formulas in their docstrings."""
 
 import numpy as np
+import torch
+from autograd import grad
 from hypothesis import given
 from scipy.signal import correlate2d
 
-from primal_dual import BatchNorm, Convolution, UnitNorm
+import torch_impl
+from primal_dual import BatchNorm, Convolution, UnitNorm, attention, catalog
 from tests.problems import GRID, naive_convolution, seeds
 
 
@@ -19,6 +22,17 @@ def test_batch_norm_and_unit_norm_formulas(seed):
     for size in (1e-200, 1, 1e200):
         unit = UnitNorm().fit(keys, valid)(size * x)
         np.testing.assert_allclose(unit, x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-13)
+
+
+def test_a_zero_vector_stays_zero_at_unit_length_and_attends_to_all_keys_alike():
+    keys, values = np.random.default_rng(0).standard_normal((2, 7, 3))
+    x = np.array([[0.0, 0, 0], [1, 2, 2]])
+    np.testing.assert_allclose(UnitNorm().fit(keys, None)(x), x / [[1], [3]], rtol=1e-15)
+    f = attention(catalog["qk-norm"], x, keys, values)
+    np.testing.assert_allclose(f[0], values.mean(axis=0), rtol=1e-13)
+    theirs = torch_impl.attention(catalog["qk-norm"], *map(torch.tensor, (x, keys, values)))
+    np.testing.assert_allclose(f, theirs, rtol=1e-12)
+    assert np.isfinite(grad(lambda x: attention(catalog["qk-norm"], x, keys, values).sum())(x)).all()
 
 
 @given(seeds)
