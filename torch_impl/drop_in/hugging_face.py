@@ -1,27 +1,27 @@
-"""Attention of any primal in Hugging Face's transformers: by a name, which configurations keep.
+"""Attention of any primal in Hugging Face's transformers, by a name.
 
-The library writes no attn_implementation into files, so that a saved model would come back with softmax. Here
-configurations write ours, and after it what to call: where nobody has called it, the library's error says so. What is
-pickled registers its attention where it is unpickled.
+The library writes no attn_implementation into files, so that a saved model would come back with softmax; it ignores the
+setting in models that take no attention functions; and it starts to generate what our attention cannot finish. So a few
+of its methods are wrapped, and do as before wherever the attention is not ours.
 """
 
-import hashlib
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
 from primal_dual.primal import Heads, Primal, catalog, heads
 from torch_impl.drop_in.hugging_face_attention import attention_function
+from torch_impl.drop_in.hugging_face_cache import check_generation
 from torch_impl.drop_in.hugging_face_masks import mask_function
-
-_primals: dict[str, str | Primal | Heads] = {}  # those that are registered, by their names
+from torch_impl.drop_in.hugging_face_names import name_in_files, name_of, names_in_files, our_name, our_names, primals
 
 
 def register_transformers() -> None:
     """Register every catalog name with Hugging Face transformers, as attn_implementation="attention_<name>".
 
-    The model's padding, its own masks and module.is_causal intersect with the primal's support. Keys may be cached, but
-    not in a static cache, and for a Convolution not at all. A model that is saved comes back with its attention, once
-    this was called.
+    The model's padding, its own masks and module.is_causal intersect with the primal's support. Models generate with a
+    cache of keys; where a primal cannot, the error says so before the first token. A model that is saved comes back
+    with its attention, once this was called.
     """
     for name in catalog:
         register(name_of(name), name)
@@ -44,76 +44,74 @@ def register(name: str, primal: str | Primal | Heads) -> str:
     """
     counts = [len(primal)] if isinstance(primal, Heads) else range(1, 33)
     layers = {count: heads(primal, count) for count in counts}  # not all compilers can build them inside a graph
-    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, masking_utils
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
-    _primals[name] = primal
-    for each in (name, _name_in_files(name)):
+    primals[name] = primal
+    for each in (name, name_in_files(name)):
         AttentionInterface.register(each, partial(attention_function, primal, layers))
         AttentionMaskInterface.register(each, partial(mask_function, primal, masking_utils))
-    _keep_names(PreTrainedConfig)
+    _wrap_methods()
     return name
 
 
-def name_of(primal: str | Primal | Heads) -> str:
-    """The name of a primal, the same in every process. ValueError for one that prints like another.
-
-    Examples
-    --------
-    >>> name_of("bn"), name_of(Primal(scale=2)) == name_of(Primal(scale=3))
-    ('attention_bn', False)
-    """
-    if isinstance(primal, str):
-        return f"attention_{primal}"
-    name = f"attention_{hashlib.sha256(repr(primal).encode()).hexdigest()[:12]}"
-    if _primals.get(name, primal) != primal:
-        raise ValueError(f"primal: expected one that prints unlike any before it; got another {primal!r}")
-    return name
-
-
-def _name_in_files(name: str) -> str:
-    """A name with what to call before a file that has it is read."""
-    primal = _primals[name]
-    of_catalog = isinstance(primal, str) and name == name_of(primal)
-    call = "register_transformers()" if of_catalog else f"register({name!r}, {primal!r})"
-    return f"{name}, after torch_impl.drop_in.{call}"
+def dispatches(model: Any) -> bool:
+    """Whether a Hugging Face model asks its configuration for an attention function."""
+    return bool(model._can_set_attn_implementation())
 
 
 class _PickledName(str):
     """A name that registers its attention where it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return register, (str(self), _primals[self])
+        return register, (str(self), primals[self])
 
 
-def _keep_names(configuration: Any) -> None:
-    """Have a class of configurations keep our names in what it writes to files and in what it pickles."""
-    if "__getstate__" in vars(configuration):
-        return
-    to_dict = configuration.to_dict
+def _wrap_methods() -> None:
+    """Wrap the methods of the library's classes that must know of our attentions, once."""
+    import transformers
 
+    library: Any = transformers
+    configuration, model, generator = library.PreTrainedConfig, library.PreTrainedModel, library.GenerationMixin
+    if "__getstate__" not in vars(configuration):
+        configuration.__getstate__ = _state_of_configuration
+        configuration.to_dict = _with_names(configuration.to_dict)
+        model.get_correct_attn_implementation = _only_if_it_dispatches(model.get_correct_attn_implementation)
+        generator.generate = _after_check(generator.generate)
+
+
+def _state_of_configuration(configuration: Any) -> dict[str, Any]:
+    name = our_name(configuration)
+    return {**vars(configuration), **({"_attn_implementation_internal": _PickledName(name)} if name else {})}
+
+
+def _with_names(to_dict: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     @wraps(to_dict)
-    def to_dict_with_name(self: Any) -> dict[str, Any]:
-        names = _names_in_files(self)
-        return {**to_dict(self), **({"attn_implementation": names} if names else {})}
+    def wrapped(configuration: Any) -> dict[str, Any]:
+        names = names_in_files(configuration)
+        return {**to_dict(configuration), **({"attn_implementation": names} if names else {})}
 
-    def getstate_with_name(self: Any) -> dict[str, Any]:
-        name = _our_name(self)
-        return {**vars(self), **({"_attn_implementation_internal": _PickledName(name)} if name else {})}
-
-    configuration.to_dict = to_dict_with_name
-    configuration.__getstate__ = getstate_with_name
+    return wrapped
 
 
-def _names_in_files(configuration: Any) -> str | dict[str, Any] | None:
-    """Our names in a configuration and in those within it, as its attn_implementation takes them; None without any."""
-    name = _our_name(configuration)
-    own = _name_in_files(name) if name else None
-    parts = {key: getattr(configuration, key, None) for key in configuration.sub_configs}
-    names = {key: _names_in_files(part) for key, part in parts.items() if part is not None}
-    return own if all(each == own for each in names.values()) else {"": own, **names}
+def _only_if_it_dispatches(get_correct: Callable[..., str]) -> Callable[..., str]:
+    @wraps(get_correct)
+    def wrapped(model: Any, requested_attention: str | None, *arguments: Any, **options: Any) -> str:
+        if str(requested_attention).partition(", after ")[0] in primals and not dispatches(model):
+            expected = f"a model that takes attention functions for {requested_attention}"
+            raise ValueError(f"attn_implementation: expected {expected}; got {type(model).__name__}, which takes none")
+        return get_correct(model, requested_attention, *arguments, **options)
+
+    return wrapped
 
 
-def _our_name(configuration: Any) -> str | None:
-    """The name under which a configuration's attention is registered, if that is one of ours."""
-    name = str(configuration._attn_implementation).partition(", after ")[0]
-    return name if name in _primals else None
+def _after_check(generate: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(generate)
+    def wrapped(model: Any, *arguments: Any, **options: Any) -> Any:
+        given = options.get("generation_config") or (arguments[1] if len(arguments) > 1 else None)
+        use_cache = options.get("use_cache", (given or model.generation_config).use_cache)
+        if use_cache is not False:
+            for name in our_names(model.config):
+                check_generation(primals[name], model.config)
+        return generate(model, *arguments, **options)
+
+    return wrapped

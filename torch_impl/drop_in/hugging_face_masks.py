@@ -1,11 +1,12 @@
-"""Hugging Face's mask function, for any primal."""
+"""Hugging Face's masks: its mask function for any primal, and what a mask says of padding."""
 
 from typing import Any
 
 import torch
 
-from primal_dual.primal import Heads, Primal, catalog
-from primal_dual.supports import Strided
+from primal_dual.primal import Heads, Primal
+from primal_dual.types import Bool, Float
+from torch_impl.drop_in.hugging_face_cache import crosses, members_of, needs_positions, pools, refuse_cache
 
 
 def mask_function(
@@ -18,17 +19,17 @@ def mask_function(
     kv_length: int,
     q_offset: int = 0,
     kv_offset: int = 0,
+    config: Any = None,
     **options: Any,
 ) -> torch.Tensor | None:
     """Hugging Face's mask function: a key mask (B, N) if the model's mask is one, causality apart; else the table."""
-    declared = catalog[primal] if isinstance(primal, str) else primal
-    members = tuple(declared) if isinstance(declared, Heads) else (declared,)
+    members = members_of(primal)
     if int(q_offset) + q_length != int(kv_offset) + kv_length and mask_function is masking_utils.causal_mask_function:
         raise ValueError("past_key_values: expected a cache that grows; got one with empty places, as a static one has")
-    if int(kv_offset) and any(member.scale > 1 or isinstance(member.support, Strided) for member in members):
-        raise ValueError(
-            f"attention {primal}: expected a cache of all keys; got a sliding one, which moves their pools"
-        )
+    if int(kv_offset) and pools(members):
+        refuse_cache(primal, "a sliding cache moves the keys that are averaged")
+    if int(q_offset) and crosses(config) and needs_positions(members):
+        refuse_cache(primal, "a cached query does not know its position in cross-attention")
     simple = mask_function in (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function, None)
     make = masking_utils.flash_attention_mask if simple else masking_utils.sdpa_mask
     return make(
@@ -40,3 +41,36 @@ def mask_function(
         kv_offset=kv_offset,
         **options,
     )
+
+
+def with_infinity(
+    mask: torch.Tensor | None,
+) -> Bool[torch.Tensor, "B heads queries N"] | Float[torch.Tensor, "B heads queries N"] | None:
+    """The library's mask as `attention` takes it. The library hides by the smallest float, and we by -inf.
+
+    Examples
+    --------
+    >>> with_infinity(torch.tensor([[1, 0]])).tolist()
+    [[[[True, False]]]]
+    """
+    if mask is None:
+        return None
+    if mask.ndim == 2:
+        return mask.bool()[:, None, None, :]
+    if mask.is_floating_point():
+        return mask.masked_fill(mask <= torch.finfo(mask.dtype).min, float("-inf"))
+    return mask
+
+
+def valid_keys(
+    mask: Bool[torch.Tensor, "B heads queries N"] | Float[torch.Tensor, "B heads queries N"],
+) -> Bool[torch.Tensor, "B N"]:
+    """The keys that some query sees. The others are padding: a real token sees itself.
+
+    Examples
+    --------
+    >>> valid_keys(torch.tensor([[[[False, True, False], [False, True, True]]]])).tolist()
+    [[False, True, True]]
+    """
+    visible = mask if mask.dtype == torch.bool else mask > float("-inf")
+    return visible.any((1, 2))

@@ -5,7 +5,8 @@ from typing import TypeVar
 from torch import nn
 
 from primal_dual.primal import Heads, Primal
-from torch_impl.drop_in.hugging_face import name_of, register
+from torch_impl.drop_in.hugging_face import dispatches, register
+from torch_impl.drop_in.hugging_face_names import name_of
 from torch_impl.drop_in.multihead import MultiheadAttention
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
@@ -43,14 +44,13 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     """
     candidates = {child: _replacement(child, primal) for child in model.modules() if child is not model}
     new = {child: replacement for child, replacement in candidates.items() if replacement is not None}
-    takes_functions = getattr(model, "_supports_attention_backend", False) and hasattr(model, "set_attn_implementation")
-    if not new and not takes_functions:
+    hugging_face = [module for module in model.modules() if hasattr(module, "set_attn_implementation")]
+    if not new and not (hugging_face and any("Attention" in type(module).__name__ for module in model.modules())):
         raise ValueError(
             "replace_attention: expected a model with nn.MultiheadAttention or timm's Attention inside, or one of"
             f" Hugging Face's that takes attention functions; got {type(model).__name__}, which is or has none"
         )
-    if takes_functions:
-        _set_attention_function(model, primal)
+    _set_attention_functions(hugging_face, primal)
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
             if child in new:
@@ -60,9 +60,14 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     return model
 
 
-def _set_attention_function(model: nn.Module, primal: str | Primal | Heads) -> None:
-    """Have a Hugging Face model call our attention function. ValueError for an unknown name."""
-    model.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
+def _set_attention_functions(models: list[nn.Module], primal: str | Primal | Heads) -> None:
+    """Have Hugging Face models call our attention function. ValueError for one that calls none, and an unknown name."""
+    for model in models:
+        if not dispatches(model):
+            expected = "models that take attention functions"
+            raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}, which takes none")
+    for model in models:
+        model.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
 
 
 def _replacement(module: nn.Module, primal: str | Primal | Heads) -> nn.Module | None:
