@@ -18,7 +18,7 @@ from math import comb, factorial
 import matplotlib.pyplot as plt
 import numpy as np
 
-from primal_dual import Primal, Taylor, attention, certify, solve_dual, solve_primal
+from primal_dual import Primal, Taylor, attention, certify, plots, solve_dual, solve_primal
 from primal_dual.io.datasets import japanese_vowels
 
 plt.style.use("tableau-colorblind10")
@@ -211,13 +211,10 @@ assert values_are_bounded
 
 # %%
 frame = np.arange(n)
-f_keys = attention(Primal(), keys, keys, v)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-left.fill_between(frame, f_keys[:, 1] - epsilon, f_keys[:, 1] + epsilon, color="C2", alpha=0.3, label="tube")
-left.plot(frame, primal_solution.predict(keys)[:, 1], linewidth=4, label="primal: $W \\Phi(k) / h(k)$")
-left.plot(frame, f_keys[:, 1], "--", color="C1", label="attention: softmax of keys, times values")
-left.plot(frame, targets[:, 1], "o", color="C3", markersize=4, label="next frame (target)")
-left.set(xlabel="frame", ylabel="second coefficient", title="One function: the SVR's, and attention")
+left.plot(frame, primal_solution.predict(keys)[:, 1], linewidth=5, color="0.8", label="primal: $W \\Phi(k) / h(k)$")
+plots.tube(Primal(), keys, v, targets=targets, epsilon=epsilon, output=1, axes=left, xlabel="frame")
+left.set(ylabel="second coefficient", title="One function: the SVR's, and attention")
 left.legend(fontsize="small")
 right.stem(frame, v[:, 1] * h(keys) / C, basefmt=" ")
 right.axhline(1, linestyle=":", color="C3")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from primal_dual import Heads, Primal, attention, attention_weights, catalog, certify, solve_dual, solve_primal
+from primal_dual import Heads, Primal, attention, attention_weights, catalog, certify, plots, solve_dual, solve_primal
 from primal_dual.io.datasets import japanese_vowels
 from primal_dual.kernels import EluPlusOne, Gaussian
 from primal_dual.supports import Causal, Strided, Window
@@ -116,9 +116,9 @@ figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for axes, (name, primal) in zip(
     panels, {"softmax: peaked": softmax, "linear: nearly even": linear}.items(), strict=True
 ):
-    image = axes.imshow(attention_weights(primal, keys, keys), cmap="cividis", vmin=0, vmax=0.2)
-    axes.set(title=name, xlabel="key (frame)", ylabel="query (frame)")
-figure.colorbar(image, ax=panels, label="attention weight", extend="max")
+    labels = {"title": name, "xlabel": "key (frame)", "ylabel": "query (frame)"}
+    plots.attention_map(primal, keys, largest=0.2, axes=axes, colorbar=False, **labels)
+figure.colorbar(panels[0].images[0], ax=panels, label="attention weight", extend="max")
 plt.show()
 
 # %% [markdown]
@@ -156,12 +156,12 @@ for name, primal in sparse.items():
 # %%
 figure, panels = plt.subplots(1, 4, figsize=(13, 4), sharey=True, layout="constrained")
 for axes, (name, primal) in zip(panels, ({"everything": softmax} | sparse).items(), strict=True):
-    image = axes.imshow(attention_weights(primal, keys, keys), cmap="cividis", vmin=0, vmax=0.3)
-    axes.axhline(10, color="white", linestyle=":")
     count = seen[name][10].sum() if name in seen else n
-    axes.set(title=f"{name}: query 10's SVR\nhas {count} training points", xlabel="key (frame)")
+    title = f"{name}: query 10's SVR\nhas {count} training points"
+    plots.attention_map(primal, keys, largest=0.3, axes=axes, colorbar=False, xlabel="key (frame)", title=title)
+    axes.axhline(10, color="white", linestyle=":")
 panels[0].set_ylabel("query (frame)")
-figure.colorbar(image, ax=panels, label="attention weight", extend="max", shrink=0.7)
+figure.colorbar(panels[0].images[0], ax=panels, label="attention weight", extend="max", shrink=0.7)
 plt.show()
 
 # %% [markdown]

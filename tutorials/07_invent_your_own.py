@@ -20,7 +20,7 @@ import torch
 from autograd import grad
 
 import torch_impl
-from primal_dual import Primal, attention, attention_weights, certify, solve_dual, solve_primal
+from primal_dual import Primal, attention, attention_weights, certify, plots, solve_dual, solve_primal
 from primal_dual.io.datasets import japanese_vowels
 from torch_impl.data.series import load_series
 from torch_impl.models.encoders import TimeSeriesEncoder
@@ -172,10 +172,9 @@ assert abs(certificate.targets - kernel @ values / h).max() < 1e-12, "whose targ
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), layout="constrained", sharey=True)
 for ax, (name, each) in zip(axes, primals.items(), strict=True):
-    image = ax.imshow(attention_weights(each, keys, keys), cmap="cividis", vmin=0, vmax=0.4)
-    ax.set(title=name, xlabel="key (frame)")
+    plots.attention_map(each, keys, largest=0.4, axes=ax, colorbar=False, xlabel="key (frame)", title=name)
 axes[0].set_ylabel("query (frame)")
-figure.colorbar(image, ax=axes, label="attention weight")
+figure.colorbar(axes[0].images[0], ax=axes, label="attention weight")
 figure.suptitle("Four primals, four attentions to the frames of one vowel")
 plt.show()
 
