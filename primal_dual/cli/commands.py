@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from primal_dual import checks
 from primal_dual.cli import tables, training_commands
-from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, torch_part, write_figure
+from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, shown, torch_part, write_figure
 from primal_dual.io import datasets, files
 from primal_dual.primal import COMPARED, Heads, Primal, catalog
 from primal_dual.supports import svr_queries
@@ -161,7 +160,7 @@ def tutorials(
 
             paths = scripts.write_notebooks(notebooks, chosen, progress=advance) if notebooks else []
             paths += site.write_site(html, chosen, progress=advance) if html else []
-        Console(soft_wrap=True).print("\n".join(escape(str(path)) for path in paths))
+        Console(soft_wrap=True).print("\n".join(shown(path) for path in paths))
     elif which:
         scripts.run(chosen[0], figures, pause=not through and sys.stdin.isatty() and console.is_terminal)
     else:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from primal_dual.io import files
+from primal_dual.io.text import printable
 
 Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this file: .png, .pdf or .svg.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
@@ -71,7 +72,7 @@ def write_figure(figure: Path | None, make: Callable[[], Any]) -> None:
     """Write the matplotlib figure that `make` draws, and say where it is."""
     if figure:
         files.write_file(figure, make().savefig)
-        Console(soft_wrap=True).print(f"Figure: {escape(str(figure))}")
+        Console(soft_wrap=True).print(f"Figure: {shown(figure)}")
 
 
 def progress_bar() -> Progress:
@@ -81,8 +82,18 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
+def shown(text: object) -> str:
+    """Text from outside as rich prints it: nothing in it is taken for markup or reaches the terminal as a control."""
+    return escape(printable(text))
+
+
+def say(message: object) -> None:
+    """A line on standard error."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(shown(message))
+
+
 def fail(error: object) -> int:
     """Print an error in one line, and return its exit status."""
-    message = escape(" ".join(str(error).split()))
+    message = shown(" ".join(str(error).split()))
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {message}")
     return 2

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
+from primal_dual.cli.console import shown
+from primal_dual.io.text import printable
 from primal_dual.svr.verification import Verified
 
 Rows = Sequence[dict[str, Any]]
@@ -98,7 +99,7 @@ def experiments(statuses: Sequence[Any]) -> Table:
         cost = "?" if status.minutes is None else f"{status.minutes:.0f}"
         state = "done" if status.done == experiment.runs else status.lacks or ("partial" if status.done else "to do")
         cells = experiment.title, experiment.claim, status.done, experiment.runs, cost, state
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        table.add_row(*(shown(cell) for cell in cells))
     return table
 
 
@@ -112,7 +113,7 @@ def runs(rows: Rows) -> Table:
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
         numbers = f"{row['mean']:.1f}", deviation, paired, f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
-        table.add_row(name, row["attention"], str(row["seeds"]), *numbers)
+        table.add_row(shown(name), row["attention"], str(row["seeds"]), *numbers)
     return table
 
 
@@ -125,7 +126,7 @@ def markdown(rows: Rows) -> str:
     for name, row in _named_once(rows):
         accuracy = f"{row['mean']:.1f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.1f}")
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
-        cells = name, row["attention"], row["seeds"], accuracy, paired
+        cells = printable(name).replace("|", "\\|"), row["attention"], row["seeds"], accuracy, paired
         lines.append("| " + " | ".join(map(str, cells)) + f" | {row['best_test_epoch']:.1f} | {row['seconds']:.0f} |")
     return "\n".join(lines)
 
@@ -145,7 +146,7 @@ def predictions(
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for name, row in zip(names[:most], probabilities, strict=False):
         best = max(range(len(classes)), key=row.__getitem__)
-        table.add_row(escape(name), escape(classes[best]), f"{row[best]:.3f}")
+        table.add_row(shown(name), shown(classes[best]), f"{row[best]:.3f}")
     return table
 
 
@@ -156,7 +157,7 @@ def redundancy(summaries: dict[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading == "attention" else "right")
     for name, summary in summaries.items():
         numbers = ((each["mean"], each["deviation"]) for each in (summary["outputs"], summary["maps"]))
-        table.add_row(escape(name), *(f"{m:.3f}" + ("" if d is None else f" ± {d:.3f}") for m, d in numbers))
+        table.add_row(shown(name), *(f"{m:.3f}" + ("" if d is None else f" ± {d:.3f}") for m, d in numbers))
     return table
 
 

@@ -18,6 +18,7 @@ from primal_dual.cli.console import (
     one_line,
     plots_for,
     progress_bar,
+    say,
     torch_part,
     write_figure,
 )
@@ -125,7 +126,7 @@ def reproduce(
 
     if not list_only:
         with progress_bar() as progress:
-            reproduction.reproduce(plan, results(), data or [], folder, progress, progress.console.print, until)
+            reproduction.reproduce(plan, results(), data or [], folder, progress, say, until)
     found = results()
     Console().print(tables.experiments(reproduction.statuses(plan, found, data or [])))
     if found and not list_only:
@@ -145,7 +146,7 @@ def redundancy(
         check_writable(json)
     found = {}
     for folder in runs:
-        each, run = analysis.of_run(folder, data_folder, say=Console(stderr=True).print)
+        each, run = analysis.of_run(folder, data_folder, say=say)
         found[run.attention if run.attention not in found else str(folder)] = each
     summaries = {name: each.summary() for name, each in found.items()}
     Console().print(tables.redundancy(summaries))
@@ -180,7 +181,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
 ) -> None:
     """Test a finished run once more, from its weights."""
-    share, cases = torch_part("training.finished_run").evaluate(run, data, Console(stderr=True).print)
+    share, cases = torch_part("training.finished_run").evaluate(run, data, say)
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from primal_dual.io.text import printable
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, split_convolutions
@@ -66,7 +67,7 @@ class Recipe:
     Raises
     ------
     ValueError
-        For a number outside its limits.
+        For a number outside its limits, and for a name that is no name of one folder.
     """
 
     limits: ClassVar[Limits] = {
@@ -112,6 +113,8 @@ class Recipe:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or printable(self.name) != self.name or {"/", "\\"} & set(self.name):
+            raise ValueError(f"data set: expected the name of one folder, inside --data; got {self.name!r}")
         for name, (least, most) in self.limits.items():
             checks.between(name, getattr(self, name), least, most)
 

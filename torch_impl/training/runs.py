@@ -15,9 +15,11 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
+from rich.markup import escape
 from rich.progress import Progress
 
 from primal_dual.io.files import check_writable
+from primal_dual.io.text import printable
 from primal_dual.primal import catalog
 from torch_impl.data.dataset import DataSet, folds
 from torch_impl.training.base_recipe import Recipe
@@ -100,7 +102,7 @@ def train_all(
         raise ValueError(f"--jobs: expected 1 under torchrun, whose processes share each run; got {schedule.jobs}")
     Path(folder).mkdir(parents=True, exist_ok=True)
     check_writable(Path(folder) / "runs")
-    data = recipe.load(data_folder, progress.console.print)
+    data = recipe.load(data_folder, partial(_print, progress))
     recipe = recipe.resolve_defaults(data)
     runs = [_Run(attention, seed) for attention in attentions for seed in range(seeds)]
     show = _Show(progress, data.name, len(runs), recipe.epochs)
@@ -180,12 +182,12 @@ class _Show:
         self.name, self.spoke = name, time.monotonic()
         self.epochs_done: dict[_Run, int] = {}
         self.total = runs * epochs
-        self.task = progress.add_task(name, total=self.total)
+        self.task = progress.add_task(escape(printable(name)), total=self.total)
 
     def __call__(self, run: _Run, line: dict[str, Any] | str) -> None:
         """Show a line of a run's log, or a message."""
         if isinstance(line, str):
-            self.progress.console.print(line)
+            _print(self.progress, line)
             return
         self.epochs_done[run] = line["epoch"]
         loss = f" loss {line['loss']:.3f}" if "loss" in line else ""
@@ -194,7 +196,12 @@ class _Show:
         self.progress.update(self.task, description=description, completed=done)
         if self.progress.disable and time.monotonic() > self.spoke + SILENCE:
             self.spoke = time.monotonic()
-            self.progress.console.print(f"{self.name}: {description}, epoch {done} of {self.total} in all runs")
+            _print(self.progress, f"{self.name}: {description}, epoch {done} of {self.total} in all runs")
+
+
+def _print(progress: Progress, message: str) -> None:
+    """A line above the progress bar, in which names and errors of files are not taken for markup."""
+    progress.console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def _in_processes(work: _Work, runs: list[_Run], jobs: int, show: _Show) -> list[dict[str, Any] | None]:

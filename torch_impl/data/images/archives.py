@@ -45,7 +45,8 @@ def archive_source(split: str, path: Path) -> ImageSource:
     Raises
     ------
     ValueError
-        For a file that is no such archive, images at another place, and a .tar.gz that is too large for the memory.
+        For a file that is no such archive or is damaged, images at another place, images that are links, and a .tar.gz
+        that is too large for the memory.
     """
     archive = path if path.suffix == ".tar" else unpacked(path, "a .tar.gz archive")
     try:
@@ -71,12 +72,29 @@ def _members(split: str, path: Path, archive: Path | bytes) -> Iterator[_Member]
     with _open_archive(archive) as tar:
         while member := tar.next():
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all members, which would take a gigabyte for ImageNet
-            if member.isfile() and is_image(member.name):
+            if not is_image(member.name):
+                continue
+            if member.isreg():
                 parts = PurePosixPath(member.name).parts
                 parts = parts[1:] if parts[0] == split else parts
                 if len(parts) != 2:
                     raise ValueError(f"{path}: expected members {split}/CLASS/FILE; got {member.name}")
                 yield _Member(parts[0], parts[1], member.offset_data, member.size)
+            elif not member.isdir():
+                expected = "expected images as files (tar --dereference --hard-dereference)"
+                raise ValueError(f"{path}: {expected}; got the link or device {member.name}")
+        _expect_end(path, tar)
+
+
+def _expect_end(path: Path, tar: tarfile.TarFile) -> None:
+    """ValueError unless zeros follow the last member: tarfile takes a damaged header for the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if block != bytes(tarfile.BLOCKSIZE):
+        raise ValueError(
+            f"{path}: expected an archive that ends in zeros; got one that is cut or damaged at byte {tar.offset}"
+        )
 
 
 def _open_archive(archive: Path | bytes) -> tarfile.TarFile:

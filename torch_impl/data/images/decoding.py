@@ -1,5 +1,6 @@
 """Decoding images: from an `ImageSource` to pixels in colour, of one size, by all cores."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch_impl.data.images.source import ImageSource
 from torch_impl.data.messages import Say, one_line
 
 PIECE = 1000  # images that are decoded side by side
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # of an image that may be made to exhaust the memory
 
 
 class Decoded(NamedTuple):
@@ -57,8 +59,11 @@ class ImageDecoder:
     def pixels(self, source: ImageSource, i: int) -> UInt8[np.ndarray, "size size 3"]:
         """The pixels of one image. Raises ValueError if it is corrupt."""
         with open_image(source, i) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode}")
+            if image.mode.startswith(("I", "F")) or any(";16" in str(tile.args) for tile in getattr(image, "tile", ())):
+                raise ValueError(f"mode {image.mode} of more bits")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"{frames} frames")
             if "transparency" in image.info:
                 image = image.convert("RGBA")
             return np.array(ImageOps.fit(image.convert("RGB"), (self.size, self.size), Image.Resampling.BICUBIC))

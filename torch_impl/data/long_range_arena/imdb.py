@@ -1,13 +1,22 @@
 """IMDb's reviews (Maas et al., ACL 2011) as bytes, from two JSON files or from the original folders."""
 
 import gzip
-import json
 import zlib
 from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
 
 from torch_impl.data.messages import quoted_ends
 
 SENTIMENTS = ("neg", "pos")
+
+
+class Review(msgspec.Struct):
+    """A line of the JSON files."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1)]
+    label: Literal[0, 1]
 
 
 def read_reviews(folder: Path, split: str) -> tuple[list[bytes], list[int]]:
@@ -43,15 +52,12 @@ def _read_json_lines(path: Path) -> tuple[list[bytes], list[int]]:
     try:
         with gzip.open(path) as file:
             for line in file:
-                review = json.loads(line)
-                text, label = review["text"].encode(), (0, 1).index(review["label"])
-                if not text:
-                    raise ValueError("no text")
-                texts.append(text)
-                labels.append(label)
+                review = msgspec.json.decode(line, type=Review)
+                texts.append(review.text.encode())
+                labels.append(review.label)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: expected a whole gzip file; got after line {len(labels)}: {error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         expected = "expected JSON with a text that is not empty and a label 0 or 1"
         raise ValueError(f"{path}, line {len(texts) + 1}: {expected}; got {quoted_ends(line)}") from error
     if not texts:

@@ -2,7 +2,9 @@
 
 import gzip
 import pickle
+import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -183,7 +185,18 @@ def test_other_sizes_are_resized_by_their_shorter_side_and_cropped_at_the_centre
     np.testing.assert_array_equal(data.train.inputs[0], np.array(expected).transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "16 bits"])
+def png_of_16_bits(size):
+    """A PNG in colour with 16 bits a channel, which PIL reads, but does not write."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", size, size, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(6 * size) for _ in range(size)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "16 bits", "16 bits in colour", "animated", "large"])
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_corrupt_image_is_named_or_left_out(tmp_path, monkeypatch, damage, memory):
     root = tmp_path / "pets"
@@ -192,6 +205,14 @@ def test_a_corrupt_image_is_named_or_left_out(tmp_path, monkeypatch, damage, mem
     content = file.read_bytes()
     if damage == "16 bits":
         Image.fromarray(noise(SIZE, SIZE).astype(np.uint16) * 257).save(file)
+    elif damage == "animated":
+        frames = [Image.fromarray(noise(SIZE, SIZE, 3, seed=seed)) for seed in range(2)]
+        frames[0].save(file, save_all=True, append_images=frames[1:])
+    elif damage == "large":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3 * SIZE**2)
+        Image.fromarray(noise(2 * SIZE, 2 * SIZE, 3)).save(file)
+    elif damage == "16 bits in colour":
+        file.write_bytes(png_of_16_bits(SIZE))
     else:
         file.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"no image"}[damage])
     monkeypatch.setattr(loading, "MEMORY", loading.MEMORY * memory)

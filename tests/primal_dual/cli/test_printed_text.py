@@ -1,0 +1,53 @@
+"""Names and messages from outside are printed as text: no markup, no control characters, no way out of a folder."""
+
+import json
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from primal_dual.cli import tables
+from primal_dual.cli.commands import app
+from primal_dual.cli.console import fail, say, shown
+from primal_dual.io.text import printable
+from torch_impl.training.pretrained_models import WEIGHTS
+
+NASTY = ["[x]", "[/foo]", "[red]a[/]", "a\x1b[31mb", "a\x07b", "a\x9b2Jb", "a\u202eb"]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_are_printed_as_they_are(name, capsys):
+    expected = printable(name)
+    console = Console(width=200, record=True)
+    console.print(tables.predictions([[0.4, 0.6]], ["one", name], [name]))
+    console.print(tables.redundancy({name: {key: {"mean": 1.0, "deviation": None} for key in ("outputs", "maps")}}))
+    row = dict(recipe=name, attention="bn", seeds=1, mean=1.0, deviation=None, difference=None)
+    console.print(tables.runs([row | dict(best_test_epoch=1.0, seconds=1.0)]))
+    console.print(shown(name))
+    assert console.export_text().count(expected) == 5
+    capsys.readouterr()
+    fail(name)
+    say(name)
+    assert capsys.readouterr().err == f"error: {expected}\n{expected}\n"
+    assert expected.isprintable()
+
+
+def test_a_bar_in_a_name_is_no_column():
+    row = dict(recipe="a|b", attention="bn", seeds=1, mean=1.0, deviation=None, difference=None)
+    assert tables.markdown([row | dict(best_test_epoch=1.0, seconds=1.0)]).splitlines()[2].startswith("| a\\|b | bn |")
+
+
+def test_results_of_a_file_with_nasty_names(tmp_path):
+    result = json.loads((WEIGHTS / "JapaneseVowels" / "softmax" / "result.json").read_text())
+    result["data"] = result["recipe"]["name"] = "a\x1b[31m[/foo]"
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": [result]}))
+    printed = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json")])
+    assert printed.exit_code == 0 and "\x1b" not in printed.output and r"a\x1b[31m[/foo]" in printed.output
+
+
+@pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "..", "a/b", "a\\b", "a\nb", "a\x1bb", ""])
+def test_the_name_of_a_data_set_is_that_of_one_folder(tmp_path, name):
+    folder = tmp_path / "runs"
+    failed = CliRunner().invoke(app, ["train", name, "--folder", str(folder), "--data", str(tmp_path)])
+    assert failed.exit_code == 2 and "expected the name of one folder, inside --data; got" in failed.output
+    assert not list(tmp_path.iterdir())
