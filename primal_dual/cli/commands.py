@@ -18,6 +18,7 @@ from primal_dual.cli.console import Json, check_figure, fail, one_line, progress
 from primal_dual.io import datasets, files
 from primal_dual.primal import COMPARED, Heads, Primal, catalog
 from primal_dual.supports import svr_queries
+from primal_dual.svr.causal_positions import has_running_sums
 from primal_dual.svr.certificate import Certificate
 from primal_dual.svr.certificate import certify as certify_values
 from primal_dual.svr.verification import Verified, list_svrs
@@ -227,6 +228,10 @@ def _certify(declared: Primal | Heads, keys: Array, values: Array) -> tuple[Cert
         assert isinstance(certificates, tuple)
         return certificates
     keys = checks.matrix("keys", keys, "N D")
+    if has_running_sums(declared):
+        worst = certify_values(declared, keys, values)
+        assert isinstance(worst, Certificate)
+        return (worst,)
     with progress_bar() as progress:
         queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
         each: Any = (certify_values(declared, keys, values, query=query) for query in queries)

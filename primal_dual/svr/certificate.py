@@ -8,20 +8,19 @@ log_scale = max_j log |h(k_j)|, so that logits of any size can be certified.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from primal_dual import checks
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import svr_queries
-from primal_dual.svr.optimality import best_bias, feasible, relative_gap
+from primal_dual.svr.causal_positions import has_running_sums, position_gaps
+from primal_dual.svr.gap import Expansion, judge
 from primal_dual.svr.solutions import check_head_axis
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
 ROWS_AT_A_TIME = 256  # training points
-ROUNDING = 1e-10  # a dual constraint that is missed by more than this fraction of C is violated
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,65 +156,37 @@ def _certify_head(
     if len(keys) != len(values):
         raise ValueError(f"expected as many values as keys; got {values.shape} and {keys.shape}")
     queries = svr_queries(primal.support, len(keys)) if query is None else [query]
+    if query is None and has_running_sums(primal):
+        queries = [int(np.argmax(position_gaps(primal, keys, values, targets, C, epsilon)))]
     every = (_certify_query(training_set(primal, keys, i), values, targets, C, epsilon, i) for i in queries)
     return max(every, key=lambda certificate: certificate.relative_gap)
-
-
-class _Expansion(NamedTuple):
-    """What the values are as an SVR, in units of exp(log_scale); n training points, Dv outputs.
-
-    v (n, Dv): the values; delta = h v; f: the outputs at the keys by `attention`; expansion: the same by the kernel;
-    square: |W|^2; log_h (n, 1): log |h(k_j)|; log_scale: its largest.
-    """
-
-    v: np.ndarray
-    delta: np.ndarray
-    f: np.ndarray
-    expansion: np.ndarray
-    square: float
-    log_h: np.ndarray
-    log_scale: float
 
 
 def _certify_query(
     train: TrainingSet, values: Array, targets: Array | None, C: float | None, epsilon: float, query: int | None
 ) -> Certificate:
-    svr = _expand(train, values)
-    delta, f, bias = svr.delta, svr.f, train.primal.bias
-    C = abs(delta).max() if C is None else np.exp(np.log(C) - svr.log_scale)
-    y = f + epsilon * np.sign(delta) if targets is None else pooled_rows("targets", targets, train)
-    if y.shape != f.shape:
-        raise ValueError(f"targets: expected as many outputs as the values, {f.shape[1]}; got {y.shape}")
-
-    b = best_bias(y - f, epsilon) if bias else np.zeros(f.shape[1])
-    xi = np.maximum(abs(y - f - b) - epsilon, 0)
-    P = svr.square / 2 + C * xi.sum()
-
-    beyond_the_box = abs(delta).max() - C
-    unbalanced = abs(delta.sum(axis=0)).max() if bias else 0.0
-    feasibility = max(0.0, beyond_the_box, unbalanced) / (C or 1.0)
-    D = _dual_value(train, svr, y, C, epsilon, feasibility)
-
-    size = C * abs(y).sum()
-    parts_of_the_gap = C * xi + epsilon * abs(delta) - (y - f - b) * delta
+    svr, stationarity = _expand(train, values)
+    y = None if targets is None else pooled_rows("targets", targets, train)
+    judged = judge(svr, y, C, epsilon, train.primal.bias)
+    parts_of_the_gap = judged.C * judged.xi + epsilon * abs(svr.delta) - (judged.y - svr.f - judged.b) * svr.delta
     return Certificate(
-        targets=y,
-        log_C=float(svr.log_scale + np.log(C)) if C else -np.inf,
+        targets=judged.y,
+        log_C=float(svr.log_scale + np.log(judged.C)) if judged.C else -np.inf,
         log_scale=float(svr.log_scale),
-        primal_value=float(P),
-        dual_value=float(D),
-        relative_gap=float(relative_gap(P, D, size)) if np.isfinite(D) else np.inf,
-        stationarity=float(abs(f - svr.expansion).max() / (abs(f).max() or 1.0)),
-        feasibility=float(feasibility),
-        complementarity=float(parts_of_the_gap.max() / (max(abs(P), 0.01 * size) or 1.0)),
+        primal_value=float(judged.primal_value),
+        dual_value=float(judged.dual_value),
+        relative_gap=float(judged.relative_gap),
+        stationarity=stationarity,
+        feasibility=float(judged.feasibility),
+        complementarity=float(parts_of_the_gap.max() / (max(abs(judged.primal_value), 0.01 * judged.size) or 1.0)),
         query=query,
-        bias=b,
+        bias=judged.b,
         _training_set=train,
     )
 
 
-def _expand(train: TrainingSet, values: Float[Array, "N Dv"]) -> _Expansion:
-    """delta, f, the expansion and |W|^2 = sum_ij v_i.v_j <Phi_i, Phi_j>, some rows of the kernel matrix at a time."""
+def _expand(train: TrainingSet, values: Float[Array, "N Dv"]) -> tuple[Expansion, float]:
+    """The values as an SVR, some rows of the kernel matrix at a time; and how far their expansion is from f."""
     v = train.pool(values)
     f = train.attend(train.keys, v)
     starts = range(0, len(train.keys), ROWS_AT_A_TIME)
@@ -227,28 +198,7 @@ def _expand(train: TrainingSet, values: Float[Array, "N Dv"]) -> _Expansion:
         square = (v * sums * np.exp(top - log_scale)).sum()
     if not np.isfinite(square):
         raise ValueError("values: expected numbers whose squares a float can hold; scale them down")
+    expansion = sums * np.exp(top - log_h) * sign
+    stationarity = float(abs(f - expansion).max() / (abs(f).max() or 1.0))
     delta = sign * np.exp(log_h - log_scale) * v
-    return _Expansion(v, delta, f, sums * np.exp(top - log_h) * sign, square, log_h, log_scale)
-
-
-def _dual_value(
-    train: TrainingSet, svr: _Expansion, y: Float[Array, "n Dv"], C: float, epsilon: float, feasibility: float
-) -> float:
-    """The dual value at the nearest feasible delta + e; minus infinity where a constraint is violated.
-
-    With Z = sum_j e_j z_j, |W + Z|^2 = |W|^2 + 2 sum_j e_j f_j + |Z|^2, and |Z| <= sum_j |e_j| |z_j|: the value is
-    rounded down, so that it remains a bound.
-    """
-    if feasibility > ROUNDING:
-        return -np.inf
-    delta = svr.delta
-    if feasibility == 0:
-        return -svr.square / 2 - epsilon * abs(delta).sum() + (y * delta).sum()
-    log_norm = train.log_lengths(train.keys)[:, None] - svr.log_h + svr.log_scale / 2  # of z_j
-    preference = np.exp(2 * (log_norm - log_norm.max()))[:, 0]
-    moved = C * feasible(delta / C, train.primal.bias, preference)
-    e = moved - delta
-    with np.errstate(over="ignore"):
-        largest = (np.exp(np.log(abs(e), where=e != 0, out=np.full(e.shape, -np.inf)) + log_norm)).sum(axis=0)
-        longer = 2 * (e * svr.f).sum() + (largest**2).sum()
-    return -(svr.square + longer) / 2 - epsilon * abs(moved).sum() + (y * moved).sum()
+    return Expansion(delta, f, square, log_h, log_scale, train.log_lengths(train.keys)), stationarity
