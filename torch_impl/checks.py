@@ -12,10 +12,17 @@ def tensor(name: str, x: Any, shape: str) -> None:
     axes = shape.split()
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"{name}: expected a tensor; got {type(x).__name__}")
+    dense(name, x)
     if not x.is_floating_point():
         raise ValueError(f"{name}: expected floating-point numbers; got {x.dtype}")
     if x.ndim < len(axes) or 0 in x.shape[x.ndim - len(axes) :]:
         raise ValueError(f"{name}: expected shape (..., {', '.join(axes)}), no axis empty; got {tuple(x.shape)}")
+
+
+def dense(name: str, x: Any) -> None:
+    """ValueError for a tensor that is sparse or nested."""
+    if isinstance(x, torch.Tensor) and (x.is_nested or x.layout != torch.strided):
+        raise ValueError(f"{name}: expected a dense tensor; got {'a nested one' if x.is_nested else x.layout}")
 
 
 def alike(**tensors: torch.Tensor) -> None:
@@ -32,6 +39,7 @@ def mask(name: str, x: Any, length: int, device: torch.device) -> None:
     """ValueError for what is neither None nor booleans (..., length) on `device`."""
     if x is None:
         return
+    dense(name, x)
     if not isinstance(x, torch.Tensor) or x.dtype != torch.bool or x.shape[-1:] != (length,):
         expected = f"a tensor of booleans (..., {length}), True for a valid token"
         raise ValueError(f"{name}: expected {expected}; got {describe(x)}")
@@ -43,6 +51,7 @@ def attention_mask(x: Any, queries: int, keys: int, device: torch.device) -> Non
     """ValueError for what is neither None nor booleans or floats (..., queries or 1, keys) on `device`."""
     if x is None:
         return
+    dense("attn_mask", x)
     if not booleans_or_floats(x) or x.ndim < 2 or x.shape[-1] != keys or x.shape[-2] not in (1, queries):
         raise ValueError(f"attn_mask: expected booleans or floats (..., {queries}, {keys}); got {describe(x)}")
     if x.device != device:

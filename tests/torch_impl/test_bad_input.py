@@ -122,3 +122,24 @@ def test_functional_layers():
     for tokens in (torch.randn(9, 3), torch.randn(4, 2)):
         with pytest.raises(ValueError, match=r"tokens: expected \(..., N <= 5, 3\); got"):
             torch_impl.encoder(as_tensors, tokens.double(), heads("bn", 2))
+
+
+@pytest.mark.parametrize("what", ["sparse_coo", "nested"])
+def test_sparse_and_nested_tensors_are_refused_by_name(what):
+    x = torch.randn(2, 5, 4)
+    bad = x.to_sparse() if what == "sparse_coo" else torch.nested.nested_tensor([x[0], x[1]], layout=torch.jagged)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    bad_mask = (
+        valid.to_sparse()
+        if what == "sparse_coo"
+        else torch.nested.nested_tensor([valid[0], valid[1]], layout=torch.jagged)
+    )
+    for name, call in (
+        ("q", lambda: torch_impl.attention(Primal(), bad, x, x)),
+        ("k", lambda: torch_impl.attention(Primal(), x, bad, x)),
+        ("v", lambda: torch_impl.attention(Primal(), x, x, bad)),
+        ("key_mask", lambda: torch_impl.attention(Primal(), x, x, x, bad_mask)),
+        ("attn_mask", lambda: torch_impl.attention(Primal(), x, x, x, attn_mask=bad)),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}: expected a dense tensor; got .*{what}"):
+            call()

@@ -89,6 +89,7 @@ def load_run(folder: Path | str) -> Run:
         make = partial(recipe.model, description["sizes"], config["attention"])
         expect_to_fit(make, torch.device("cpu"))
         model = make()
+        _check_configuration(folder, config, result)
         model.load_state_dict(load(content))
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder}: expected the config and weights of this program; got {error}") from error
@@ -216,6 +217,13 @@ def classify(
     for index in torch.arange(len(inputs)).split(256):
         logits.append(run.model(run.prepare(inputs[index]), None if key_mask is None else key_mask[index]))
     return torch.cat(logits).softmax(-1)
+
+
+def _check_configuration(folder: Path, config: Config, result: Result) -> None:
+    """ValueError if the configuration is not that of the result."""
+    for name, value in config.items():
+        if result.get(name) != value:
+            raise ValueError(f"{folder}: expected one {name}; got another in config.json than in result.json")
 
 
 def _check_weights(file: Path, content: bytes, expected: str | None) -> None:

@@ -18,7 +18,7 @@ from torch_impl.training.checkpoint import metadata
 from torch_impl.training.distributed import this_process
 from torch_impl.training.finished_run import FILES, Run, load_data_of_run, load_run
 from torch_impl.training.pretrained_models import WEIGHTS
-from torch_impl.training.run_files import Config, read_json
+from torch_impl.training.run_files import Config, read_json, sealed
 from torch_impl.training.trainer import accuracy
 
 SOURCES = {
@@ -73,11 +73,14 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
     data = load_data_of_run(run, data_folder)
     tested = accuracy(run.recipe, run.model, data.test, data, this_process())
     weights = save(state, metadata(content))
-    result = run.result | {
-        "test_accuracy": tested,
-        "fingerprint": data.fingerprint(),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
-    }
+    result = sealed(
+        run.result
+        | {
+            "test_accuracy": tested,
+            "fingerprint": data.fingerprint(),
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }
+    )
     published = ensure_folder(WEIGHTS / run.recipe.name / run.attention)
     config = read_json(folder / FILES[0], Config) | {"fingerprint": data.fingerprint()}
     write_json(published / FILES[0], config)

@@ -1,5 +1,7 @@
 """The JSON files of a run: what each must hold. A file of another shape is refused by the name of its field."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -34,6 +36,7 @@ class Result(Config):
     parameters: NotRequired[Count]
     weights_sha256: NotRequired[Sha256]
     machine: NotRequired[dict[str, Any]]
+    sha256: NotRequired[Sha256]  # of all that is above, see `sealed`
 
 
 class Results(TypedDict):
@@ -51,13 +54,26 @@ class Description(TypedDict):
     deviation: list[float]
 
 
+def sealed(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the SHA-256 of its content, so that a number that is changed in a file is noticed.
+
+    Examples
+    --------
+    >>> sealed({"test_accuracy": 0.5})["sha256"][:8]
+    '9187cbc7'
+    """
+    content = {name: value for name, value in result.items() if name != "sha256"}
+    text = json.dumps(content, sort_keys=True)
+    return content | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read_json(path: Path, kind: Any) -> Any:
     """The content of a JSON file, as a dictionary of a kind, `Config`, `Result` or `Results`.
 
     Raises
     ------
     ValueError
-        For a file that cannot be read, is no JSON, or holds something else.
+        For a file that cannot be read, is no JSON, holds something else, or a result that was changed.
 
     Examples
     --------
@@ -81,8 +97,13 @@ def read_json(path: Path, kind: Any) -> Any:
 def parse_json(name: str, content: str | bytes, kind: Any) -> Any:
     """The same of JSON in memory; `name` is what messages call it."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        found = msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{name}: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{name}: expected {kind.__name__}; got JSON that is nested too deep") from error
+    for result in found["runs"] if kind is Results else [found] if kind is Result else []:
+        if "sha256" in result and result != sealed(result):
+            run = f"{result['data']} {result['attention']} {result['seed']}"
+            raise ValueError(f"{name}: expected the result of {run} as it was written; got one that was changed")
+    return found

@@ -34,7 +34,7 @@ from torch_impl.training.distributed import World, parallel_model, share_batch, 
 from torch_impl.training.machine import describe_machine
 from torch_impl.training.memory import expect_to_fit
 from torch_impl.training.recipes import to_config
-from torch_impl.training.run_files import Result, read_json
+from torch_impl.training.run_files import Result, read_json, sealed
 from torch_impl.training.run_folder import check_configuration, folder_of_run
 
 EVALUATIONS = 10  # how often a run is tested; the last time gives its accuracy, the others only best_test_epoch
@@ -312,6 +312,7 @@ def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "machine": describe_machine(training.world.device.type),
     }
+    result = sealed(result)
     if training.world.first:
         write_file(training.run / "model.safetensors", lambda temporary: Path(temporary).write_bytes(weights))
         write_json(training.run / "result.json", result)

@@ -17,6 +17,7 @@ from torch_impl.data.series import load_series
 from torch_impl.training.checkpoint import metadata
 from torch_impl.training.finished_run import evaluate, load_pretrained, load_run
 from torch_impl.training.pretrained_models import WEIGHTS, pretrained
+from torch_impl.training.run_files import sealed
 
 AT_HAND = [name for name in pretrained() if name.startswith("JapaneseVowels")]  # of the data that aeon brings
 
@@ -79,7 +80,8 @@ def test_weights_that_are_not_finite_are_refused(copied):
     content = save(state, metadata(file.read_bytes()))
     file.write_bytes(content)
     result = json.loads((copied / "result.json").read_text())
-    (copied / "result.json").write_text(json.dumps(result | {"weights_sha256": hashlib.sha256(content).hexdigest()}))
+    changed = sealed(result | {"weights_sha256": hashlib.sha256(content).hexdigest()})
+    (copied / "result.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match=r"model.safetensors: expected finite weights"):
         load_run(copied)
 
@@ -87,7 +89,7 @@ def test_weights_that_are_not_finite_are_refused(copied):
 def test_another_accuracy_is_told_and_other_data_refused(copied, monkeypatch):
     file = copied / "result.json"
     result = json.loads(file.read_text())
-    file.write_text(json.dumps(result | {"test_accuracy": 0.5}))
+    file.write_text(json.dumps(sealed(result | {"test_accuracy": 0.5})))
     said = []
     evaluate(copied, say=said.append)
     assert said == ["when it was trained, the test accuracy was 50.00"]

@@ -49,11 +49,30 @@ def test_json_of_another_shape(run, file, text):
 )
 def test_fields_of_results(run, field, value, message):
     file = run / "result.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    result = json.loads(file.read_text())
+    del result["sha256"]
+    file.write_text(json.dumps(result | {field: value}))
     fails(message, "results", run)
     file.write_text(json.dumps({"runs": [json.loads(file.read_text())]}))
     moved = file.rename(run / "kept.json")
     fails(message, "results", moved)
+
+
+@pytest.mark.parametrize(("field", "value"), [("test_accuracy", 0.9999), ("seed", 1), ("attention", "bn")])
+def test_a_plausible_change_of_a_result_or_a_configuration_is_told(run, field, value):
+    file = run / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps(result | {field: value}))
+    for command in ("evaluate", "results"):
+        fails("as it was written; got one that was changed", command, run)
+    kept = run / "kept.json"
+    kept.write_text(json.dumps({"runs": [result, result | {field: value}]}))
+    fails("kept.json: expected the result of JapaneseVowels", "results", kept)
+    file.write_text(json.dumps(result))
+    config = json.loads((run / "config.json").read_text())
+    if field in config:
+        (run / "config.json").write_text(json.dumps(config | {field: value}))
+        fails(f"expected one {field}; got another in config.json than in result.json", "evaluate", run)
 
 
 @pytest.mark.parametrize(
