@@ -126,14 +126,11 @@ def test_functional_layers():
 
 @pytest.mark.parametrize("what", ["sparse_coo", "nested"])
 def test_sparse_and_nested_tensors_are_refused_by_name(what):
-    x = torch.randn(2, 5, 4)
-    bad = x.to_sparse() if what == "sparse_coo" else torch.nested.nested_tensor([x[0], x[1]], layout=torch.jagged)
-    valid = torch.ones(2, 5, dtype=torch.bool)
-    bad_mask = (
-        valid.to_sparse()
-        if what == "sparse_coo"
-        else torch.nested.nested_tensor([valid[0], valid[1]], layout=torch.jagged)
-    )
+    x, valid = torch.randn(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
+    if what == "nested":
+        bad, bad_mask = (torch.nested.nested_tensor([y[0], y[1]], layout=torch.jagged) for y in (x, valid))
+    else:
+        bad, bad_mask = x.to_sparse(), valid.to_sparse()
     for name, call in (
         ("q", lambda: torch_impl.attention(Primal(), bad, x, x)),
         ("k", lambda: torch_impl.attention(Primal(), x, bad, x)),
