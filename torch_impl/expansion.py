@@ -1,7 +1,8 @@
 """Attention: the support vector expansion of a primal's SVR, the torch version of primal_dual.attention."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 
@@ -11,7 +12,7 @@ from primal_dual.supports import check_size
 from primal_dual.transforms import BatchNorm, Identity, split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl import checks
-from torch_impl.fast.dispatch import expansion
+from torch_impl.fast.dispatch import expansion, weights
 from torch_impl.fast.visibility import combine_masks
 from torch_impl.recorder import Call, record
 from torch_impl.transforms import TensorBatchNorm, TorchTransform, convolve
@@ -80,10 +81,9 @@ def attention(
     """
     call = Call(primal, q, k, v, key_mask, query_mask, attn_mask, is_causal, beta, taps)
     _check(call)
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"dropout_p: expected a number in [0, 1); got {dropout_p}")
+    _check_dropout(dropout_p)
     record(call)
-    return _attend(call, dropout_p)
+    return _attend(call, Way(dropout_p=dropout_p))
 
 
 def attention_unchecked(
@@ -96,7 +96,7 @@ def attention_unchecked(
     """attention(primal, q, k, v, key_mask) without its checks, for k and v that are zero where key_mask is False."""
     call = Call(primal, q, k, v, key_mask)
     record(call)
-    return _attend(call, hidden_are_zero=True)
+    return _attend(call, Way(hidden_are_zero=True))
 
 
 def attention_weights(
@@ -111,7 +111,7 @@ def attention_weights(
     beta: Float[torch.Tensor, "..."] | None = None,
     taps: Float[torch.Tensor, "..."] | None = None,
 ) -> Float[torch.Tensor, "... M N"]:
-    """The matrix A with A @ v = attention(primal, q, k, v): attention with the identity matrix for its values.
+    """The matrix A with A @ v = attention(primal, q, k, v).
 
     A pool's weight is spread evenly over its keys. Parameters and errors are those of `attention`.
 
@@ -120,23 +120,64 @@ def attention_weights(
     >>> attention_weights(Primal(), torch.tensor([[1.0]]), torch.tensor([[0.0], [0.0]])).tolist()
     [[0.5, 0.5]]
     """
-    checks.tensor("k", k, "N D")
-    v = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device)
-    if isinstance(primal, Heads):
-        v = v.expand(len(primal), -1, -1)
+    call = Call(primal, q, k, k, key_mask, query_mask, attn_mask, is_causal, beta, taps)
+    _check(call)
+    return _attend(call, Way(weights))
+
+
+def attention_with_weights(
+    primal: Primal | Heads,
+    q: Float[torch.Tensor, "... M D"],
+    k: Float[torch.Tensor, "... N D"],
+    v: Float[torch.Tensor, "... N Dv"],
+    key_mask: Bool[torch.Tensor, "... N"] | None = None,
+    *,
+    query_mask: Bool[torch.Tensor, "... M"] | None = None,
+    attn_mask: Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"] | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    beta: Float[torch.Tensor, "..."] | None = None,
+    taps: Float[torch.Tensor, "..."] | None = None,
+) -> tuple[Float[torch.Tensor, "... M Dv"], Float[torch.Tensor, "... M N"]]:
+    """f and A with f = A @ v: attention and its weights, those that are left by dropout.
+
+    Parameters and errors are those of `attention`. It takes time and memory for the M N weights.
+
+    Examples
+    --------
+    >>> k, v = torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [2.0]])
+    >>> [x.tolist() for x in attention_with_weights(Primal(), torch.tensor([[1.0]]), k, v)]
+    [[[1.5]], [[0.5, 0.5]]]
+    """
     call = Call(primal, q, k, v, key_mask, query_mask, attn_mask, is_causal, beta, taps)
     _check(call)
-    return _attend(call)
+    _check_dropout(dropout_p)
+    record(call)
+    A = _attend(call, Way(weights, dropout_p))
+    if key_mask is not None:
+        valid = key_mask[..., None, :] if isinstance(primal, Heads) else key_mask
+        v = v.masked_fill(~valid[..., None], 0)
+    return A @ v.to(A.dtype), A
 
 
-def _attend(call: Call, dropout_p: float = 0.0, hidden_are_zero: bool = False) -> torch.Tensor:
-    """`hidden_are_zero` says that keys and values which key_mask hides are zero already."""
+class Way(NamedTuple):
+    """How a call is evaluated: for its attention or its weights, and with what dropout.
+
+    `hidden_are_zero` says that keys and values which key_mask hides are zero already.
+    """
+
+    evaluate: Callable[..., torch.Tensor] = expansion
+    dropout_p: float = 0.0
+    hidden_are_zero: bool = False
+
+
+def _attend(call: Call, way: Way) -> torch.Tensor:
     if isinstance(call.primal, Heads):
-        return _with_heads(call, call.primal, dropout_p, hidden_are_zero)
-    return _with_one_primal(call, call.primal, dropout_p, hidden_are_zero)
+        return _with_heads(call, call.primal, way)
+    return _with_one_primal(call, call.primal, way)
 
 
-def _with_heads(call: Call, heads: Heads, dropout_p: float, hidden_are_zero: bool) -> torch.Tensor:
+def _with_heads(call: Call, heads: Heads, way: Way) -> torch.Tensor:
     """Heads of the same primal are evaluated together, as a batch axis."""
     call = call._replace(
         key_mask=None if call.key_mask is None else call.key_mask[..., None, :],
@@ -144,10 +185,9 @@ def _with_heads(call: Call, heads: Heads, dropout_p: float, hidden_are_zero: boo
         beta=call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[:, None, None],
     )
     if len(heads.groups) == 1:
-        return _with_one_primal(call, heads.primals[0], dropout_p, hidden_are_zero)
+        return _with_one_primal(call, heads.primals[0], way)
     order = [s for _, numbers in heads.groups for s in numbers]
-    group_calls = _split_by_primal(call, heads, order)
-    each = [_with_one_primal(part, primal, dropout_p, hidden_are_zero) for primal, part in group_calls]
+    each = [_with_one_primal(part, primal, way) for primal, part in _split_by_primal(call, heads, order)]
     return _take_heads(torch.cat(each, -3), [order.index(s) for s in range(len(order))])
 
 
@@ -173,7 +213,7 @@ def _take_heads(x: Float[torch.Tensor, "... H A B"] | Bool[torch.Tensor, "... H 
     return x if order == sorted(order) else x.index_select(-3, torch.tensor(order, device=x.device))
 
 
-def _with_one_primal(call: Call, primal: Primal, dropout_p: float, hidden_are_zero: bool) -> torch.Tensor:
+def _with_one_primal(call: Call, primal: Primal, way: Way) -> torch.Tensor:
     """Attention of one primal, without autocast: convolve the sequences, then evaluate the expansion."""
     convolutions, transforms = split_convolutions(primal.transform)
     visibility = combine_masks(primal.support, call.is_causal, call.key_mask, call.attn_mask)
@@ -183,13 +223,13 @@ def _with_one_primal(call: Call, primal: Primal, dropout_p: float, hidden_are_ze
     if autocast:
         v = v.to(torch.get_autocast_dtype(device))
     with _autocast_off(device, autocast):
-        if visibility.valid is not None and not hidden_are_zero:
+        if visibility.valid is not None and not way.hidden_are_zero:
             hidden = ~visibility.valid[..., None]
             k, v = k.masked_fill(hidden, 0), v.masked_fill(hidden, 0)
         for part in convolutions:
             q = convolve(part, q, call.query_mask, visibility.causal, call.taps)
             k = convolve(part, k, visibility.valid, visibility.causal, call.taps)
-        return expansion(primal, _with_beta(transforms, call.beta), q, k, v, visibility, dropout_p)
+        return way.evaluate(primal, _with_beta(transforms, call.beta), q, k, v, visibility, way.dropout_p)
 
 
 def _autocast_off(device: str, autocast: bool) -> AbstractContextManager:
@@ -216,6 +256,11 @@ def _check(call: Call) -> None:
     for primal in primals:
         check_size(primal.support, call.q.shape[-2], call.k.shape[-2])
     _check_parameters(call, primals)
+
+
+def _check_dropout(p: float) -> None:
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout_p: expected a number in [0, 1); got {p}")
 
 
 def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

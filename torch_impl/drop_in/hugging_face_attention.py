@@ -21,7 +21,7 @@ from torch_impl.drop_in.hugging_face_cache import (
 )
 from torch_impl.drop_in.hugging_face_masks import valid_keys, with_infinity
 from torch_impl.drop_in.left_padding import take_columns, take_rows, turn
-from torch_impl.expansion import attention, attention_weights
+from torch_impl.expansion import attention, attention_with_weights
 
 WITHOUT_PRIMAL = ("softcap", "position_bias", "s_aux", "sinks", "indices", "block_indices")
 
@@ -127,8 +127,9 @@ def _evaluate(inputs: Inputs, dropout: float, with_weights: bool) -> tuple[torch
     """The attention, and its weights if they are asked for."""
     members, q, k, v, mask, valid, is_self, is_causal = inputs
     options: dict[str, Any] = dict(query_mask=valid if is_self else None, attn_mask=mask, is_causal=is_causal)
-    f = attention(members, q, k, v, valid, dropout_p=dropout, **options)
-    return f, attention_weights(members, q, k, valid, **options) if with_weights else None
+    if with_weights:
+        return attention_with_weights(members, q, k, v, valid, dropout_p=dropout, **options)
+    return attention(members, q, k, v, valid, dropout_p=dropout, **options), None
 
 
 def _own_query(

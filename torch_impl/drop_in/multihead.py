@@ -10,7 +10,7 @@ from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import BatchNorm, split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl import checks
-from torch_impl.expansion import attention, attention_weights
+from torch_impl.expansion import attention, attention_with_weights
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -140,10 +140,11 @@ class MultiheadAttention(nn.MultiheadAttention):
             taps=self.taps,
         )
         dropout_p = self.dropout if self.training else 0.0
-        f = self._from_heads(attention(self.primal, q, k, v, key_mask, dropout_p=dropout_p, **options), batched)
         if not need_weights:
-            return f, None
-        weights = attention_weights(self.primal, q, k, key_mask, **options)
+            f = attention(self.primal, q, k, v, key_mask, dropout_p=dropout_p, **options)
+            return self._from_heads(f, batched), None
+        f, weights = attention_with_weights(self.primal, q, k, v, key_mask, dropout_p=dropout_p, **options)
+        f = self._from_heads(f, batched)
         weights = weights.mean(1) if average_attn_weights else weights
         return f, weights if batched else weights[0]
 

@@ -16,72 +16,85 @@ from torch_impl.registry import torch_version
 from torch_impl.transforms import add_token_axis, fit
 
 LARGEST_BLOCK = 2**24  # numbers in the largest tensor of a block of queries
+Weights = Callable[[Problem, slice], tuple[Float[torch.Tensor, "... m n"], slice]]
 
 
-def by_definition(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
-    """The expansion of a problem without pools and transforms: all queries choose from the same training points."""
-    q, k, v, visibility = problem.q, problem.k, problem.v, problem.visibility
-    columns = slice(0, problem.keys)
+def expansion_by(weights: Weights, problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
+    """sum_j w_ij v_j by one of the ways to weights below."""
 
     def block(rows: slice) -> torch.Tensor:
-        visible = visibility.visible(rows, columns, q.device)
-        return _expansion(problem, q[..., rows, :], k, v, visible, visibility.weight(rows, columns))
+        w, columns = weights(problem, rows)
+        return (w @ problem.v[..., columns, :].to(w.dtype)).to(problem.v.dtype)
 
-    return _in_blocks(block, problem.queries, problem.keys * problem.batch)
+    return _in_blocks(block, problem, weights)
 
 
-def by_own_pools(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
-    """Softmax attention of queries of which each has pools of its own, of the keys that it sees.
+def weights_by(weights: Weights, problem: Problem) -> Float[torch.Tensor, "... M N"]:
+    """All w_ij by one of the ways to weights below."""
+
+    def block(rows: slice) -> torch.Tensor:
+        w, columns = weights(problem, rows)
+        return F.pad(w, (columns.start, problem.keys - columns.stop)).to(problem.v.dtype)
+
+    return _in_blocks(block, problem, weights)
+
+
+def definition(problem: Problem, rows: slice) -> tuple[Float[torch.Tensor, "... m n"], slice]:
+    """<Phi(x_i), Phi(k_j)> / h(x_i), of a problem without pools and transforms, for the queries in `rows`."""
+    columns = slice(0, problem.keys)
+    visible = problem.visibility.visible(rows, columns, problem.q.device)
+    log_weight = problem.visibility.weight(rows, columns)
+    return _weights(problem, problem.q[..., rows, :], problem.k, visible, log_weight), columns
+
+
+def own_pools(problem: Problem, rows: slice) -> tuple[Float[torch.Tensor, "... m n"], slice]:
+    """The weights of a softmax over pools, spread over their keys, for the queries in `rows`, and a slice of the keys.
 
     The logit of a pool is that of its mean key, q.(sum_j p_j k_j) = sum_j p_j (q.k_j), with the weights p_j of the
-    pool's members: so the logits of single keys are averaged, and no query needs a copy of the keys. For the same
-    reason a pool's weight w is spread over the values of its members, w p_j.
+    pool's members: so the logits of single keys are averaged, and no query needs a copy of the keys.
     """
-    kernel, visibility, scale, keys = problem.kernel, problem.visibility, problem.scale, problem.keys
+    kernel, visibility, scale = problem.kernel, problem.visibility, problem.scale
     assert isinstance(kernel, Exponential)
-    v, dropout_p = problem.v, problem.dropout_p
     slope = problem.q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
-    precise = torch.promote_types(v.dtype, torch.float32)
-    q, k = (problem.q * slope).to(precise), problem.k.to(precise)
-
-    def block(rows: slice) -> torch.Tensor:
-        columns = visibility.span(rows, keys, scale)
-        visible = visibility.visible(rows, columns, q.device)
-        assert visible is not None  # else the pools would be the same for all
-        members, has_key = pool_weights(visible, scale, q.dtype)
-        logits = q[..., rows, :] @ k[..., columns, :].mT
-        log_weight = visibility.weight(rows, columns)
-        logits = logits if log_weight is None else logits + log_weight
-        logits_in_pools = split_into_blocks(logits[..., None], scale)[..., 0]
-        logits = (logits_in_pools * members).sum(-1).masked_fill(~has_key, float("-inf"))
-        w = _exp_of_difference(logits, largest=logits.detach().amax(-1, keepdim=True))
-        w = F.dropout(w / w.sum(-1, keepdim=True).clamp_min(1), dropout_p)
-        w_of_each_key = (w[..., None] * members).flatten(-2)[..., : columns.stop - columns.start]
-        return w_of_each_key.to(v.dtype) @ v[..., columns, :]
-
-    return _in_blocks(block, problem.queries, keys * problem.batch)
+    precise = torch.promote_types(problem.v.dtype, torch.float32)
+    columns = visibility.span(rows, problem.keys, scale)
+    visible = visibility.visible(rows, columns, problem.q.device)
+    assert visible is not None  # else the pools would be the same for all
+    logits = (problem.q[..., rows, :] * slope).to(precise) @ problem.k[..., columns, :].to(precise).mT
+    log_weight = visibility.weight(rows, columns)
+    logits = logits if log_weight is None else logits + log_weight
+    members, has_key = pool_weights(visible, scale, precise)
+    logits_in_pools = split_into_blocks(logits[..., None], scale)[..., 0]
+    logits = (logits_in_pools * members).sum(-1).masked_fill(~has_key, float("-inf"))
+    w = _exp_of_difference(logits, largest=logits.detach().amax(-1, keepdim=True))
+    w = F.dropout(w / w.sum(-1, keepdim=True).clamp_min(1), problem.dropout_p)
+    return _spread(w, members, columns), columns
 
 
-def by_own_training_sets(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
-    """The expansion of queries of which each has pools and a T of its own: each is a batch of one query."""
-    q, k, v, visibility, scale = problem.q, problem.k, problem.v, problem.visibility, problem.scale
-    transforms = add_token_axis(problem.transforms)
+def own_training_sets(problem: Problem, rows: slice) -> tuple[Float[torch.Tensor, "... m n"], slice]:
+    """The weights of queries in `rows`, of which each has pools and a T of its own, spread over keys; their slice."""
+    q, k, visibility, scale = problem.q, problem.k, problem.visibility, problem.scale
+    columns = visibility.span(rows, problem.keys, scale)
+    visible = visibility.visible(rows, columns, q.device)
+    assert visible is not None  # else the training sets would be the same for all
+    keys, has_key = pool(k[..., None, columns, :], visible, scale)
+    log_weight = visibility.weight(rows, columns)
+    if log_weight is not None:
+        log_weight = pool(log_weight[..., None], visible, scale)[0].mT
+    assert has_key is not None
+    apply, keys = fit(add_token_axis(problem.transforms), replace_padding(keys, has_key), has_key)
+    x = apply(q[..., rows, None, :])
+    w = _weights(problem, x, keys, has_key[..., None, :], log_weight)[..., 0, :]
+    return (w if scale == 1 else _spread(w, pool_weights(visible, scale, w.dtype)[0], columns)), columns
 
-    def block(rows: slice) -> torch.Tensor:
-        columns = visibility.span(rows, problem.keys, scale)
-        members = visibility.visible(rows, columns, q.device)
-        keys, has_key = pool(k[..., None, columns, :], members, scale)
-        values, _ = pool(v[..., None, columns, :], members, scale)
-        log_weight = visibility.weight(rows, columns)
-        if log_weight is not None:
-            log_weight = pool(log_weight[..., None], members, scale)[0].mT
-        assert has_key is not None  # else the training sets would be the same for all
-        apply, keys = fit(transforms, replace_padding(keys, has_key), has_key)
-        x = apply(q[..., rows, None, :])
-        return _expansion(problem, x, keys, values, has_key[..., None, :], log_weight)[..., 0, :]
 
-    numbers_a_query = problem.keys * (q.shape[-1] + v.shape[-1]) * problem.batch
-    return _in_blocks(block, problem.queries, numbers_a_query)
+def spread_over_pools(w: Float[torch.Tensor, "... M n"], problem: Problem) -> Float[torch.Tensor, "... M N"]:
+    """The weights of the pools that all queries of a problem share, spread over its keys."""
+    valid = problem.visibility.valid
+    if valid is None:
+        valid = torch.ones(problem.keys, dtype=torch.bool, device=w.device)
+    members, _ = pool_weights(valid, problem.scale, w.dtype)
+    return _spread(w, members[..., None, :, :], slice(0, problem.keys))
 
 
 def replace_padding(
@@ -91,21 +104,27 @@ def replace_padding(
     return torch.where(valid[..., None], k, key_statistics.first_key(k, valid))
 
 
-def _expansion(
+def _weights(
     problem: Problem,
     x: Float[torch.Tensor, "... m D"],
     keys: Float[torch.Tensor, "... n D"],
-    values: Float[torch.Tensor, "... n Dv"],
     visible: Bool[torch.Tensor, "... #m n"] | None,
     log_weight: Float[torch.Tensor, "... #m n"] | None,
-) -> Float[torch.Tensor, "... m Dv"]:
-    """sum_j v_j <Phi(x), Phi(k_j)> / h(x) by the kernel matrix, in float32 or better; x and keys are transformed."""
-    precise = torch.promote_types(values.dtype, torch.float32)
+) -> Float[torch.Tensor, "... m n"]:
+    """<Phi(x), Phi(k_j)> / h(x), in float32 or better and with dropout; x and keys are transformed."""
+    precise = torch.promote_types(problem.v.dtype, torch.float32)
     w = _kernel_matrix(problem, x.to(precise), keys.to(precise), visible, log_weight)
     if problem.normalizer == "sum":
         h = w.sum(-1, keepdim=True)
         w = w / torch.where(h == 0, 1, h)
-    return (F.dropout(w, problem.dropout_p) @ values.to(precise)).to(values.dtype)
+    return F.dropout(w, problem.dropout_p)
+
+
+def _spread(
+    w: Float[torch.Tensor, "... m n"], members: Float[torch.Tensor, "... #m n scale"], columns: slice
+) -> Float[torch.Tensor, "... m keys"]:
+    """The weight w of each pool, spread over its members: sum_g w_g (sum_j p_j v_j) = sum_j (w_g p_j) v_j."""
+    return (w[..., None] * members).flatten(-2)[..., : columns.stop - columns.start]
 
 
 def _kernel_matrix(
@@ -137,9 +156,11 @@ def _exp_of_difference(
 
 
 def _in_blocks(
-    block: Callable[[slice], torch.Tensor], queries: int, numbers_a_query: int
-) -> Float[torch.Tensor, "... {queries} Dv"]:
+    block: Callable[[slice], torch.Tensor], problem: Problem, weights: Weights
+) -> Float[torch.Tensor, "... M F"]:
     """block(rows) for slices of the queries; what a block would keep for its gradient is computed again instead."""
+    queries = problem.queries
+    numbers_a_query = problem.keys * problem.batch * (problem.q.shape[-1] if weights is own_training_sets else 1)
     size = max(1, LARGEST_BLOCK // max(1, numbers_a_query))
     if size >= queries or torch.compiler.is_exporting():
         return block(slice(0, queries))

@@ -6,6 +6,8 @@ What all queries have in common is computed once: pools, and transforms of share
 - sparse.py: a strided support splits into smaller problems, and a window into one for each block of queries
 - linear.py: positive features make time and memory grow with N and not with N^2
 - blockwise.py: all else follows the definition, a block of queries at a time
+
+`weights` is the same for the matrix of weights, whose size is M N in any case.
 """
 
 from dataclasses import replace
@@ -52,6 +54,27 @@ def expansion(
     return _evaluate(_simplify(problem))
 
 
+def weights(
+    primal: Primal,
+    transforms: tuple[TorchTransform, ...],
+    q: Float[torch.Tensor, "... M D"],
+    k: Float[torch.Tensor, "... N D"],
+    v: Float[torch.Tensor, "... N Dv"],
+    visibility: Visibility,
+    dropout_p: float,
+) -> Float[torch.Tensor, "... M N"]:
+    """<Phi(T q_i), Phi(T k_j)> / h(q_i), a pool's weight spread over its keys; parameters are those of `expansion`."""
+    problem = Problem(primal.kernel, primal.normalizer, primal.scale, transforms, q, k, v, visibility, dropout_p)
+    simple = _simplify(problem)
+    if simple.transforms or (simple.scale > 1 and not simple.is_softmax):
+        return blockwise.weights_by(blockwise.own_training_sets, simple)
+    if simple.scale > 1:
+        return blockwise.weights_by(blockwise.own_pools, simple)
+    by_definition = not simple.is_softmax
+    w = blockwise.weights_by(blockwise.definition, simple) if by_definition else softmax.softmax_weights(simple)
+    return w if simple.keys == problem.keys else blockwise.spread_over_pools(w, problem)
+
+
 def _simplify(problem: Problem) -> Problem:
     """Pool the keys and apply the transforms, as far as all queries have them in common or they fold into the query."""
     shared = problem.visibility.shared
@@ -70,9 +93,9 @@ def _simplify(problem: Problem) -> Problem:
 def _evaluate(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
     """The expansion of a problem that was simplified. What is left of its pools and transforms depends on the query."""
     if problem.transforms or (problem.scale > 1 and not problem.is_softmax):
-        return blockwise.by_own_training_sets(problem)
+        return blockwise.expansion_by(blockwise.own_training_sets, problem)
     if problem.scale > 1:
-        return blockwise.by_own_pools(problem)
+        return blockwise.expansion_by(blockwise.own_pools, problem)
     if sparse.splits_into_windows(problem):
         f = _with_common_keys(sparse.split_into_windows(problem))
         return sparse.join_windows(f, problem.queries)
@@ -94,7 +117,7 @@ def _with_common_keys(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
             visibility.log_weight,
             is_causal=visibility.causal,
         )
-    return blockwise.by_definition(problem)
+    return blockwise.expansion_by(blockwise.definition, problem)
 
 
 def _pool(problem: Problem) -> Problem:

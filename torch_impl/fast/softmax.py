@@ -42,6 +42,25 @@ def softmax_attention(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
     return _fused(kernel, q, k, v, mask, dropout_p)
 
 
+def softmax_weights(problem: Problem) -> Float[torch.Tensor, "... M N"]:
+    """softmax_j(q_i.k_j scale), of a problem without pools and transforms; zero where a query sees no key."""
+    kernel, visibility, dtype = problem.kernel, problem.visibility, problem.v.dtype
+    assert isinstance(kernel, Exponential)
+    scale = problem.q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
+    precise = torch.promote_types(dtype, torch.float32)
+    logits = (problem.q * scale).to(precise) @ problem.k.to(precise).mT
+    if visibility.log_weight is not None:
+        logits = logits + visibility.log_weight
+    visible = visibility.visible(slice(0, problem.queries), slice(0, problem.keys), logits.device)
+    if visible is not None:
+        logits = logits.masked_fill(~visible, float("-inf"))
+    in_place = None if logits.requires_grad else logits  # half of the memory, and of the time
+    w = torch.softmax(logits, -1, out=in_place)
+    if visible is not None:
+        w = w.masked_fill(~visible.any(-1, keepdim=True), 0)
+    return F.dropout(w, problem.dropout_p).to(dtype)
+
+
 def fold_batch_norm(problem: Problem) -> Problem:
     """The problem after its BatchNorm is folded into the query, if that is its only transform and a softmax follows.
 
