@@ -5,7 +5,7 @@ from importlib import import_module
 from primal_dual.expansion import attention, attention_weights
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Polynomial, RandomFeatures, Taylor
 from primal_dual.layers import encoder, encoder_params, self_attention
-from primal_dual.primal import Heads, Primal, catalog, heads
+from primal_dual.primal import Heads, Primal, catalog, heads, register_attention
 from primal_dual.supports import Causal, Everything, Mask, Strided, Window
 from primal_dual.svr.certificate import Certificate, certify
 from primal_dual.svr.leaving_out import leave_one_out
@@ -44,6 +44,7 @@ __all__ = [
     "encoder_params",
     "heads",
     "leave_one_out",
+    "register_attention",
     "self_attention",
     "solve_dual",
     "solve_primal",

@@ -1,6 +1,7 @@
 """Primal: the parts of f(x) = W Phi(T x) / h(x) + b, declared once; Heads; a catalog of named ones."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -151,6 +152,37 @@ catalog = Catalog(
 
 
 COMPARED = ("softmax", "bn", "sh", "bn+sh")  # what the paper compares: trained and measured unless others are named
+
+
+def register_attention(name: str, primal: Primal | Heads) -> None:
+    """Add a primal to the catalog: its name may then stand wherever one of the catalog may, in this process.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits and the signs . + - _ alone.
+    primal : Primal or Heads
+        What it names.
+
+    Raises
+    ------
+    ValueError
+        For other characters, for what is no primal, and for a name that another primal has.
+
+    Examples
+    --------
+    >>> register_attention("narrow", Primal(Gaussian(0.5)))
+    >>> heads("narrow", 2).primals[1].kernel
+    Gaussian(bandwidth=0.5)
+    >>> del catalog["narrow"]
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
+        raise ValueError(f"name: expected letters, digits and . + - _ alone; got {name!r}")
+    if not isinstance(primal, Primal | Heads):
+        raise ValueError(f"primal: expected a Primal or Heads; got {primal!r}")
+    if name in catalog and catalog[name] != primal:
+        raise ValueError(f"{name}: expected a name that no other primal has; got that of {catalog[name]}")
+    catalog[name] = primal
 
 
 def heads(primal: str | Primal | Heads, count: int) -> Heads:

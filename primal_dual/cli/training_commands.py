@@ -52,6 +52,8 @@ def train(
 ) -> None:
     """Train transformers: --attention NAME ... (softmax bn sh bn+sh), and any --field of the recipe.
 
+    An attention of your own is --attention FILE.py:NAME, a Primal or Heads called NAME in a Python file.
+
     --data has RECIPE.npz with the arrays X_train, y_train, X_test and y_test; or a folder RECIPE with RECIPE_TRAIN.ts
     and RECIPE_TEST.ts of the UEA archive; images as train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's
     .bin files; or listops' and IMDb's files.

@@ -54,7 +54,7 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
 
 
 def table(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """The rows of the table: one for each recipe and attention, in the order of the catalog.
+    """The rows of the table: one for each recipe and attention, in the order of the catalog, and then others.
 
     Runs of one recipe at several commits have rows of their own.
 
@@ -82,9 +82,9 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     by_seed: dict[tuple[str, str], dict[int, Result]] = {}
     for recipe, result in zip(titles, results, strict=True):
         by_seed.setdefault((recipe, result["attention"]), {})[result["seed"]] = result
-    order = list(catalog)
+    order = {name: i for i, name in enumerate(catalog)}
     rows = []
-    for recipe, attention in sorted(by_seed, key=lambda cell: (cell[0], order.index(cell[1]))):
+    for recipe, attention in sorted(by_seed, key=lambda cell: (cell[0], order.get(cell[1], len(order)), cell[1])):
         softmax = {} if attention == "softmax" else by_seed.get((recipe, "softmax"), {})
         rows.append({"recipe": recipe, "attention": attention} | _statistics(by_seed[recipe, attention], softmax))
     return rows

@@ -17,6 +17,7 @@ from torch_impl import checks
 from torch_impl.data.arrays import labels_of_array, read_npz
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
+from torch_impl.training.attentions import Attention
 
 Limits = dict[str, tuple[float, float]]
 
@@ -197,8 +198,8 @@ class Recipe:
         """The recipe with the defaults that depend on the size of the data set."""
         return self
 
-    def model(self, sizes: dict[str, Any], attention: str) -> torch.nn.Module:
-        """A new model for the `sizes` of a data set and the name of an attention."""
+    def model(self, sizes: dict[str, Any], attention: Attention) -> torch.nn.Module:
+        """A new model for the `sizes` of a data set and an attention."""
         raise NotImplementedError
 
     def prepare(
@@ -211,15 +212,16 @@ class Recipe:
         """A batch for a step of training: the model's inputs, and its targets, labels (n,) or probabilities."""
         return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
 
-    def primal(self, attention: str) -> Heads:
-        """The primal of each head for a name of the catalog, with the beta and the scales of the recipe.
+    def primal(self, attention: Attention) -> Heads:
+        """The primal of each head. For a name of the catalog, it has the beta and the scales of the recipe.
 
         Every BatchNorm has the recipe's beta. If the attention scales some head, the heads have the recipe's scales.
+        A Primal or Heads are taken as they are.
 
         Raises
         ------
         ValueError
-            For an unknown name, and for scales that are no whole numbers.
+            For an unknown name, for scales that are no whole numbers, and for Heads of another number.
 
         Examples
         --------
@@ -227,6 +229,8 @@ class Recipe:
         [1, 1, 2, 2]
         """
         members = heads(attention, self.num_heads)
+        if not isinstance(attention, str):
+            return members
         scales = self._scales()
         is_scaled = any(member.scale > 1 for member in members)
         tuned = []

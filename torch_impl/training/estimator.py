@@ -23,6 +23,13 @@ from primal_dual.types import Float
 from torch_impl.certificate import ModuleCertificates, certify_module
 from torch_impl.data.arrays import series_of_arrays
 from torch_impl.data.messages import first_names, say_nothing
+from torch_impl.training.attentions import (
+    Attention,
+    attention_files,
+    attention_text,
+    find_attention,
+    rebuild_attention,
+)
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.benchmarks import changed
 from torch_impl.training.benchmarks import recipe as recipe_of
@@ -45,8 +52,8 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    attention : str
-        A name of the catalog.
+    attention : str, Primal or Heads
+        A name of the catalog, or the primal of all heads, or one a head; or FILE.py:NAME, a primal in a Python file.
     recipe : str or Recipe, optional
         Where all other settings are from: the name of a benchmark, such as "JapaneseVowels" or "digits", or a
         `SeriesRecipe` or an `ImageRecipe` of `torch_impl.training.recipes`. By default the latter for X of four axes,
@@ -78,7 +85,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        attention: str = "softmax",
+        attention: Attention = "softmax",
         recipe: str | Recipe | None = None,
         *,
         patch: int | None = None,
@@ -118,10 +125,10 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y: expected two classes or more; got one class, {self.classes_[0]}")
         recipe, seed, labels = self._chosen_recipe(X), self._seed(), index.tolist()
         data = recipe.from_arrays(X, labels, X, labels, say_nothing)  # the trainer's test accuracy is not used
-        recipe = recipe.resolve_defaults(data)
+        recipe, attention = recipe.resolve_defaults(data), find_attention(self.attention)
         with TemporaryDirectory() as folder, torch.random.fork_rng(), self._progress(recipe.epochs) as say:
-            train(recipe, self.attention, seed, data, folder, say)
-            self.run_ = load_run(folder_of_run(folder, data.name, self.attention, seed))
+            train(recipe, attention, seed, data, folder, say)
+            self.run_ = load_run(folder_of_run(folder, data.name, attention_text(attention), seed))
         return self
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
@@ -166,6 +173,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         run = self.run_
         config = {"recipe": to_config(run.recipe), "attention": run.attention, "seed": run.seed, "data": run.data}
+        config |= {"attention_files": attention_files(find_attention(run.attention))}
         config |= {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
         config |= {name: np.asarray(getattr(self, name)).tolist() for name in FITTED if hasattr(self, name)}
         content = save(contiguous(run.model.state_dict()), {"classifier": json.dumps(config)})
@@ -186,11 +194,12 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
             with safe_open(path, "pt") as file:
                 config = json.loads(file.metadata()["classifier"])
             recipe = from_config(config["recipe"])
-            model = recipe.model(config["data"]["sizes"], config["attention"])
+            attention = rebuild_attention(config["attention"], config["attention_files"])
+            model = recipe.model(config["data"]["sizes"], attention)
             model.load_state_dict(load_file(path))
         except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: expected a file that AttentionClassifier.save wrote; got {error}") from error
-        classifier = cls(config["attention"], recipe, random_state=config["seed"])
+        classifier = cls(attention, recipe, random_state=config["seed"])
         classifier.classes_ = np.array(config["classes"], np.dtype(config["dtype"]))
         classifier.run_ = Run(recipe, config["attention"], config["seed"], model.eval(), config["data"], {})
         for name in FITTED:

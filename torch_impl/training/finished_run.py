@@ -13,6 +13,7 @@ from safetensors.torch import load
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.dataset import DataSet
 from torch_impl.data.messages import Say
+from torch_impl.training.attentions import rebuild_attention
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.checkpoint import metadata
 from torch_impl.training.distributed import this_process
@@ -34,7 +35,7 @@ class Run(NamedTuple):
     recipe : Recipe
         How it was trained.
     attention : str
-        A name of the catalog.
+        A name of the catalog, or the text of a primal.
     seed : int
         Of its random numbers.
     model : nn.Module
@@ -86,7 +87,8 @@ def load_run(folder: Path | str) -> Run:
         _check_weights(weights_file, content, result.get("weights_sha256"))
         description = parse_json(str(weights_file), metadata(content)["data"], Description)
         recipe = from_config(config["recipe"])
-        make = partial(recipe.model, description["sizes"], config["attention"])
+        attention = rebuild_attention(config["attention"], config.get("attention_files", {}))
+        make = partial(recipe.model, description["sizes"], attention)
         expect_to_fit(make, torch.device("cpu"))
         model = make()
         _check_configuration(folder, config, result)

@@ -21,6 +21,7 @@ from torch_impl.data.series import load_new_series, load_series, new_series, ser
 from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
+from torch_impl.training.attentions import Attention
 from torch_impl.training.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, Limits, Recipe
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
@@ -112,7 +113,7 @@ class SeriesRecipe(Recipe):
         epochs = self.epochs or min(200, max(10, round(TOKENS_OF_A_RUN / (n * tokens))))
         return replace(self, patch=patch, epochs=epochs)
 
-    def model(self, sizes: dict[str, Any], attention: str) -> TimeSeriesEncoder:
+    def model(self, sizes: dict[str, Any], attention: Attention) -> TimeSeriesEncoder:
         """An encoder of time series."""
         options = {name: getattr(self, name) for name in (*ENCODER_FIELDS, *TOKENISER_FIELDS)}
         return TimeSeriesEncoder(**sizes, primal=self.primal(attention), **options)
@@ -161,7 +162,7 @@ class TokenRecipe(Recipe):
         """See `load_lra`."""
         return load_lra(self.name, folder, length=self.length or None, cases=self.cases or None, say=say)
 
-    def model(self, sizes: dict[str, Any], attention: str) -> TokenEncoder:
+    def model(self, sizes: dict[str, Any], attention: Attention) -> TokenEncoder:
         """An encoder of tokens."""
         options = {name: getattr(self, name) for name in ENCODER_FIELDS}
         return TokenEncoder(**sizes, primal=self.primal(attention), **options)
@@ -229,7 +230,7 @@ class ImageRecipe(Recipe):
         images = images_of_array("X", X)
         return new_images(array_source("X", images, range(len(images))), description["sizes"]), None
 
-    def model(self, sizes: dict[str, Any], attention: str) -> VisionTransformer:
+    def model(self, sizes: dict[str, Any], attention: Attention) -> VisionTransformer:
         """A vision transformer."""
         return VisionTransformer(
             self.primal(attention),

@@ -25,6 +25,7 @@ class Config(TypedDict):
     threads: NotRequired[Count]
     processes: NotRequired[Count]
     fingerprint: NotRequired[str]
+    attention_files: NotRequired[dict[str, Sha256]]
 
 
 class Result(Config):

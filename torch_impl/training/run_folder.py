@@ -1,5 +1,6 @@
 """The folder of a run and its config.json: a run resumes only with the configuration that it was begun with."""
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,19 @@ from torch_impl.training.distributed import World
 from torch_impl.training.recipes import from_config, to_config
 from torch_impl.training.run_files import Config, read_json
 
+LONGEST_NAME, LONGEST_TEXT = 200, 150  # bytes of the name of a folder, and what is kept of a longer one
+
 
 def folder_of_run(folder: Path | str, data: str, attention: str, seed: int) -> Path:
-    """FOLDER/DATA/ATTENTION/SEED.
+    """FOLDER/DATA/ATTENTION/SEED. A text that is too long for the name of a folder is cut, and ends in its hash.
 
     Examples
     --------
     >>> folder_of_run("runs", "digits", "bn", 0).as_posix()
     'runs/digits/bn/0'
     """
+    if len(attention.encode()) > LONGEST_NAME:
+        attention = f"{attention[:LONGEST_TEXT]}-{hashlib.sha256(attention.encode()).hexdigest()[:12]}"
     return Path(folder) / data / attention / str(seed)
 
 

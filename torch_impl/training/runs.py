@@ -20,8 +20,8 @@ from rich.progress import Progress
 
 from primal_dual.io.files import check_writable
 from primal_dual.io.text import printable
-from primal_dual.primal import catalog
 from torch_impl.data.dataset import DataSet, folds
+from torch_impl.training.attentions import Attention, attention_text, find_attention
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.benchmarks import recipe as recipe_of
 from torch_impl.training.distributed import shutdown_distributed, this_process
@@ -56,7 +56,7 @@ class Schedule:
 
 def train_all(
     name: str,
-    attentions: Sequence[str],
+    attentions: Sequence[Attention],
     seeds: int,
     data_folder: Path | str | None,
     folder: Path | str,
@@ -70,8 +70,8 @@ def train_all(
     ----------
     name : str
         Of the data set, see `benchmarks.recipe`.
-    attentions : sequence of str
-        Names of the catalog.
+    attentions : sequence of str, Primal or Heads
+        See `train`.
     seeds : int
         The number of runs of each attention, with seeds from 0.
     data_folder : path or None
@@ -96,7 +96,7 @@ def train_all(
         For an unknown attention or field, for several jobs under torchrun, and for what loading and training refuse.
     """
     for attention in attentions:
-        _ = catalog[attention]
+        attention_text(find_attention(attention))
     recipe = recipe_of(name, data_folder, **changes)
     if this_process().size > 1 and schedule.jobs not in (None, 1):
         raise ValueError(f"--jobs: expected 1 under torchrun, whose processes share each run; got {schedule.jobs}")
@@ -142,7 +142,7 @@ def _threads(count: int) -> Iterator[None]:
 class _Run(NamedTuple):
     """One run of a recipe."""
 
-    attention: str
+    attention: Attention
     seed: int
 
 

@@ -28,6 +28,7 @@ from primal_dual.io.files import write_file, write_json
 from primal_dual.types import Float
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import say_nothing
+from torch_impl.training.attentions import Attention, attention_files, attention_text, find_attention
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.checkpoint import Log, contiguous, resume, save_checkpoint
 from torch_impl.training.distributed import World, parallel_model, share_batch, this_process
@@ -43,7 +44,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.op
 
 def train(
     recipe: Recipe,
-    attention: str,
+    attention: Attention,
     seed: int,
     data: DataSet,
     folder: Path | str,
@@ -55,8 +56,8 @@ def train(
     ----------
     recipe : Recipe
         How it is trained; the same for every attention.
-    attention : str
-        A name of the catalog.
+    attention : str, Primal or Heads
+        A name of the catalog, or the primal of all heads, or one a head; or FILE.py:NAME, see `find_attention`.
     seed : int
         Of the initial weights and of all random numbers in training.
     data : DataSet
@@ -75,8 +76,8 @@ def train(
     Raises
     ------
     ValueError
-        For an unknown optimizer; for a run that was begun with another configuration, number of threads or number of
-        processes, or on other data; and for a loss or a weight that is not finite.
+        For an unknown attention or optimizer; for a run that was begun with another configuration, number of threads
+        or number of processes, or on other data; and for a loss or a weight that is not finite.
 
     Examples
     --------
@@ -91,9 +92,11 @@ def train(
     ('digits', 'bn', True)
     """
     world = this_process()
-    recipe = recipe.resolve_defaults(data)
-    run = folder_of_run(folder, data.name, attention, seed)
-    config = {"recipe": to_config(recipe), "data": data.name, "attention": attention, "seed": seed}
+    recipe, attention = recipe.resolve_defaults(data), find_attention(attention)
+    text, files = attention_text(attention), attention_files(attention)
+    run = folder_of_run(folder, data.name, text, seed)
+    config = {"recipe": to_config(recipe), "data": data.name, "attention": text, "seed": seed}
+    config |= {"attention_files": files} if files else {}
     config |= {"threads": torch.get_num_threads(), "processes": world.size, "fingerprint": data.fingerprint()}
     check_configuration(run, config, world)
     if (run / "result.json").exists():
@@ -193,7 +196,13 @@ def accuracy(recipe: Recipe, model: nn.Module, split: Examples, data: DataSet, w
 
 
 def _set_up(
-    recipe: Recipe, attention: str, seed: int, data: DataSet, run: Path, world: World, say: Callable[[Any], object]
+    recipe: Recipe,
+    attention: Attention,
+    seed: int,
+    data: DataSet,
+    run: Path,
+    world: World,
+    say: Callable[[Any], object],
 ) -> _Training:
     """Model, optimizer, log and splits as they are after the last epoch that was saved."""
     make = partial(recipe.model, data.sizes, attention)
