@@ -186,7 +186,7 @@ def test_what_is_no_attention_is_one_line(tmp_path, file, word):
     ("attention", "message"),
     [
         (Primal(support=Mask(np.eye(100, dtype=bool))), "expected a primal that its text gives back"),
-        (Primal(Unregistered()), "expected a part with a torch twin"),
+        (Primal(Unregistered()), "expected a part with a torch version"),
         (3, "expected a name of the catalog, a Primal or Heads; got 3"),
         (Heads(Primal(), Primal()), "heads: expected Heads of 4; got 2"),
     ],
