@@ -1,8 +1,9 @@
 """Attention of any primal in models that exist: Hugging Face's, timm's and torch's own."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from primal_dual.primal import Heads, Primal
 from torch_impl.drop_in.hugging_face import dispatches, register
@@ -11,6 +12,7 @@ from torch_impl.drop_in.multihead import MultiheadAttention
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
 Model = TypeVar("Model", bound=nn.Module)
+TIMMS_MODULES = ("timm.layers.attention", "timm.models.vision_transformer")
 
 
 def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
@@ -42,7 +44,7 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     >>> type(layer.self_attn)
     <class 'torch_impl.drop_in.multihead.MultiheadAttention'>
     """
-    candidates = {child: _replacement(child, primal) for child in model.modules() if child is not model}
+    candidates = {child: _like(child, primal) for child in model.modules() if child is not model}
     new = {child: replacement for child, replacement in candidates.items() if replacement is not None}
     hugging_face = [module for module in model.modules() if hasattr(module, "set_attn_implementation")]
     if not new and not (hugging_face and any("Attention" in type(module).__name__ for module in model.modules())):
@@ -51,6 +53,8 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
             f" Hugging Face's that takes attention functions; got {type(model).__name__}, which is or has none"
         )
     _set_attention_functions(hugging_face, primal)
+    for theirs, ours in new.items():
+        _adopt(ours, theirs)
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
             if child in new:
@@ -70,22 +74,39 @@ def _set_attention_functions(models: list[nn.Module], primal: str | Primal | Hea
         model.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
 
 
-def _replacement(module: nn.Module, primal: str | Primal | Heads) -> nn.Module | None:
-    """The module that takes the place of another, with its parameters and mode; None if that is no attention."""
-    if isinstance(module, nn.MultiheadAttention):
-        new: nn.Module = _like_torchs(module, primal)
-    elif isinstance(module, TimmAttention) or _is_timms(module):
-        new = _like_timms(module, primal)
-    else:
+def _like(module: nn.Module, primal: str | Primal | Heads) -> nn.Module | None:
+    """A module of ours with another's arguments, whose parameters are still to come; None if that is no attention."""
+    original: Any = type_before_parametrizations(module)
+    libraries = next((each for each in original.__mro__ if _is_known(each)), None)
+    if libraries is None:
         return None
-    new._parameters.update({name: p for name, p in module._parameters.items() if name in new._parameters})
-    new._modules.update({name: each for name, each in module._modules.items() if name in new._modules})
-    new.training = module.training
-    return new
+    if "forward" in vars(module) or original.forward is not libraries.forward:
+        expected = f"{libraries.__name__} with its own forward"
+        raise ValueError(f"replace_attention: expected {expected}; got {original.__name__}, whose forward is another")
+    if isinstance(module, nn.MultiheadAttention):
+        return _like_torchs(module, primal)
+    return _like_timms(module, primal)
+
+
+def _is_known(kind: type) -> bool:
+    """Whether this is torch's attention, timm's, which need not be installed, or ours."""
+    if kind.__name__ == "Attention" and kind.__module__ in TIMMS_MODULES:
+        return True
+    return kind in (nn.MultiheadAttention, MultiheadAttention, TimmAttention)
+
+
+def _adopt(new: nn.Module, module: nn.Module) -> None:
+    """Have a new module take over all that another holds: parameters, pruned or not, buffers, hooks, modules, mode."""
+    own = ("primal", "beta", "taps", "heads")
+    parameters = {name: p for name, p in module._parameters.items() if name not in own}
+    state = {name: each for name, each in vars(module).items() if name not in own}
+    vars(new).update(state, _parameters=parameters, _modules={**new._modules, **module._modules})
+    if is_parametrized(module):  # parametrized weights are properties of a class that torch made for this module
+        names = {name: each for name, each in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
+        new.__class__ = type(type(module).__name__, (type(new),), names)
 
 
 def _like_torchs(module: nn.MultiheadAttention, primal: str | Primal | Heads) -> MultiheadAttention:
-    """The same arguments; the parameters are still to be filled in."""
     return MultiheadAttention(
         module.embed_dim,
         module.num_heads,
@@ -102,11 +123,5 @@ def _like_torchs(module: nn.MultiheadAttention, primal: str | Primal | Heads) ->
 
 
 def _like_timms(module, primal: str | Primal | Heads) -> TimmAttention:
-    """The same arguments; the parameters are still to be filled in."""
     width = module.qkv.out_features // 3
     return timm_attention(primal)(module.qkv.in_features, module.num_heads, width // module.num_heads, device="meta")
-
-
-def _is_timms(module: nn.Module) -> bool:
-    """Whether this is timm's Attention, which need not be installed."""
-    return type(module).__name__ == "Attention" and type(module).__module__.startswith("timm.")

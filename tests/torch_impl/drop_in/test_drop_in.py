@@ -266,7 +266,7 @@ def test_nothing_to_replace():
 
 def in_timm():
     """timm's Attention, or where timm cannot be imported a module of its name and weights."""
-    module = types.ModuleType("timm.stand_in")
+    module = types.ModuleType("timm.layers.attention")
 
     class Attention(TimmAttention):
         def __init__(self, *arguments, **options):
