@@ -108,7 +108,7 @@ def runs(rows: Rows) -> Table:
     table = _table("Test accuracy of the last epoch, percent")
     for heading in ("data set", "attention", "n", "mean", "sd", "less softmax, 95%", "best", "s"):
         left = heading in ("data set", "attention")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "data set")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, row in _named_once(rows):
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])

@@ -81,6 +81,7 @@ def test_a_file_from_the_command_line(tmp_path, file):
     status, output = call("results", folder, "--markdown")
     assert status == 0 and "| BasicMotions | softmax | 1 |" in output and "Laplacian(bandwidth=2.0)" in output
     result = (run / "result.json").read_text()
+    assert f" {100 * json.loads(result)['test_accuracy']:.1f} " in call("results", folder)[1]  # beside a long text
     assert call(*words, f"{file}:laplacian")[0] == 0 and (run / "result.json").read_text() == result
     file.write_text(FILE + "# changed\n")
     status, output = call(*words, f"{file}:laplacian")
