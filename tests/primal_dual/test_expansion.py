@@ -262,5 +262,4 @@ def test_catalog_and_heads():
         catalog["sofmax"]
     with pytest.raises(ValueError, match="expected Heads of 3; got 2"):
         heads(Heads(Primal(), Primal()), 3)
-    assert Primal(transform=[UnitNorm(), BatchNorm()]) == Primal(transform=(UnitNorm(), BatchNorm()))
     assert hash(Primal()) == hash(Primal()) and Primal() == Primal() != Primal(scale=2)

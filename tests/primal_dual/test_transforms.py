@@ -7,7 +7,7 @@ from hypothesis import given
 from scipy.signal import correlate2d
 
 import torch_impl
-from primal_dual import BatchNorm, Convolution, UnitNorm, attention, catalog
+from primal_dual import BatchNorm, Convolution, Primal, UnitNorm, attention, catalog
 from tests.problems import GRID, naive_convolution, seeds
 
 
@@ -52,3 +52,8 @@ def test_convolution_formulas(seed):
     np.testing.assert_allclose(GRID.convolve(x, valid), expected, atol=1e-14)
     valid[4] = False
     np.testing.assert_allclose(GRID.convolve(x, valid), GRID.convolve(x * valid[:, None], np.ones(7, bool)), atol=1e-14)
+
+
+def test_a_list_of_transforms_is_a_tuple_of_them():
+    parts = [UnitNorm(), BatchNorm()]
+    assert Primal(transform=parts) == Primal(transform=tuple(parts)) and hash(Primal(transform=parts))
