@@ -1,5 +1,7 @@
 """Certificates of the heads of trained modules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 import torch_impl
 from primal_dual import BatchNorm, Causal, Certificate, Convolution, Primal, Strided, Window, catalog, certify, heads
 from primal_dual.classifier import digits
+from primal_dual.sequence import convolve_sequence
 from torch_impl import MultiheadAttention, certify_module
 from torch_impl.drop_in import replace_attention
 
@@ -189,3 +192,22 @@ def test_modules_of_others():
     with pytest.raises(ValueError, match="masks that hide keys; got one with finite weights"):
         certify_module(layer, weights)
     assert torch_impl.recorder._record is None
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_convolutions_under_a_mask_look_where_those_of_the_call_do(is_causal):
+    """The targets are the outputs of the call at its keys: a convolution sees both sides, or back only."""
+    torch.manual_seed(0)
+    x, key_mask = torch.randn(7, 3).double(), torch.tensor([True, True, False, True, True, True, True])
+    module = attending(catalog["conv1d"], is_causal=is_causal, key_mask=key_mask, query_mask=key_mask)
+    (only,) = certify_module(module, x)
+    seen = key_mask.clone()
+    if is_causal:
+        seen[only.certificate.query + 1 :] = False
+    whole = torch_impl.attention(catalog["conv1d"], x, x, x, key_mask, query_mask=key_mask)
+    if not is_causal:  # each query's SVR has all valid keys, so that its targets are the outputs of the call
+        np.testing.assert_allclose(only.certificate.targets, whole[seen], rtol=1e-9)
+    supports = Causal() if is_causal else catalog["conv1d"].support
+    k = convolve_sequence(replace(catalog["conv1d"], support=supports), x.numpy(), key_mask.numpy())[seen]
+    right = certify(Primal(), k, x[seen].numpy())
+    np.testing.assert_allclose(only.certificate.targets, right.targets, rtol=1e-9)
