@@ -65,7 +65,12 @@ class MultiheadAttention(nn.MultiheadAttention):
     ) -> None:
         if add_bias_kv or add_zero_attn:
             raise ValueError("add_bias_kv, add_zero_attn: expected False; a key that is no token has no primal here")
-        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+        for name, size in dict(embed_dim=embed_dim, num_heads=num_heads, kdim=kdim, vdim=vdim).items():
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+                raise ValueError(f"{name}: expected a positive integer; got {size!r}")
+        if not isinstance(dropout, float | int) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a number in [0, 1); got {dropout!r}")
+        if embed_dim % num_heads:
             raise ValueError(f"embed_dim: expected a multiple of {num_heads} heads; got {embed_dim}")
         super().__init__(
             embed_dim,
@@ -78,16 +83,13 @@ class MultiheadAttention(nn.MultiheadAttention):
             device=device,
             dtype=dtype,
         )
-        # torch's encoder layers ask this before they run their own softmax kernel on our weights in inference.
-        self._qkv_same_embed_dim = False
+        self.register_forward_pre_hook(keep_forward)
         self.primal = heads(primal, num_heads)
         self.beta = nn.Parameter(_betas(self.primal).to(self.out_proj.weight)) if learn_beta else None
         self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
 
-    def _reset_parameters(self) -> None:
-        self._qkv_same_embed_dim = self.in_proj_weight is not None
-        super()._reset_parameters()
-        self._qkv_same_embed_dim = False
+    def __prepare_scriptable__(self) -> None:
+        raise ValueError("torch.jit.script: expected no MultiheadAttention of ours; use torch.compile or torch.export")
 
     def forward(
         self,
@@ -128,8 +130,12 @@ class MultiheadAttention(nn.MultiheadAttention):
         ValueError
             For shapes and masks that do not fit.
         """
-        batched, is_self = query.ndim == 3, query is key
+        if any(isinstance(x, torch.Tensor) and x.is_nested for x in (query, key, value)):
+            masked = key_padding_mask is not None or attn_mask is not None
+            return self._attend_nested(query, key, value, masked or need_weights, is_causal), None
         self._check(query, key, value)
+        _check_flags(need_weights=need_weights, average_attn_weights=average_attn_weights, is_causal=is_causal)
+        batched, is_self = query.ndim == 3, query is key
         q, k, v = (self._to_heads(x, batched) for x in self._project(query, key, value))
         key_mask, mask = _our_masks(key_padding_mask, None if is_causal else attn_mask, q, k)
         options: dict[str, Any] = dict(
@@ -152,6 +158,21 @@ class MultiheadAttention(nn.MultiheadAttention):
         """The arguments that a printed model shows."""
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, primal={self.primal}"
 
+    def _attend_nested(self, query: Any, key: Any, value: Any, more: bool, is_causal: bool) -> torch.Tensor:
+        """Self-attention of the nested tensor that torch's encoder makes of padded sequences.
+
+        `more` says that a mask is given, or weights are asked for.
+        """
+        same = query is key is value and query.layout == torch.strided
+        if not same or more or not self.batch_first:
+            expected = "one nested tensor of layout torch.strided, with batch_first, no mask and need_weights=False"
+            raise ValueError(f"query, key, value: expected padded tensors, or {expected}")
+        x = query.to_padded_tensor(0.0)
+        lengths = torch.tensor([len(sequence) for sequence in query.unbind()], device=x.device)
+        padding = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
+        f, _ = self.forward(x, x, x, padding, need_weights=False, is_causal=is_causal)
+        return torch.nested.as_nested_tensor([y[:n] for y, n in zip(f, lengths.tolist(), strict=True)])
+
     def _check(self, query: Any, key: Any, value: Any) -> None:
         batch_axis = 0 if self.batch_first else 1
         given = {"query": (query, self.embed_dim), "key": (key, self.kdim), "value": (value, self.vdim)}
@@ -159,6 +180,10 @@ class MultiheadAttention(nn.MultiheadAttention):
             if not isinstance(x, torch.Tensor) or x.ndim not in (2, 3) or x.shape[-1] != size:
                 got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
                 raise ValueError(f"{name}: expected a tensor of 2 or 3 axes, the last of {size}; got {got}")
+            if x.dtype != self.out_proj.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+                raise ValueError(
+                    f"{name}: expected the dtype of the weights, {self.out_proj.weight.dtype}; got {x.dtype}"
+                )
             if x.ndim != query.ndim or (x.ndim == 3 and x.shape[batch_axis] != query.shape[batch_axis]):
                 raise ValueError(f"{name}: expected the batch of query, {tuple(query.shape)}; got {tuple(x.shape)}")
 
@@ -185,6 +210,16 @@ class MultiheadAttention(nn.MultiheadAttention):
         if not batched:
             return f[0]
         return f if self.batch_first else f.transpose(0, 1)
+
+
+def _check_flags(**flags: Any) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}: expected True or False; got {flag!r}")
+
+
+def keep_forward(*_: object) -> None:
+    """A hook that does nothing: where there is one, torch's encoder layers do not run softmax in our place."""
 
 
 def _our_masks(

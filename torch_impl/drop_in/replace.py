@@ -8,7 +8,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 from primal_dual.primal import Heads, Primal
 from torch_impl.drop_in.hugging_face import dispatches, register
 from torch_impl.drop_in.hugging_face_names import name_of
-from torch_impl.drop_in.multihead import MultiheadAttention
+from torch_impl.drop_in.multihead import MultiheadAttention, keep_forward
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -101,6 +101,8 @@ def _adopt(new: nn.Module, module: nn.Module) -> None:
     parameters = {name: p for name, p in module._parameters.items() if name not in own}
     state = {name: each for name, each in vars(module).items() if name not in own}
     vars(new).update(state, _parameters=parameters, _modules={**new._modules, **module._modules})
+    if isinstance(new, MultiheadAttention) and keep_forward not in new._forward_pre_hooks.values():
+        new.register_forward_pre_hook(keep_forward)
     if is_parametrized(module):  # parametrized weights are properties of a class that torch made for this module
         names = {name: each for name, each in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
         new.__class__ = type(type(module).__name__, (type(new),), names)

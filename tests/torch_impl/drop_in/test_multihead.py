@@ -143,3 +143,83 @@ def test_primals_of_a_layer():
     assert MultiheadAttention(E, 4, primal="sh").primal == heads("sh", 4)
     assert MultiheadAttention(E, H, primal=Primal(support=Window(1))).primal == Heads(*[Primal(support=Window(1))] * H)
     assert "BatchNorm" in repr(MultiheadAttention(E, H, primal="bn"))
+
+
+@pytest.mark.parametrize("options", [{}, dict(kdim=E, vdim=E), dict(kdim=4, vdim=3)], ids=str)
+def test_it_says_as_torchs_does_how_its_weights_are_kept(options):
+    theirs, ours = pair("bn", **options)
+    assert ours._qkv_same_embed_dim == theirs._qkv_same_embed_dim == (ours.in_proj_weight is not None)
+
+
+def test_a_bias_that_is_taken_away():
+    theirs, ours = pair()
+    theirs.in_proj_bias = ours.in_proj_bias = None
+    x = torch.randn(3, S, B, E).double()
+    torch.testing.assert_close(ours(*x), theirs(*x))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors():
+    """Those that torch's encoder makes of left-aligned padding, and no others."""
+    _, ours = pair("bn", batch_first=True)
+    sequences = [torch.randn(n, E).double() for n in (5, 3)]
+    nested = torch.nested.nested_tensor(sequences)
+    found = ours(nested, nested, nested, need_weights=False)[0].unbind()
+    for y, x in zip(found, sequences, strict=True):
+        torch.testing.assert_close(y, ours(x, x, x)[0])
+    jagged = torch.nested.nested_tensor(sequences, layout=torch.jagged)
+    other = torch.nested.nested_tensor(sequences)
+    for inputs, options in (
+        ((nested, nested, nested), {}),
+        ((nested, other, other), dict(need_weights=False)),
+        ((jagged, jagged, jagged), dict(need_weights=False)),
+        ((nested, nested, nested), dict(need_weights=False, attn_mask=torch.zeros(5, 5).bool())),
+    ):
+        with pytest.raises(ValueError, match="query, key, value: expected padded tensors, or one nested tensor"):
+            ours(*inputs, **options)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripting_is_refused_in_one_line():
+    for module in (MultiheadAttention(E, H), nn.Sequential(MultiheadAttention(E, H))):
+        with pytest.raises(ValueError, match=r"torch.jit.script: expected .*; use torch.compile or torch.export"):
+            torch.jit.script(module)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(num_heads=3.0), "num_heads: expected a positive integer; got 3.0"),
+        (dict(embed_dim=0), "embed_dim: expected a positive integer; got 0"),
+        (dict(kdim=True), "kdim: expected a positive integer; got True"),
+        (dict(dropout=1.0), r"dropout: expected a number in \[0, 1\); got 1.0"),
+        (dict(dropout="0.1"), r"dropout: expected a number in \[0, 1\); got '0.1'"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MultiheadAttention(**{**dict(embed_dim=E, num_heads=H), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(need_weights=1), "need_weights: expected True or False; got 1"),
+        (dict(is_causal=None), "is_causal: expected True or False; got None"),
+        (
+            dict(query=torch.randn(L, B, E).half()),
+            "query: expected the dtype of the weights, torch.float32; got torch.float16",
+        ),
+        (
+            dict(value=torch.ones(S, B, E).long()),
+            "value: expected the dtype of the weights, torch.float32; got torch.int64",
+        ),
+        (dict(key=[1.0]), "key: expected a tensor of 2 or 3 axes"),
+        (dict(attn_mask=torch.ones(L, S).int()), "attn_mask: expected booleans or floats"),
+        (dict(key_padding_mask="all"), "key_padding_mask: expected booleans or floats"),
+    ],
+)
+def test_inputs_of_another_type_are_refused(options, message):
+    x = dict(query=torch.randn(L, B, E), key=torch.randn(S, B, E), value=torch.randn(S, B, E))
+    with pytest.raises(ValueError, match=message):
+        MultiheadAttention(E, H)(**{**x, **options})
