@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,8 +17,6 @@ from primal_dual.cli import tables, training_commands
 from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, shown, torch_part, write_figure
 from primal_dual.io import datasets, files
 from primal_dual.primal import COMPARED, Heads, Primal, catalog
-from primal_dual.supports import svr_queries
-from primal_dual.svr.causal_positions import has_running_sums
 from primal_dual.svr.certificate import Certificate
 from primal_dual.svr.certificate import certify as certify_values
 from primal_dual.svr.verification import Verified, list_svrs
@@ -222,17 +220,6 @@ def _verify(
 
 
 def _certify(declared: Primal | Heads, keys: Array, values: Array) -> tuple[Certificate, ...]:
-    """The certificate of each head; the worst of all positions under a support, with a progress bar."""
-    if isinstance(declared, Heads):
-        certificates = certify_values(declared, keys, values)
-        assert isinstance(certificates, tuple)
-        return certificates
-    keys = checks.matrix("keys", keys, "N D")
-    if has_running_sums(declared):
-        worst = certify_values(declared, keys, values)
-        assert isinstance(worst, Certificate)
-        return (worst,)
-    with progress_bar() as progress:
-        queries = progress.track(svr_queries(declared.support, len(keys)), description="positions")
-        each: Any = (certify_values(declared, keys, values, query=query) for query in queries)
-        return (max(each, key=lambda certificate: certificate.relative_gap),)
+    """The certificate of each head; that of the position with the largest gap, where each has one."""
+    certificates = certify_values(declared, keys, values)
+    return certificates if isinstance(certificates, tuple) else (certificates,)

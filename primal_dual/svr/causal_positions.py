@@ -31,7 +31,7 @@ def has_running_sums(primal: Primal) -> bool:
     return isinstance(primal.support, Causal) and primal.scale == 1 and is_fixed
 
 
-def position_gaps(
+def gaps_by_running_sums(
     primal: Primal,
     keys: Float[Array, "N D"],
     values: Float[Array, "N Dv"],

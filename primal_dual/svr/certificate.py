@@ -3,7 +3,8 @@
 Without a bias, any keys and values are the optimum of an SVR: with delta_j = h(k_j) v_j, targets
 y_j = f(k_j) + epsilon sign(delta_j) and C >= max |delta|, the primal value of W = sum_j delta_j z_j' equals the dual
 value of delta; see tutorial 2. Both are computed here from their own definitions, so that the gap between them is a
-real check: |W|^2 from the kernel, f from `attention`. All numbers are in units of exp(log_scale),
+real check: |W|^2 from the kernel, f from `attention`; see `gap.py`. Where each query has an SVR of its own, the one
+with the largest gap is found first, by running sums or in blocks. All numbers are in units of exp(log_scale),
 log_scale = max_j log |h(k_j)|, so that logits of any size can be certified.
 """
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from primal_dual import checks
 from primal_dual.primal import Heads, Primal
-from primal_dual.supports import svr_queries
-from primal_dual.svr.causal_positions import has_running_sums, position_gaps
+from primal_dual.supports import Everything
+from primal_dual.svr.causal_positions import gaps_by_running_sums, has_running_sums
 from primal_dual.svr.gap import Expansion, judge
+from primal_dual.svr.position_blocks import gaps_by_blocks
 from primal_dual.svr.solutions import check_head_axis
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
@@ -155,11 +157,11 @@ def _certify_head(
     keys, values = checks.matrix("keys", keys, "N D"), checks.matrix("values", values, "N Dv")
     if len(keys) != len(values):
         raise ValueError(f"expected as many values as keys; got {values.shape} and {keys.shape}")
-    queries = svr_queries(primal.support, len(keys)) if query is None else [query]
-    if query is None and has_running_sums(primal):
-        queries = [int(np.argmax(position_gaps(primal, keys, values, targets, C, epsilon)))]
-    every = (_certify_query(training_set(primal, keys, i), values, targets, C, epsilon, i) for i in queries)
-    return max(every, key=lambda certificate: certificate.relative_gap)
+    if query is None and not isinstance(primal.support, Everything):
+        y = None if targets is None else checks.matrix("targets", targets, "N Dv")
+        position_gaps = gaps_by_running_sums if has_running_sums(primal) else gaps_by_blocks
+        query = int(np.argmax(position_gaps(primal, keys, values, y, C, epsilon)))
+    return _certify_query(training_set(primal, keys, query), values, targets, C, epsilon, query)
 
 
 def _certify_query(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from primal_dual import BatchNorm, Causal, Convolution, EluPlusOne, Identity, Primal, UnitNorm, certify
 from primal_dual.svr import causal_positions
-from primal_dual.svr.causal_positions import _entries, _RunningSums, has_running_sums, position_gaps
+from primal_dual.svr.causal_positions import _entries, _RunningSums, gaps_by_running_sums, has_running_sums
 from primal_dual.svr.certificate import _expand
 from primal_dual.svr.training_sets import training_set
 from tests.problems import kernels, normalizers, primals, seeds
@@ -69,7 +69,7 @@ def test_the_gaps_are_those_of_each_position(primal, seed, multiple, epsilon, fi
     C = None if multiple is None else multiple * training_set(primal, keys, 22).penalty(1.0)
     options = dict(C=C, epsilon=epsilon, targets=None if fitted else targets)
     alone = [certify(primal, keys, values, query=i, **options) for i in range(23)]
-    gaps = position_gaps(primal, keys, values, options["targets"], C, epsilon)
+    gaps = gaps_by_running_sums(primal, keys, values, options["targets"], C, epsilon)
     right = [each.relative_gap for each in alone]
     np.testing.assert_allclose(gaps, right, rtol=1e-8, atol=1e-9 if primal.bias else 1e-10)
     worst = certify(primal, keys, values, **options)
@@ -91,7 +91,7 @@ def test_nothing_overflows(order, normalizer):
         logits = keys @ keys.T / np.sqrt(5)
         assert logits.max() > 2800 and (order == "falling" or (np.triu(logits) - np.diag(logits)[:, None]).max() > 700)
     assert_same(primal, keys, values)
-    gaps = position_gaps(primal, keys, values, None, None, 0.0)
+    gaps = gaps_by_running_sums(primal, keys, values, None, None, 0.0)
     assert abs(gaps).max() < 1e-12
 
 
@@ -110,7 +110,7 @@ def test_the_gap_is_a_check(broken, monkeypatch):
             getattr(self, broken)[3] += 1e-9
 
     monkeypatch.setattr(causal_positions._RunningSums, "add", add)
-    gaps = position_gaps(Primal(support=Causal()), keys, values, None, None, 0.0)
+    gaps = gaps_by_running_sums(Primal(support=Causal()), keys, values, None, None, 0.0)
     assert abs(gaps[:7]).max() < 1e-14 < 1e-12 < abs(gaps[7:]).min()
 
 
@@ -121,7 +121,7 @@ def test_what_is_refused_is_refused_by_its_position():
     keys = np.array([[1.0, 0.0], [2.0, 0.0], [-3.0, 0.0], [1.0, 1.0]])
     with pytest.raises(ValueError, match="near zero: the terms of"):
         certify(odd, keys, values)
-    assert np.isnan(position_gaps(odd, keys, values, None, None, 0.0)).tolist() == [False, False, True, False]
+    assert np.isnan(gaps_by_running_sums(odd, keys, values, None, None, 0.0)).tolist() == [False, False, True, False]
     causal = Primal(support=Causal())
     with pytest.raises(ValueError, match="whose squares a float can hold"):
         certify(causal, keys, 1e200 * values)
