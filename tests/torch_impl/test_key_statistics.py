@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from torch_impl.key_statistics import causal, first_key, shared, window
+from torch_impl.key_statistics import causal, first_key, of_table, shared, window
 
 M, N = 19, 23
 QUERY, KEY = np.arange(M)[:, None], np.arange(N)
+ANY = np.random.default_rng(0).random((M, N)) < 0.6
 CASES = {  # the function, and which keys a query sees
     "shared": (lambda keys, valid: shared(keys, valid), np.ones((1, N), bool)),
     "causal": (lambda keys, valid: causal(keys, valid, M), KEY <= QUERY),
@@ -15,7 +16,14 @@ CASES = {  # the function, and which keys a query sees
     "window that looks back": (lambda keys, valid: window(keys, valid, M, 4, 0), (KEY <= QUERY) & (QUERY - KEY <= 4)),
     "window of one": (lambda keys, valid: window(keys, valid, M, 0, 0), QUERY == KEY),
     "window of all": (lambda keys, valid: window(keys, valid, M, 40, 40), np.ones((M, N), bool)),
+    "table": (lambda keys, valid: of_table(keys, among_valid(ANY, valid)), ANY),
+    "causal table": (lambda keys, valid: of_table(keys, among_valid(KEY <= QUERY, valid)), KEY <= QUERY),
 }
+
+
+def among_valid(table, valid):
+    table = torch.tensor(table)
+    return table if valid is None else table & valid[:, None]
 
 
 def keys_and_mask(masked, dtype=torch.float64, size=1.0, far=1000.0):
@@ -98,3 +106,23 @@ def test_the_first_key_is_the_first_valid_one():
     keys = torch.arange(8.0).reshape(2, 4, 1)
     valid = torch.tensor([[False, True, True, False], [True, False, True, True]])
     assert first_key(keys, valid).flatten().tolist() == [1, 4] and first_key(keys, None).flatten().tolist() == [0, 4]
+
+
+def test_heads_share_a_table_or_have_their_own():
+    torch.manual_seed(0)
+    keys, table = torch.randn(2, 4, N, 3), torch.rand(2, 1, M, N) < 0.6
+    each = [of_table(keys[:, h], table[:, 0]) for h in range(4)]
+    for given in (table, table.expand(-1, 4, -1, -1)):
+        found = of_table(keys, given)
+        for h in range(4):
+            torch.testing.assert_close(found.mu[:, h], each[h].mu)
+            torch.testing.assert_close(found.variance[:, h], each[h].variance)
+
+
+def test_a_key_that_no_query_sees_counts_for_nothing():
+    keys, table = torch.randn(N, 3), torch.rand(M, N) < 0.6
+    table[:, 5] = False
+    expected = of_table(keys, table)
+    keys[5] = 1e30
+    found = of_table(keys, table)
+    torch.testing.assert_close(found[:2], expected[:2], rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """The definition of the expansion, a block of queries at a time, so that memory grows with N and not with N^2."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -164,5 +165,8 @@ def _in_blocks(
     size = max(1, LARGEST_BLOCK // max(1, numbers_a_query))
     if size >= queries or torch.compiler.is_exporting():
         return block(slice(0, queries))
+    if weights is own_training_sets and problem.visibility.allowed is not None and not torch.compiler.is_compiling():
+        cost = f"copies of {problem.keys} keys for each of {queries} queries"
+        warnings.warn(f"attn_mask: under this table, transforms and pools need {cost}, which is slow", stacklevel=2)
     slices = [slice(i, min(i + size, queries)) for i in range(0, queries, size)]
     return torch.cat([checkpoint(block, rows, use_reentrant=False) for rows in slices], -2)

@@ -84,14 +84,22 @@ def _statistics(problem: Problem) -> KeyStatistics | None:
     if visibility.shared:
         return key_statistics.shared(k, visibility.valid)
     if visibility.allowed is not None:
-        return None
+        return _statistics_of_table(problem)
     if isinstance(visibility.support, Everything):
         return key_statistics.causal(k, visibility.valid, problem.queries, scale)
     if isinstance(visibility.support, Window) and scale == 1:
         before = min(visibility.support.radius, problem.queries - 1)  # a longer window sees no more
         after = 0 if visibility.causal else min(visibility.support.radius, problem.keys - 1)
         return key_statistics.window(k, visibility.valid, problem.queries, before, after)
-    return None
+    return _statistics_of_table(problem)
+
+
+def _statistics_of_table(problem: Problem) -> KeyStatistics | None:
+    """Statistics by products with the table of who sees whom; None in float64, whose squares no finer type holds."""
+    visible = problem.visibility.visible(slice(0, problem.queries), slice(0, problem.keys), problem.k.device)
+    if problem.scale > 1 or problem.k.dtype == torch.float64 or visible is None:
+        return None
+    return key_statistics.of_table(problem.k, visible)
 
 
 def _folded_query(
