@@ -35,7 +35,7 @@ def gaps_by_running_sums(
     primal: Primal,
     keys: Float[Array, "N D"],
     values: Float[Array, "N Dv"],
-    targets: Float[Array, "N Dv"] | None,
+    targets: Float[Array, "rows Dv"] | None,
     C: float | None,
     epsilon: float,
 ) -> Float[np.ndarray, " N"]:

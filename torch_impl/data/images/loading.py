@@ -191,7 +191,7 @@ def _on_disk(name: str, train: ImageSource, test: ImageSource, decoder: ImageDec
     return DataSet(name, train_stream, test_stream, classes, sizes, mean, deviation)
 
 
-def _decode_all(source: ImageSource, decoder: ImageDecoder) -> tuple[UInt8[torch.Tensor, "n 3 size size"], list[str]]:
+def _decode_all(source: ImageSource, decoder: ImageDecoder) -> tuple[UInt8[torch.Tensor, "n 3 size size"], list]:
     """All images of a source and their labels."""
     count, size = len(source.labels), decoder.size
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
