@@ -25,11 +25,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
+from primal_dual.svr.gram_rows import GramRows
 from primal_dual.svr.optimality import best_bias, feasible, objective_values, relative_gap
 from primal_dual.types import Array, Float
 
 ENOUGH = 1e-12  # relative gap of an output that needs no second try
 ROUNDING = 1e-14  # relative size of what is zero but for rounding
+LARGEST_MATRIX = 15_000  # points up to which all of Q is held, if it must be: 1.8 GB
 BLOCK = 200  # indices in a block of the first sweep
 SIDES = np.array([[1.0], [-1.0]])  # of the tube, as the rows of (2, n) arrays: alpha's and alpha~'s
 
@@ -50,7 +52,7 @@ class _Met(NamedTuple):
 
 
 def newton(
-    Q: Float[Array, "n n"],
+    Q: Float[Array, "n n"] | GramRows,
     y: Float[Array, "n Dv"],
     epsilon: float,
     bias: bool,
@@ -59,44 +61,47 @@ def newton(
     """Solve the dual of every output.
 
     `start`, if given, is the solution of a similar problem: of another C, or other targets. Every u is feasible; the
-    gap is measured, and stays above 1e-12 only where the rounding of Q u hides what is left.
+    gap is measured, and stays above 1e-12 only where the rounding of Q u hides what is left. A large Q may be given by
+    its rows; the interior point method needs all of it, and is left out for more than 15,000 points.
 
     Examples
     --------
     >>> newton(np.eye(2), np.array([[0.5], [3.0]]), epsilon=0.1, bias=False).u.round(12).tolist()
     [[0.4], [1.0]]
     """
-    Q, y = np.ascontiguousarray(Q, dtype=float), np.asarray(y, dtype=float)
-    u = np.zeros(y.shape)
+    if not isinstance(Q, GramRows):
+        Q = np.ascontiguousarray(Q, dtype=float)
+    y, u = np.asarray(y, dtype=float), np.zeros(np.shape(y))
     for d, target in enumerate(y.T):
         problem = Q, target, epsilon, bias
         first = sweep(*problem) if start is None else np.clip(start[:, d], -1, 1)
-        found = [climb(*problem, first, steps=15 if start is None else 40)]  # near the end, or with a way to go
-        if found[0].gap > ENOUGH:
-            inside, b = interior(*problem)
-            found += [inside, climb(*problem, snapped(*problem, inside.u, b), b)]
+        found = [climb(*problem, first, steps=(15 if start is None else 40) + len(y) // 100)]
+        if found[0].gap > ENOUGH and len(y) <= LARGEST_MATRIX:
+            Q = Q.matrix() if isinstance(Q, GramRows) else Q
+            inside, b = interior(Q, target, epsilon, bias)
+            found += [inside, climb(Q, target, epsilon, bias, snapped(Q, target, epsilon, bias, inside.u, b), b)]
         u[:, d] = min(found, key=lambda met: met.gap).u
     f = Q @ u
     P, D, b = objective_values(f, (u * f).sum(axis=0), u, y, epsilon, bias)
     return Newton(u, b, float(relative_gap(P.sum(), D.sum(), abs(y).sum())))
 
 
-def sweep(Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool) -> Float[Array, " n"]:
+def sweep(Q: Float[Array, "n n"] | GramRows, y: Float[Array, " n"], epsilon: float, bias: bool) -> Float[Array, " n"]:
     """A first u (n,): two steps from 0 for one block of indices after another, for the bias of f = 0."""
     u, f = np.zeros(len(y)), np.zeros(len(y))
     b = best_bias(y[:, None], epsilon)[0] if bias else 0.0
     ends = np.linspace(0, len(y), -(-len(y) // BLOCK) + 1).astype(int)
     for block in map(slice, ends[:-1], ends[1:]):
-        new, own = u[block], f[block] * 0
+        rows, new, own = Q[block], u[block], f[block] * 0
         for _ in range(2):
-            new, own, _, _ = step(Q[block, block], y[block] - f[block], epsilon, False, new, own, b)
+            new, own, _, _ = step(rows[:, block], y[block] - f[block], epsilon, False, new, own, b)
         u[block] = new
-        f += new @ Q[block]
+        f += new @ rows
     return u
 
 
 def climb(
-    Q: Float[Array, "n n"],
+    Q: Float[Array, "n n"] | GramRows,
     y: Float[Array, " n"],
     epsilon: float,
     bias: bool,
@@ -120,7 +125,7 @@ def climb(
 
 
 def step(
-    Q: Float[Array, "n n"],
+    Q: Float[Array, "n n"] | GramRows,
     y: Float[Array, " n"],
     epsilon: float,
     bias: bool,
@@ -164,7 +169,9 @@ def step(
     return u, f + share[i] * Qp[i], b, met_none
 
 
-def measured(Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool, u: Float[Array, " n"]) -> _Met:
+def measured(
+    Q: Float[Array, "n n"] | GramRows, y: Float[Array, " n"], epsilon: float, bias: bool, u: Float[Array, " n"]
+) -> _Met:
     """u made feasible, and its relative gap."""
     columns = feasible(u[:, None], bias, Q.diagonal())
     f = Q @ columns
@@ -173,7 +180,12 @@ def measured(Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias
 
 
 def snapped(
-    Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool, u: Float[Array, " n"], b: float
+    Q: Float[Array, "n n"] | GramRows,
+    y: Float[Array, " n"],
+    epsilon: float,
+    bias: bool,
+    u: Float[Array, " n"],
+    b: float,
 ) -> Float[Array, " n"]:
     """u with those entries put to 0 or +-1 that a step on them alone would put there."""
     q = np.maximum(Q.diagonal(), ROUNDING * abs(y).max())

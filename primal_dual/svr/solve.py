@@ -20,6 +20,7 @@ from primal_dual import checks
 from primal_dual.primal import Heads, Primal
 from primal_dual.svr.active_set import Refined, refine
 from primal_dual.svr.features import MOST_EXPLICIT, Features
+from primal_dual.svr.gram_rows import GramRows
 from primal_dual.svr.optimality import feasible, objective_values, relative_gap
 from primal_dual.svr.quadratic_programs import Options, dual_program, primal_program
 from primal_dual.svr.solutions import (
@@ -30,7 +31,7 @@ from primal_dual.svr.solutions import (
     PrimalSolution,
     check_head_axis,
 )
-from primal_dual.svr.training_sets import LARGEST_EXPONENT, TrainingSet, pooled_rows, training_set
+from primal_dual.svr.training_sets import LARGEST_EXPONENT, MOST_HELD, TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
 LARGEST_NORM = 1e14  # C |z_j|^2 up to which the dual is solved as it is
@@ -194,6 +195,28 @@ def solve_scaled_dual(
     searched for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
     """
     scaled, unit = _scale(y, epsilon, log_C, train.primal.bias)
+    if solver == NEWTON and len(train.keys) > MOST_HELD:
+        Q = GramRows(train, scaled.log_C)
+        u = feasible(_newton(Q, scaled, solver_options, start), scaled.bias, Q.diagonal())
+        f = Q @ u
+    else:
+        u = _solve_held(train, scaled, solver, solver_options, start)
+        w, top, sign, log_h = train.own_rows
+        f = w @ (u * sign * np.exp(np.minimum(scaled.log_C - log_h, LARGEST_EXPONENT))) * sign * np.exp(top - log_h)
+    values = u * (train.sign_h * np.exp(np.minimum(scaled.log_C - train.log_h, LARGEST_EXPONENT)))[:, None]
+    P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
+    gap = float(relative_gap(P.sum(), D.sum(), abs(scaled.y).sum()))
+    return ScaledDual(u, values * unit, b * unit, _total(1.0, unit, D), gap)
+
+
+def _solve_held(
+    train: TrainingSet,
+    scaled: "_Scaled",
+    solver: str,
+    solver_options: Options,
+    start: Float[Array, "n Dv"] | None,
+) -> Float[Array, "n Dv"]:
+    """u, with the Gram matrix in memory."""
     log_norm = train.log_norms(train.keys)[:, None] + scaled.log_C / 2
     excess = np.maximum(0, log_norm - np.log(LARGEST_NORM) / 2)
     norm = np.exp(log_norm - excess)
@@ -210,13 +233,7 @@ def solve_scaled_dual(
         u = np.array([maximise(target) for target in scaled.y.T]).T
         if solver_options is None and not excess.any():
             u = _refine_dual(u, Q, scaled)
-    u = feasible(u, scaled.bias, np.diag(Q))
-    w, top, sign, log_h = train.own_rows
-    values = u * sign * np.exp(np.minimum(scaled.log_C - log_h, LARGEST_EXPONENT))
-    f = w @ values * sign * np.exp(top - log_h)
-    P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
-    gap = float(relative_gap(P.sum(), D.sum(), abs(scaled.y).sum()))
-    return ScaledDual(u, values * unit, b * unit, _total(1.0, unit, D), gap)
+    return feasible(u, scaled.bias, np.diag(Q))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +252,10 @@ def _scale(y: Float[Array, "n Dv"], epsilon: float, log_C: float, bias: bool) ->
 
 
 def _newton(
-    Q: Float[Array, "n n"], scaled: _Scaled, solver_options: Options, start: Float[Array, "n Dv"] | None = None
+    Q: Float[Array, "n n"] | GramRows,
+    scaled: _Scaled,
+    solver_options: Options,
+    start: Float[Array, "n Dv"] | None = None,
 ) -> Float[Array, "n Dv"]:
     from primal_dual.svr.projected_newton import newton  # which loads SciPy
 

@@ -21,6 +21,8 @@ from primal_dual.transforms import Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float
 
 ROUNDING = 1e-8  # of cosines
+MOST_HELD = 4_000  # training points whose kernel matrix is held
+ROWS_AT_A_TIME = 200  # of a larger one
 LARGEST_EXPONENT = 700  # exp of more overflows
 
 Rows = tuple[Float[Array, "M n"], Float[Array, "M 1"], Float[Array, "M 1"], Float[Array, "M 1"]]
@@ -101,10 +103,24 @@ class TrainingSet:
         """`rows` at the training points themselves."""
         return self.rows(self.keys)
 
+    @cached_property
+    def _own_h(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """The sign and the logarithm of h(k_j); of a large training set, without holding all its rows."""
+        size = len(self.keys) if len(self.keys) <= MOST_HELD else ROWS_AT_A_TIME
+        blocks = (self.keys[start : start + size] for start in range(0, len(self.keys), size))
+        each = [self.rows_at(self.keys if len(block) == len(self.keys) else block)[2:] for block in blocks]
+        sign, log_h = (np.concatenate(columns)[:, 0] for columns in zip(*each, strict=True))
+        return sign, log_h
+
+    @property
+    def sign_h(self) -> Float[Array, " n"]:
+        """The sign of h(k_j)."""
+        return self._own_h[0]
+
     @property
     def log_h(self) -> Float[Array, " n"]:
         """log |h(k_j)|. Its median is the natural unit of log C."""
-        return self.own_rows[3][:, 0]
+        return self._own_h[1]
 
     def penalty(self, multiple: float) -> float:
         """C as a multiple of the median of |h(k_j)|, its natural unit. ValueError where that overflows."""
@@ -156,7 +172,7 @@ class TrainingSet:
 
     def log_norms(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """log |Phi(T x) / h(x)|."""
-        return self.log_lengths(x) - self.rows_at(x)[3][:, 0]
+        return self.log_lengths(x) - (self.log_h if x is self.keys else self.rows(x)[3][:, 0])
 
     def attend(self, x: Float[Array, "M D"], values: Float[Array, "n Dv"]) -> Float[Array, "M Dv"]:
         """f(x) by `attention`, for x that is convolved already."""

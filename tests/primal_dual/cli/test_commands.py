@@ -155,10 +155,14 @@ def test_bench(monkeypatch, tmp_path):
     from primal_dual.cli import benchmarks
 
     monkeypatch.setattr(benchmarks, "REPEATS", 1)
+    monkeypatch.setattr(benchmarks, "LARGE", 100)
+    monkeypatch.setattr(benchmarks, "EXAMPLES", dict.fromkeys(benchmarks.EXAMPLES, 24))
+    monkeypatch.setattr(benchmarks, "GRID", {"C": [1]})
     result = run("bench", "--no-memory", "--json", tmp_path / "bench.json")
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert {"certify / attention, N = 1024", "attention / torch, N = 1024, float64"} <= {row["what"] for row in rows}
+    assert {"SVRAttention.fit, N = 100: seconds", "R2 of a tuned SVR, friedman1"} <= {row["what"] for row in rows}
     assert all(row["measured"] < 1e-8 for row in rows if row["what"].startswith("solve_dual") and "gap" in row["what"])
 
 
