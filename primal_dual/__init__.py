@@ -9,6 +9,7 @@ from primal_dual.primal import Heads, Primal, catalog, heads, register_attention
 from primal_dual.supports import Causal, Everything, Mask, Strided, Window
 from primal_dual.svr.certificate import Certificate, certify
 from primal_dual.svr.leaving_out import leave_one_out
+from primal_dual.svr.regularisation_path import RegularisationPath, svr_path
 from primal_dual.svr.solutions import ConvergenceWarning, DualSolution, PrimalSolution
 from primal_dual.svr.solve import solve_dual, solve_primal
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
@@ -31,6 +32,7 @@ __all__ = [
     "Primal",
     "PrimalSolution",
     "RandomFeatures",
+    "RegularisationPath",
     "SVRAttention",
     "Strided",
     "Taylor",
@@ -48,6 +50,7 @@ __all__ = [
     "self_attention",
     "solve_dual",
     "solve_primal",
+    "svr_path",
 ]
 
 

@@ -19,7 +19,7 @@ import cvxpy as cp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from primal_dual import Primal, Taylor, attention, certify, solve_dual, solve_primal
+from primal_dual import Primal, Taylor, attention, certify, solve_dual, solve_primal, svr_path
 from primal_dual.io.datasets import japanese_vowels
 
 plt.style.use("tableau-colorblind10")
@@ -372,6 +372,39 @@ assert higher_C_means_larger_weights and higher_C_means_less_slack
 best_values = table[:, :, 0] + np.array(Cs)[:, None] * table[:, :, 1]
 wider_tube_costs_less = (np.diff(best_values, axis=1) <= 1e-9).all()
 assert wider_tube_costs_less
+
+# %% [markdown]
+# ## Every C at once
+#
+# As long as no point changes its kind, the conditions of the last sections are linear equations: points on the edge
+# stay at distance $\epsilon$, and those outside have $|\delta_j| = C$. So $\delta$ is a *piecewise linear* function of
+# $C$, with a corner wherever a point enters or leaves the edge. `svr_path` follows it from corner to corner.
+
+# %%
+path = svr_path(declared, keys, targets, epsilon)
+corners = path.outputs[0]
+shown = np.geomspace(1e-3, 100, 301)
+deltas = np.array([(path.at(c).alpha - path.at(c).alpha_tilde)[:, 0] for c in shown])
+plt.figure(figsize=(8, 4), layout="constrained")
+plt.semilogx(shown, deltas / shown[:, None])
+for c in corners.C[corners.C >= 1e-3]:
+    plt.axvline(c, color="gray", linewidth=0.3)
+plt.xlabel("penalty $C$; each grey line is a corner")
+plt.ylabel(r"$\delta_j / C$, one line for each point")
+plt.title(r"As $C$ grows, points leave the bounds $\pm C$")
+plt.show()
+
+# %%
+path_is_exact = all(abs(path.at(c).relative_gap) < 1e-10 for c in [*shown, 1e3])
+solutions_agree = all(np.isclose(path.at(c).value, solved[c, epsilon].value, rtol=1e-10, atol=0) for c in Cs)
+assert path_is_exact and solutions_agree
+
+last = np.searchsorted(corners.C, 1.0)
+for k in (1, last // 2, last - 1):  # halfway between two corners, delta is halfway between theirs
+    halfway = solve_dual(declared, keys, targets, C=corners.C[k : k + 2].mean(), epsilon=epsilon)
+    delta_there = (halfway.alpha - halfway.alpha_tilde)[:, 0]
+    delta_is_linear = np.allclose(delta_there, corners.delta[k : k + 2].mean(axis=0), rtol=0, atol=1e-7)
+    assert delta_is_linear
 
 # %% [markdown]
 # ## Exercises
