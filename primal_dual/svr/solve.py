@@ -34,7 +34,7 @@ from primal_dual.svr.solutions import (
 from primal_dual.svr.training_sets import LARGEST_EXPONENT, MOST_HELD, TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
-LARGEST_NORM = 1e14  # C |z_j|^2 up to which the dual is solved as it is
+LARGEST_NORM = 1e14  # C |z_j|^2 up to which cvxpy solves the dual as it is
 GOOD_ENOUGH = 1e-12  # relative gap of an output that needs no second try
 NEWTON = "newton"
 LARGEST_GAP = 1e-8  # of a solution, without a warning
@@ -191,8 +191,8 @@ def solve_scaled_dual(
 
     Newton's method may start at the u of a similar problem.
 
-    Where C |z_j|^2 exceeds LARGEST_NORM, Q would lose its digits or overflow. There u_j, which is then tiny, is
-    searched for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
+    Where C |z_j|^2 exceeds LARGEST_NORM, the solvers of cvxpy fail, and Newton's method does where Q overflows. There
+    u_j, which is then tiny, is searched for in the smaller box |u_j| <= exp(-excess_j), in which Q_jj is LARGEST_NORM.
     """
     scaled, unit = _scale(y, epsilon, log_C, train.primal.bias)
     if solver == NEWTON and len(train.keys) > MOST_HELD:
@@ -218,10 +218,12 @@ def _solve_held(
 ) -> Float[Array, "n Dv"]:
     """u, with the Gram matrix in memory."""
     log_norm = train.log_norms(train.keys)[:, None] + scaled.log_C / 2
+    fits = log_norm.max() < LARGEST_EXPONENT / 2
     excess = np.maximum(0, log_norm - np.log(LARGEST_NORM) / 2)
     norm = np.exp(log_norm - excess)
-    Q = norm * train.cosines * norm.T
-    if solver == NEWTON and not excess.any():
+    Q_bounded = norm * train.cosines * norm.T
+    Q = Q_bounded * np.exp(excess + excess.T) if fits and excess.any() else Q_bounded
+    if solver == NEWTON and fits:
         u = _newton(Q, scaled, solver_options, start)
     else:
         solver = "CLARABEL" if solver == NEWTON else solver
@@ -229,9 +231,9 @@ def _solve_held(
         if train.feature_count <= min(MOST_EXPLICIT, len(Q) / 4):
             R = Features.from_training_set(train).at_keys(scaled.log_C) * np.exp(-excess)
         bound = np.exp(-excess[:, 0])
-        maximise = dual_program(Q, R, bound, scaled.epsilon, scaled.bias, solver, solver_options)
+        maximise = dual_program(Q_bounded, R, bound, scaled.epsilon, scaled.bias, solver, solver_options)
         u = np.array([maximise(target) for target in scaled.y.T]).T
-        if solver_options is None and not excess.any():
+        if solver_options is None and fits:
             u = _refine_dual(u, Q, scaled)
     return feasible(u, scaled.bias, np.diag(Q))
 

@@ -295,3 +295,15 @@ def test_small_targets_get_a_second_try():
                 solution = solve_dual(catalog[name], keys, targets, C=C, epsilon=0)
             assert abs(solution.relative_gap) < 1e-6
             assert [each.category for each in caught] == [ConvergenceWarning] * (solution.relative_gap > 1e-8)
+
+
+@pytest.mark.parametrize("solver", ["CLARABEL", "newton"])
+@pytest.mark.parametrize("multiple", [1e9, 1e13])
+@pytest.mark.parametrize("scale", [2.5, 4])
+def test_the_dual_keeps_its_digits_at_any_spread_of_h_and_any_penalty(scale, multiple, solver):
+    rng = np.random.default_rng(2)
+    keys, targets = scale * rng.standard_normal((29, 6)), rng.standard_normal((29, 3))
+    train = training_set(Primal(), keys)
+    assert np.ptp(train.log_h) > 25
+    solution = solve_dual(Primal(), keys, targets, C=train.penalty(multiple), epsilon=0.1, solver=solver)
+    assert abs(solution.relative_gap) <= 1e-11
