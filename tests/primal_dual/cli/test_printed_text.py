@@ -39,6 +39,7 @@ def test_a_bar_in_a_name_is_no_column():
 
 def test_results_of_a_file_with_nasty_names(tmp_path):
     result = json.loads((WEIGHTS / "JapaneseVowels" / "softmax" / "result.json").read_text())
+    del result["sha256"]
     result["data"] = result["recipe"]["name"] = "a\x1b[31m[/foo]"
     (tmp_path / "runs.json").write_text(json.dumps({"runs": [result]}))
     printed = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json")])

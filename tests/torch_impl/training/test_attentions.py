@@ -166,7 +166,7 @@ BAD_WORDS = {
     "{folder}/fails.py:laplacian": "fails.py: expected a file that runs; got ZeroDivisionError: division by zero",
     "{folder}/leaves.py:laplacian": "leaves.py: expected a file that runs; got SystemExit",
     "bm": "did you mean bn",
-    "Primal(kernel=Cauchy())": "expected a part with a torch version; got Cauchy: is it registered here?",
+    "Primal(kernel=Unheard())": "expected a part with a torch version; got Unheard: is it registered here?",
     "Primal(kernel=__import__('os').system('true'))": "expected calls of parts, numbers and tuples; got",
     "Primal(": "expected the text of a primal; got Primal(",
     "Primal(colour=3)": "expected the text of a primal; got Primal(colour=3)",
