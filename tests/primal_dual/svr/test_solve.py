@@ -123,6 +123,7 @@ def test_heads_are_solved_side_by_side():
         both = solve(declared, keys, targets, C=3.0, epsilon=0.1)
         each = [solve(p, k, y, C=3.0, epsilon=0.1) for p, k, y in zip(declared, keys, targets, strict=True)]
         assert both.value == sum(one.value for one in each)
+        assert both.relative_gap == max(one.relative_gap for one in each)
         np.testing.assert_array_equal(both.predict(keys), [one.predict(k) for one, k in zip(each, keys, strict=True)])
     assert both.values.shape == (2, 7, 2) and [len(alpha) for alpha in both.alpha] == [7, 4]
     for s, one in enumerate(each):
