@@ -11,13 +11,15 @@ LENGTH, PAIRS = 4096, 2
 
 def told() -> Iterator[str]:
     """What is found, a sentence at a time."""
+    import torch
+
     finished_run, certificate = torch_part("training.finished_run"), torch_part("certificate")
     name = f"pretrained:{DATA}/{ATTENTION}"
     run = finished_run.load_run(name)
     data = finished_run.load_data_of_run(run, None)
-    accuracy, count = finished_run.evaluate(name)
+    accuracy, count = finished_run.test_accuracy(run, data), len(data.test)
     yield f"{name} is a trained transformer: of {count} utterances, it names the speaker of {accuracy:.1%}."
-    first = data.test.take(data.test.labels[:EXAMPLES].new_tensor(range(EXAMPLES)))
+    first = data.test.take(torch.arange(EXAMPLES))
     probabilities = finished_run.classify(run, first.inputs, first.key_mask)
     best, label = int(probabilities[0].argmax()), int(first.labels[0])
     says = f"says speaker {run.classes[best]} with probability {probabilities[0, best]:.2f}"

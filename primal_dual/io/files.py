@@ -95,6 +95,11 @@ def write_text(path: str | Path, text: str) -> None:
     write_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file of bytes."""
+    write_file(path, lambda temporary: Path(temporary).write_bytes(content))
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON."""
     write_text(path, json.dumps(content, indent=1) + "\n")

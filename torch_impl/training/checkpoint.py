@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from primal_dual.io.files import write_file
+from primal_dual.io.files import write_bytes, write_text
 
 DIGEST = 32  # bytes of a SHA-256
 
@@ -42,10 +42,8 @@ def save_checkpoint(
         tensors |= {f"optimizer.{i}.{name}": x for name, x in state.items()}
     content = save(contiguous(tensors), {"log": json.dumps(log)})
     content += hashlib.sha256(content).digest()
-    file = run / f"checkpoint-{len(log) % 2}.safetensors"
-    write_file(file, lambda temporary: Path(temporary).write_bytes(content))
-    lines = "".join(json.dumps(line) + "\n" for line in log)
-    write_file(run / "log.jsonl", lambda temporary: Path(temporary).write_text(lines))
+    write_bytes(run / f"checkpoint-{len(log) % 2}.safetensors", content)
+    write_text(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
 
 
 def resume(
@@ -94,10 +92,13 @@ def contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def metadata(content: bytes) -> dict[str, str]:
     """The metadata of a safetensors file in memory, which `safe_open` reads from files alone.
 
-    The file begins with the length of its header, in 8 bytes, and the header, in JSON.
+    The file begins with the length of its header, in 8 bytes, and the header, in JSON. SafetensorError for another.
     """
     length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])["__metadata__"]
+    try:
+        return json.loads(content[8 : 8 + length])["__metadata__"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise SafetensorError("a file without metadata") from error
 
 
 def _newest(run: Path, say: Callable[[str], object]) -> tuple[Log, dict[str, torch.Tensor]]:

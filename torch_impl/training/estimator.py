@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import save
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
-from primal_dual.io.files import write_file
+from primal_dual.io.files import write_bytes
 from primal_dual.types import Float
 from torch_impl.certificate import ModuleCertificates, certify_module
 from torch_impl.data.arrays import series_of_arrays
@@ -33,8 +33,8 @@ from torch_impl.training.attentions import (
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.benchmarks import changed
 from torch_impl.training.benchmarks import recipe as recipe_of
-from torch_impl.training.checkpoint import contiguous
-from torch_impl.training.finished_run import Run, classify, load_run
+from torch_impl.training.checkpoint import contiguous, metadata
+from torch_impl.training.finished_run import Run, classify, load_run, rebuild_model
 from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, from_config, to_config
 from torch_impl.training.run_folder import folder_of_run
 from torch_impl.training.trainer import train
@@ -177,7 +177,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         config |= {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
         config |= {name: np.asarray(getattr(self, name)).tolist() for name in FITTED if hasattr(self, name)}
         content = save(contiguous(run.model.state_dict()), {"classifier": json.dumps(config)})
-        write_file(path, lambda temporary: Path(temporary).write_bytes(content))
+        write_bytes(path, content)
 
     @classmethod
     def load(cls, path: Path | str) -> "AttentionClassifier":
@@ -190,18 +190,17 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         """
         if not Path(path).is_file():
             raise ValueError(f"{path}: expected a file that AttentionClassifier.save wrote; got none")
+        content = Path(path).read_bytes()
         try:
-            with safe_open(path, "pt") as file:
-                config = json.loads(file.metadata()["classifier"])
+            config = json.loads(metadata(content)["classifier"])
             recipe = from_config(config["recipe"])
             attention = rebuild_attention(config["attention"], config["attention_files"])
-            model = recipe.model(config["data"]["sizes"], attention)
-            model.load_state_dict(load_file(path))
+            model = rebuild_model(Path(path), content, recipe, attention, config["data"]["sizes"])
         except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: expected a file that AttentionClassifier.save wrote; got {error}") from error
         classifier = cls(attention, recipe, random_state=config["seed"])
         classifier.classes_ = np.array(config["classes"], np.dtype(config["dtype"]))
-        classifier.run_ = Run(recipe, config["attention"], config["seed"], model.eval(), config["data"], {})
+        classifier.run_ = Run(recipe, config["attention"], config["seed"], model, config["data"], {})
         for name in FITTED:
             if name in config:
                 setattr(classifier, name, np.array(config[name])[()])

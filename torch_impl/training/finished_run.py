@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +13,7 @@ from safetensors.torch import load
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.dataset import DataSet
 from torch_impl.data.messages import Say
-from torch_impl.training.attentions import rebuild_attention
+from torch_impl.training.attentions import Attention, rebuild_attention
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.checkpoint import metadata
 from torch_impl.training.distributed import this_process
@@ -88,16 +88,32 @@ def load_run(folder: Path | str) -> Run:
         description = parse_json(str(weights_file), metadata(content)["data"], Description)
         recipe = from_config(config["recipe"])
         attention = rebuild_attention(config["attention"], config.get("attention_files", {}))
-        make = partial(recipe.model, description["sizes"], attention)
-        expect_to_fit(make, torch.device("cpu"))
-        model = make()
-        _check_configuration(folder, config, result)
-        model.load_state_dict(load(content))
+        model = rebuild_model(weights_file, content, recipe, attention, description["sizes"])
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder}: expected the config and weights of this program; got {error}") from error
+    _check_configuration(folder, config, result)
+    return Run(recipe, config["attention"], config["seed"], model, description, result)
+
+
+def rebuild_model(
+    file: Path, content: bytes, recipe: Recipe, attention: Attention, sizes: dict[str, Any]
+) -> torch.nn.Module:
+    """A model in eval mode, with the weights in the content of a safetensors file.
+
+    Raises
+    ------
+    ValueError
+        For a model that does not fit into memory, and for weights that are not finite.
+    SafetensorError, RuntimeError
+        For another file, and for the weights of another model.
+    """
+    make = partial(recipe.model, sizes, attention)
+    expect_to_fit(make, torch.device("cpu"))
+    model = make()
+    model.load_state_dict(load(content))
     if not all(x.isfinite().all() for x in model.state_dict().values()):
-        raise ValueError(f"{weights_file}: expected finite weights; got some that are not")
-    return Run(recipe, config["attention"], config["seed"], model.eval(), description, result)
+        raise ValueError(f"{file}: expected finite weights; got some that are not")
+    return model.eval()
 
 
 def load_pretrained(data: str, attention: str = "softmax") -> Run:
@@ -156,11 +172,16 @@ def evaluate(folder: Path | str, data_folder: Path | str | None = None, say: Say
     """
     run = load_run(folder)
     data = load_data_of_run(run, data_folder, say)
-    world = this_process()
-    share = accuracy(run.recipe, run.model.to(world.device), data.test, data, world)
+    share = test_accuracy(run, data)
     if share != run.result["test_accuracy"]:
         say(f"when it was trained, the test accuracy was {100 * run.result['test_accuracy']:.2f}")
     return share, len(data.test)
+
+
+def test_accuracy(run: Run, data: DataSet) -> float:
+    """The fraction of the test split that the model of a run classifies correctly."""
+    world = this_process()
+    return accuracy(run.recipe, run.model.to(world.device), data.test, data, world)
 
 
 def load_data_of_run(run: Run, data_folder: Path | str | None, say: Say = print) -> DataSet:

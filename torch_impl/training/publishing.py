@@ -13,13 +13,11 @@ from typing import Any
 
 from safetensors.torch import load, save
 
-from primal_dual.io.files import ensure_folder, write_file, write_json, write_text
+from primal_dual.io.files import ensure_folder, write_bytes, write_json, write_text
 from torch_impl.training.checkpoint import metadata
-from torch_impl.training.distributed import this_process
-from torch_impl.training.finished_run import FILES, Run, load_data_of_run, load_run
+from torch_impl.training.finished_run import FILES, Run, load_data_of_run, load_run, test_accuracy
 from torch_impl.training.pretrained_models import WEIGHTS
 from torch_impl.training.run_files import Config, read_json, sealed
-from torch_impl.training.trainer import accuracy
 
 SOURCES = {
     "JapaneseVowels": "Kudo, Toyama and Shimbo (1999), UCI repository, CC BY 4.0; as in the UEA archive",
@@ -71,21 +69,21 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
     state = {name: x.half() if x.is_floating_point() else x for name, x in load(content).items()}
     run.model.load_state_dict(state)
     data = load_data_of_run(run, data_folder)
-    tested = accuracy(run.recipe, run.model, data.test, data, this_process())
+    fingerprint = data.fingerprint()
     weights = save(state, metadata(content))
     result = sealed(
         run.result
         | {
-            "test_accuracy": tested,
-            "fingerprint": data.fingerprint(),
+            "test_accuracy": test_accuracy(run, data),
+            "fingerprint": fingerprint,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
     )
     published = ensure_folder(WEIGHTS / run.recipe.name / run.attention)
-    config = read_json(folder / FILES[0], Config) | {"fingerprint": data.fingerprint()}
+    config = read_json(folder / FILES[0], Config) | {"fingerprint": fingerprint}
     write_json(published / FILES[0], config)
     write_json(published / FILES[1], result)
-    write_file(published / FILES[2], lambda temporary: Path(temporary).write_bytes(weights))
+    write_bytes(published / FILES[2], weights)
     write_text(published / "README.md", _card(run, result, len(data.test)))
     return published
 

@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from primal_dual.io.files import write_file, write_json
+from primal_dual.io.files import write_bytes, write_json
 from primal_dual.types import Float
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import say_nothing
@@ -323,7 +323,7 @@ def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
     }
     result = sealed(result)
     if training.world.first:
-        write_file(training.run / "model.safetensors", lambda temporary: Path(temporary).write_bytes(weights))
+        write_bytes(training.run / "model.safetensors", weights)
         write_json(training.run / "result.json", result)
     training.world.wait()
     return result

@@ -97,6 +97,16 @@ def test_fields_of_the_recipe_in_a_configuration(run, field, value, message):
     fails(message, "evaluate", run)
 
 
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 100, (2).to_bytes(8, "little") + b"[]", b"\0" * 8])
+def test_weights_of_a_run_without_a_hash_that_are_no_weights(run, content):
+    file = run / "result.json"
+    result = json.loads(file.read_text())
+    del result["weights_sha256"], result["sha256"]
+    file.write_text(json.dumps(result))
+    (run / "model.safetensors").write_bytes(content)
+    fails(f"{run}: expected the config and weights of this program; got a file without metadata", "evaluate", run)
+
+
 def test_files_that_cannot_be_read(run):
     file = run / "result.json"
     file.unlink()
