@@ -122,17 +122,17 @@ def reproduce(
     if not plan:
         raise ValueError(f"--only: expected a part of a title or claim that --list shows; got {only!r}")
 
-    def results() -> list[dict]:
-        found = [*(merge or ()), *([folder] if any(folder.rglob("result.json")) else [])]
-        return accuracy_table.load(*found) if found else []
+    def found() -> list[dict]:
+        sources = [*(merge or ()), *([folder] if any(folder.rglob("result.json")) else [])]
+        return accuracy_table.load(*sources) if sources else []
 
     if not list_only:
         with progress_bar() as progress:
-            reproduction.reproduce(plan, results(), data or [], folder, progress, say, until)
-    found = results()
-    Console().print(tables.experiments(reproduction.statuses(plan, found, data or [])))
-    if found and not list_only:
-        Console().print(tables.runs(accuracy_table.table(found)))
+            reproduction.reproduce(plan, found(), data or [], folder, progress, say, until)
+    summaries = found()
+    Console().print(tables.experiments(reproduction.statuses(plan, summaries, data or [])))
+    if summaries and not list_only:
+        Console().print(tables.runs(accuracy_table.table(summaries)))
 
 
 @command

@@ -10,13 +10,14 @@ from typing import Any
 from scipy.stats import t
 
 from primal_dual.primal import catalog
+from torch_impl.training.base_recipe import NO_CHANGE
 from torch_impl.training.benchmarks import RECIPES
-from torch_impl.training.recipes import KINDS, to_config
+from torch_impl.training.recipes import from_config, to_config
 from torch_impl.training.run_files import Result, Results, read_json
 
 # Fields that a title does not name: folds has words of its own, the name of the data set tells the length and the
 # number of examples, and the others do not change the result.
-FIELDS_NOT_IN_TITLE = ("folds", "length", "cases", "workers", "compile", "tensorboard")
+FIELDS_NOT_IN_TITLE = ("folds", "length", "cases", *NO_CHANGE)
 
 
 def load(*paths: Path | str) -> list[dict[str, Any]]:
@@ -35,21 +36,18 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
     """
     files = []
     for path in map(Path, paths):
-        found = [path] if path.is_file() else sorted(path.rglob("result.json"))
-        if not found:
-            raise ValueError(
-                f"{path}: expected finished runs, with a result.json; got none. Run primal-dual train first"
-            )
-        files += found
+        below = [path] if path.is_file() else sorted(path.rglob("result.json"))
+        if not below:
+            expected = "expected finished runs, with a result.json"
+            raise ValueError(f"{path}: {expected}; got none. Run primal-dual train first")
+        files += below
     results: list[dict[str, Any]] = []
     for file in files:
-        if file.name == "result.json":
-            results.append(read_json(file, Result))
-        else:
-            results += read_json(file, Results)["runs"]
-        for result in results:
+        found = [read_json(file, Result)] if file.name == "result.json" else read_json(file, Results)["runs"]
+        for result in found:
             if not {"name", "kind", "folds"} <= result["recipe"].keys():
                 raise ValueError(f"{file}: expected a recipe with name, kind and folds; got {result['recipe']}")
+        results += found
     return list({_key(result): result for result in reversed(results)}.values())[::-1]
 
 
@@ -99,8 +97,7 @@ def title(result: Result) -> str:
     changes = [f"{fields['folds']} folds"] if fields["folds"] else []
     if fields["name"] in RECIPES:
         recipe = to_config(RECIPES[fields["name"]]())  # type: ignore[call-arg]
-        defaults = to_config(KINDS[fields["kind"]](fields["name"]))  # of fields that are younger than the run
-        now = defaults | fields
+        now = to_config(from_config(fields))  # with the defaults of fields that are younger than the run
         names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
         changes += [f"{name} {now[name]}" for name in names]
     return ", ".join([result["data"], *changes])

@@ -22,6 +22,7 @@ from torch_impl.training.attentions import Attention
 Limits = dict[str, tuple[float, float]]
 
 AT_LEAST_ZERO, AT_LEAST_ONE, FRACTION = (0, 10**9), (1, 10**9), (0, 1)
+NO_CHANGE = ("workers", "compile", "tensorboard")  # fields that do not change a result
 FINITE = (0, 3e38)  # what a float of 32 bits can hold
 
 

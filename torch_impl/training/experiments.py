@@ -1,16 +1,14 @@
 """The plan of experiments: what is trained for which claim, what it costs, and how much of it is done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from primal_dual.primal import COMPARED
-from torch_impl.training.base_recipe import Recipe
+from torch_impl.training.base_recipe import NO_CHANGE, Recipe
 from torch_impl.training.benchmarks import recipe
-from torch_impl.training.recipes import KINDS, to_config
-
-NO_CHANGE = ("workers", "compile", "tensorboard")  # fields of a recipe that do not change a result
+from torch_impl.training.recipes import from_config, to_config
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,8 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a recipe that decide a result; one that is younger than the result has its default."""
-    kind = KINDS[config["kind"]]
-    defaults = {each.name: each.default for each in fields(kind) if each.name != "name"}
-    return {name: value for name, value in (defaults | dict(config)).items() if name not in NO_CHANGE}
+    whole = to_config(from_config(dict(config)))
+    return {name: value for name, value in whole.items() if name not in NO_CHANGE}
 
 
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
