@@ -16,7 +16,7 @@ from primal_dual.primal import Heads, Primal
 from primal_dual.protocols import Support, Transform
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, check_size, visibility_table
-from primal_dual.transforms import fit, split_convolutions
+from primal_dual.transforms import fit, independent_of_keys, split_convolutions
 from primal_dual.types import Array, Bool, Float, Num
 
 LARGEST_BLOCK = 2**18  # numbers in the largest array of a block of queries: 2 MiB
@@ -111,8 +111,7 @@ def attention_weights(
 
 def _share_a_training_set(primal: Primal, transforms: Sequence[Transform]) -> bool:
     """Whether pools and T are the same for all queries."""
-    independent = all(getattr(part, "independent_of_keys", False) for part in transforms)
-    return isinstance(primal.support, Everything) or (primal.scale == 1 and independent)
+    return isinstance(primal.support, Everything) or (primal.scale == 1 and independent_of_keys(transforms))
 
 
 def _by_shared_training_set(

@@ -158,6 +158,17 @@ def split_convolutions(transform: object) -> tuple[tuple[Convolution, ...], tupl
     return convolutions, tuple(part for part in every if not isinstance(part, Convolution))
 
 
+def independent_of_keys(transforms: Sequence[Transform]) -> bool:
+    """Whether T is the same for any keys, see `protocols.Transform`.
+
+    Examples
+    --------
+    >>> independent_of_keys([UnitNorm()]), independent_of_keys([UnitNorm(), BatchNorm()])
+    (True, False)
+    """
+    return all(getattr(part, "independent_of_keys", False) for part in transforms)
+
+
 def fit(
     transforms: Sequence[Transform], keys: Float[Array, "... N D"], valid: Bool[Array, "... N"]
 ) -> tuple[Fitted, Float[Array, "... N D"]]:

@@ -17,7 +17,7 @@ from primal_dual.supports import Causal
 from primal_dual.svr.gap import Expansion, judge
 from primal_dual.svr.optimality import relative_gap
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
-from primal_dual.transforms import split_convolutions
+from primal_dual.transforms import independent_of_keys, split_convolutions
 from primal_dual.types import Array, Float
 
 KEYS_AT_A_TIME = 64
@@ -26,8 +26,7 @@ LARGEST_STEP = 300  # a term may be so much larger than the unit of a running su
 
 def has_running_sums(primal: Primal) -> bool:
     """Whether the SVR of a query is that of the query before and one key more."""
-    transforms = split_convolutions(primal.transform)[1]
-    is_fixed = all(getattr(part, "independent_of_keys", False) for part in transforms)
+    is_fixed = independent_of_keys(split_convolutions(primal.transform)[1])
     return isinstance(primal.support, Causal) and primal.scale == 1 and is_fixed
 
 

@@ -25,7 +25,7 @@ from primal_dual.primal import Primal
 from primal_dual.supports import Everything, Mask
 from primal_dual.svr.solve import NEWTON, solve_scaled_dual
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
-from primal_dual.transforms import split_convolutions
+from primal_dual.transforms import independent_of_keys, split_convolutions
 from primal_dual.types import Array, Float, Int, Num
 
 ROUNDING = 1e-12
@@ -84,8 +84,7 @@ def leave_one_out(
     if points.ndim != 1 or points.dtype.kind != "i" or not ((points >= 0) & (points < n)).all():
         raise ValueError(f"left_out: expected whole numbers from 0 to {n - 1}; got {left_out}")
     solution = solve_scaled_dual(train, y, np.log(C), epsilon, NEWTON)
-    transforms = split_convolutions(primal.transform)[1]
-    same_kernel = all(getattr(part, "independent_of_keys", False) for part in transforms)
+    same_kernel = independent_of_keys(split_convolutions(primal.transform)[1])
     point_of_key = np.arange(len(train.members)) // primal.scale
     f = []
     for j in points:

@@ -12,11 +12,10 @@ import numpy as np
 from primal_dual.expansion import attention
 from primal_dual.kernel_matrix import kernel_rows, normalizer
 from primal_dual.primal import Primal
-from primal_dual.protocols import PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, check_size, positions, visibility_table
 from primal_dual.svr.gap import Expansion, judge
-from primal_dual.svr.training_sets import pooled_rows, training_set
+from primal_dual.svr.training_sets import log_lengths, pooled_rows, training_set
 from primal_dual.transforms import Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float, Int
 
@@ -113,19 +112,12 @@ def _expansions(
         _, points = fit(transforms, points, block.valid)
         w, top = kernel_rows(left, points, points, block.valid[:, None, :])
         h = normalizer(left, w)
-        sums, log_h, log_lengths = w @ v, top + np.log(abs(h)), _log_lengths(primal, points)
+        sums, log_h, lengths = w @ v, top + np.log(abs(h)), log_lengths(primal.kernel, points)
         for b, n in enumerate(block.valid.sum(axis=1)):
             log_scale = log_h[b, :n].max()
             square = (v[b, :n] * sums[b, :n] * np.exp(top[b, :n] - log_scale)).sum()
             delta = np.sign(h[b, :n]) * np.exp(log_h[b, :n] - log_scale) * v[b, :n]
-            yield Expansion(delta, f[b, :n], square, log_h[b, :n], log_scale, log_lengths[b, :n])
-
-
-def _log_lengths(primal: Primal, points: Float[Array, "b n D"]) -> Float[np.ndarray, "b n"]:
-    """log |Phi(T k_j)|."""
-    each, kernel = points[..., None, :], primal.kernel
-    square = kernel.log_gram(each, each) if isinstance(kernel, PositiveKernel) else np.log(kernel.gram(each, each))
-    return square[..., 0, 0] / 2
+            yield Expansion(delta, f[b, :n], square, log_h[b, :n], log_scale, lengths[b, :n])
 
 
 def _targets(

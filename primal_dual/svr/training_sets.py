@@ -14,7 +14,7 @@ from primal_dual import checks
 from primal_dual.expansion import attention
 from primal_dual.kernel_matrix import kernel_rows, normalizer
 from primal_dual.primal import Primal
-from primal_dual.protocols import FiniteFeatures, PositiveKernel
+from primal_dual.protocols import FiniteFeatures, Kernel, PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, Mask, check_size, positions, visibility_table
 from primal_dual.transforms import Identity, fit, split_convolutions
@@ -164,11 +164,7 @@ class TrainingSet:
 
     def log_lengths(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """log |Phi(T x)|."""
-        tx = self.transform(x)[:, None, :]
-        kernel = self.primal.kernel
-        with np.errstate(divide="ignore", invalid="ignore"):
-            square = kernel.log_gram(tx, tx) if isinstance(kernel, PositiveKernel) else np.log(kernel.gram(tx, tx))
-        return square[:, 0, 0] / 2
+        return log_lengths(self.primal.kernel, self.transform(x))
 
     def log_norms(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """log |Phi(T x) / h(x)|."""
@@ -224,6 +220,20 @@ def training_set(primal: Primal, keys: Float[Array, "N D"], query: int | None = 
         raise ValueError(f"query {query} sees no key: expected one at least under {primal.support}")
     pooled, some = pool(convolve_sequence(primal, keys, np.ones(len(keys), bool)), members, primal.scale)
     return TrainingSet(primal, members, pooled[some])
+
+
+def log_lengths(kernel: Kernel, points: Float[Array, "*batch n D"]) -> Float[Array, "*batch n"]:
+    """log |Phi(x)| of points that are transformed already.
+
+    Examples
+    --------
+    >>> log_lengths(Primal().kernel, np.array([[2.0], [0.0]])).tolist()
+    [2.0, 0.0]
+    """
+    each = points[..., None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = kernel.log_gram(each, each) if isinstance(kernel, PositiveKernel) else np.log(kernel.gram(each, each))
+    return square[..., 0, 0] / 2
 
 
 def pooled_rows(name: str, y: Float[Array, "rows Dv"], train: TrainingSet) -> Float[Array, "n Dv"]:

@@ -66,12 +66,10 @@ def weights(
     """<Phi(T q_i), Phi(T k_j)> / h(q_i), a pool's weight spread over its keys; parameters are those of `expansion`."""
     problem = Problem(primal.kernel, primal.normalizer, primal.scale, transforms, q, k, v, visibility, dropout_p)
     simple = _simplify(problem)
-    if simple.transforms or (simple.scale > 1 and not simple.is_softmax):
-        return blockwise.weights_by(blockwise.own_training_sets, simple)
-    if simple.scale > 1:
-        return blockwise.weights_by(blockwise.own_pools, simple)
-    by_definition = not simple.is_softmax
-    w = blockwise.weights_by(blockwise.definition, simple) if by_definition else softmax.softmax_weights(simple)
+    own = _what_is_own(simple)
+    if own is not None:
+        return blockwise.weights_by(own, simple)
+    w = softmax.softmax_weights(simple) if simple.is_softmax else blockwise.weights_by(blockwise.definition, simple)
     return w if simple.keys == problem.keys else blockwise.spread_over_pools(w, problem)
 
 
@@ -90,12 +88,18 @@ def _simplify(problem: Problem) -> Problem:
     return problem
 
 
+def _what_is_own(problem: Problem) -> blockwise.Weights | None:
+    """How to evaluate a problem whose queries have training sets, or pools, of their own; None if they have not."""
+    if problem.transforms or (problem.scale > 1 and not problem.is_softmax):
+        return blockwise.own_training_sets
+    return blockwise.own_pools if problem.scale > 1 else None
+
+
 def _evaluate(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
     """The expansion of a problem that was simplified. What is left of its pools and transforms depends on the query."""
-    if problem.transforms or (problem.scale > 1 and not problem.is_softmax):
-        return blockwise.expansion_by(blockwise.own_training_sets, problem)
-    if problem.scale > 1:
-        return blockwise.expansion_by(blockwise.own_pools, problem)
+    own = _what_is_own(problem)
+    if own is not None:
+        return blockwise.expansion_by(own, problem)
     if sparse.splits_into_windows(problem):
         f = _with_common_keys(sparse.split_into_windows(problem))
         return sparse.join_windows(f, problem.queries)
