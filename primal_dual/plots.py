@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from primal_dual import checks
+from primal_dual.certificates.certificate import Certificate, certify
 from primal_dual.expansion import attention_weights
 from primal_dual.primal import Primal
 from primal_dual.supports import Everything
-from primal_dual.svr.certificate import Certificate, certify
 from primal_dual.svr.solutions import DualSolution
 from primal_dual.svr.solve import solve_dual
 from primal_dual.svr.training_sets import pooled_rows, training_set

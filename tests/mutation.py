@@ -20,12 +20,21 @@ from importlib import import_module
 from pathlib import Path
 
 PARTS = "test_kernel_matrix test_kernels test_transforms test_supports test_bad_input test_expansion test_gradients"
-SOLVERS = "svr/test_optimality svr/test_training_sets test_bad_input svr/test_certificate svr/test_solve"
+SVR = (
+    "svr/test_optimality svr/test_training_sets test_bad_input certificates/test_certificate svr/test_solve test_edges"
+)
+SOLVER = " svr/test_active_set svr/test_projected_newton svr/test_gram_rows model_selection/test_estimator"
+POSITIONS = "certificates/test_certificate certificates/test_causal_positions certificates/test_position_blocks"
 MIRROR = "test_expansion test_masks fast/test_linear test_key_statistics fast/test_dispatch test_numerics test_compile"
 TESTS = {  # of source files
     "primal_dual": {
         "expansion kernel_matrix sequence kernels transforms supports": PARTS,
-        "svr/*": SOLVERS + " svr/test_active_set svr/test_projected_newton svr/test_estimator test_edges",
+        "svr/*": SVR + SOLVER,
+        "certificates/[cgp]*": POSITIONS + " test_edges test_bad_input",
+        "certificates/verification": "cli/test_commands",
+        "model_selection/[elm]*": "model_selection/test_leaving_out model_selection/test_model_choice "
+        "model_selection/test_estimator",
+        "model_selection/[br]*": "model_selection/test_regularisation_path",
     },
     "torch_impl": {
         "kernels transforms supports key_statistics fast/*": MIRROR,

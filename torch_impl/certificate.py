@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from primal_dual.certificates.certificate import Certificate, certify
 from primal_dual.primal import Heads, Primal
 from primal_dual.protocols import Support
 from primal_dual.sequence import convolve_sequence
 from primal_dual.supports import Causal, Everything, Mask, visibility_table
-from primal_dual.svr.certificate import Certificate, certify
 from primal_dual.transforms import BatchNorm, Convolution, split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl.fast.visibility import Visibility, combine_masks

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from primal_dual.certificates.certificate import certify
 from primal_dual.expansion import attention
 from primal_dual.primal import Heads, Primal, catalog
-from primal_dual.svr.certificate import certify
 from primal_dual.svr.solve import solve_dual
 from primal_dual.svr.training_sets import training_set
 
@@ -124,7 +124,7 @@ def _svr_problem(N: int, outputs: int) -> tuple[np.ndarray, float, np.ndarray]:
 
 def large_training_set() -> list[Row]:
     """SVRAttention.fit at D = 16, where no N x N matrix is made."""
-    from primal_dual.svr.estimator import SVRAttention
+    from primal_dual.model_selection.estimator import SVRAttention
 
     rng = np.random.default_rng(0)
     X, noise = rng.standard_normal((LARGE, 16)), rng.standard_normal(LARGE)
@@ -145,7 +145,7 @@ def regressors() -> list[Row]:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVR
 
-    from primal_dual.svr.estimator import SVRAttention
+    from primal_dual.model_selection.estimator import SVRAttention
 
     def score(model: Any, X: np.ndarray, y: np.ndarray) -> float:
         """X and y are standardised by the training folds."""

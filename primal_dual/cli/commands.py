@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 
 from primal_dual import checks
+from primal_dual.certificates.certificate import Certificate
+from primal_dual.certificates.certificate import certify as certify_values
+from primal_dual.certificates.verification import Verified, list_svrs
+from primal_dual.certificates.verification import verify as verify_primal
 from primal_dual.cli import tables, training_commands
 from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, shown, torch_part, write_figure
 from primal_dual.io import datasets, files
 from primal_dual.primal import Heads, Primal, catalog
-from primal_dual.svr.certificate import Certificate
-from primal_dual.svr.certificate import certify as certify_values
-from primal_dual.svr.verification import Verified, list_svrs
-from primal_dual.svr.verification import verify as verify_primal
 from primal_dual.types import Array
 
 NAMES = f"Catalog entries: {', '.join(catalog)}."

@@ -7,9 +7,9 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from primal_dual.certificates.verification import Verified
 from primal_dual.cli.console import shown
 from primal_dual.io.text import printable
-from primal_dual.svr.verification import Verified
 
 Rows = Sequence[dict[str, Any]]
 

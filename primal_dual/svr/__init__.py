@@ -1,1 +1,1 @@
-"""The SVR of a primal: its training set, its two quadratic programs, their solutions, and certificates."""
+"""The SVR of a primal: its training set, its two quadratic programs, and their solutions."""

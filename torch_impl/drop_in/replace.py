@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from primal_dual.primal import Heads, Primal
-from torch_impl.drop_in.hugging_face import dispatches, register
-from torch_impl.drop_in.hugging_face_names import name_of
+from torch_impl.drop_in.hugging_face.names import name_of
+from torch_impl.drop_in.hugging_face.registration import dispatches, register
 from torch_impl.drop_in.multihead import MultiheadAttention, keep_forward
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 

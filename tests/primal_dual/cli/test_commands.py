@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from primal_dual import Primal, attention, catalog
+from primal_dual.certificates.verification import verify
 from primal_dual.cli import commands
 from primal_dual.io import datasets, files
-from primal_dual.svr.verification import verify
 
 
 def run(*arguments, columns="200"):

@@ -24,7 +24,7 @@ from transformers import (
 import torch_impl
 from primal_dual import BatchNorm, Heads, Primal, Window, catalog
 from torch_impl.drop_in import register_transformers, replace_attention, timm_attention
-from torch_impl.drop_in.hugging_face_attention import attention_function
+from torch_impl.drop_in.hugging_face.attention import attention_function
 from torch_impl.drop_in.timm import TimmAttention
 from torch_impl.recorder import recording
 

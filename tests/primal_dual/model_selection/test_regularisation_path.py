@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primal_dual import Everything, Primal, catalog, solve_dual, svr_path
-from primal_dual.svr.breakpoints import follow
+from primal_dual.model_selection.breakpoints import follow
 from primal_dual.svr.projected_newton import measured, newton
 from primal_dual.svr.training_sets import training_set
 from tests.primal_dual.svr.test_projected_newton import ENTRIES, KINDS, gram, problem

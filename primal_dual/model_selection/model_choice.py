@@ -14,9 +14,9 @@ import autograd.numpy as np
 from autograd import value_and_grad
 
 from primal_dual.expansion import attention
+from primal_dual.model_selection.leaving_out import estimate_leave_one_out, leave_one_out
 from primal_dual.primal import Primal
 from primal_dual.supports import Mask
-from primal_dual.svr.leaving_out import estimate_leave_one_out, leave_one_out
 from primal_dual.svr.training_sets import training_set
 from primal_dual.types import Array, Float
 

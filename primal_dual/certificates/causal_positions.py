@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from primal_dual.certificates.gap import Expansion, judge
 from primal_dual.kernel_matrix import NEAR_ZERO
 from primal_dual.primal import Primal
 from primal_dual.protocols import PositiveKernel
 from primal_dual.supports import Causal
-from primal_dual.svr.gap import Expansion, judge
 from primal_dual.svr.optimality import relative_gap
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.transforms import independent_of_keys, split_convolutions

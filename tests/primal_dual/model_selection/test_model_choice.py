@@ -6,7 +6,7 @@ from sklearn.datasets import make_friedman1
 from sklearn.svm import SVR
 
 from primal_dual import Primal, SVRAttention, attention, leave_one_out
-from primal_dual.svr.model_choice import choose, learned_metric
+from primal_dual.model_selection.model_choice import choose, learned_metric
 from primal_dual.svr.training_sets import training_set
 
 LOO = dict(C="loo", epsilon="loo", metric="loo")

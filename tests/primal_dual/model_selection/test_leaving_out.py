@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from primal_dual import Causal, Convolution, Gaussian, Primal, catalog, leave_one_out, solve_dual
-from primal_dual.svr.leaving_out import estimate_leave_one_out
+from primal_dual.model_selection.leaving_out import estimate_leave_one_out
 from primal_dual.svr.training_sets import training_set
 from tests import problems
 

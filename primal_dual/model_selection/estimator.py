@@ -10,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from primal_dual import checks
 from primal_dual.expansion import attention
+from primal_dual.model_selection.leaving_out import expect_no_order
+from primal_dual.model_selection.model_choice import Choice, choose
 from primal_dual.primal import Heads, Primal, catalog
-from primal_dual.svr.leaving_out import expect_no_order
-from primal_dual.svr.model_choice import Choice, choose
 from primal_dual.svr.solve import solve_scaled_dual
 from primal_dual.svr.training_sets import training_set
 from primal_dual.types import Array, Float

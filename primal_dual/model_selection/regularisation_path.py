@@ -18,7 +18,7 @@ from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
 if TYPE_CHECKING:
-    from primal_dual.svr.breakpoints import Breakpoints
+    from primal_dual.model_selection.breakpoints import Breakpoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def svr_path(
     >>> path.at(100.0).relative_gap < 1e-12
     True
     """
-    from primal_dual.svr.breakpoints import follow  # which loads SciPy
+    from primal_dual.model_selection.breakpoints import follow  # which loads SciPy
 
     checks.expect_primal(primal)
     checks.number("epsilon", epsilon, least=0)

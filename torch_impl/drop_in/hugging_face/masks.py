@@ -6,7 +6,7 @@ import torch
 
 from primal_dual.primal import Heads, Primal
 from primal_dual.types import Bool, Float
-from torch_impl.drop_in.hugging_face_cache import crosses, members_of, needs_positions, pools, refuse_cache
+from torch_impl.drop_in.hugging_face.cache import crosses, members_of, needs_positions, pools, refuse_cache
 
 
 def mask_function(

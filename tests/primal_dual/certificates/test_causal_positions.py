@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from primal_dual import BatchNorm, Causal, Convolution, EluPlusOne, Identity, Primal, UnitNorm, certify
-from primal_dual.svr import causal_positions
-from primal_dual.svr.causal_positions import _entries, _RunningSums, gaps_by_running_sums, has_running_sums
-from primal_dual.svr.certificate import _expand
+from primal_dual.certificates import causal_positions
+from primal_dual.certificates.causal_positions import _entries, _RunningSums, gaps_by_running_sums, has_running_sums
+from primal_dual.certificates.certificate import _expand
 from primal_dual.svr.training_sets import training_set
 from tests.problems import kernels, normalizers, primals, seeds
 

@@ -12,15 +12,15 @@ from primal_dual.kernels import Exponential
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import Identity, split_convolutions
 from primal_dual.types import Bool, Float
-from torch_impl.drop_in.hugging_face_cache import (
+from torch_impl.drop_in.hugging_face.cache import (
     check_cache,
     convolves,
     moves_with_padding,
     seen_by_last_query,
     without_supports,
 )
-from torch_impl.drop_in.hugging_face_masks import valid_keys, with_infinity
-from torch_impl.drop_in.left_padding import take_columns, take_rows, turn
+from torch_impl.drop_in.hugging_face.left_padding import take_columns, take_rows, turn
+from torch_impl.drop_in.hugging_face.masks import valid_keys, with_infinity
 from torch_impl.expansion import attention, attention_with_weights
 
 WITHOUT_PRIMAL = ("softcap", "position_bias", "s_aux", "sinks", "indices", "block_indices")

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from primal_dual import checks
+from primal_dual.certificates.causal_positions import gaps_by_running_sums, has_running_sums
+from primal_dual.certificates.gap import Expansion, judge
+from primal_dual.certificates.position_blocks import gaps_by_blocks
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import Everything
-from primal_dual.svr.causal_positions import gaps_by_running_sums, has_running_sums
-from primal_dual.svr.gap import Expansion, judge
-from primal_dual.svr.position_blocks import gaps_by_blocks
 from primal_dual.svr.solutions import check_head_axis
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num

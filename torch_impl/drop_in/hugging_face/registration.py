@@ -10,10 +10,10 @@ from functools import partial, wraps
 from typing import Any
 
 from primal_dual.primal import Heads, Primal, catalog, heads
-from torch_impl.drop_in.hugging_face_attention import attention_function
-from torch_impl.drop_in.hugging_face_cache import check_generation
-from torch_impl.drop_in.hugging_face_masks import mask_function
-from torch_impl.drop_in.hugging_face_names import name_in_files, name_of, names_in_files, our_name, our_names, primals
+from torch_impl.drop_in.hugging_face.attention import attention_function
+from torch_impl.drop_in.hugging_face.cache import check_generation
+from torch_impl.drop_in.hugging_face.masks import mask_function
+from torch_impl.drop_in.hugging_face.names import name_in_files, name_of, names_in_files, our_name, our_names, primals
 
 
 def register_transformers() -> None:

@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from primal_dual import Mask, Primal, Window, catalog, certify
-from primal_dual.svr import position_blocks
-from primal_dual.svr.causal_positions import gaps_by_running_sums
-from primal_dual.svr.position_blocks import gaps_by_blocks
+from primal_dual.certificates import position_blocks
+from primal_dual.certificates.causal_positions import gaps_by_running_sums
+from primal_dual.certificates.position_blocks import gaps_by_blocks
 from primal_dual.svr.training_sets import training_set
 from tests.problems import SUPPORTS, primals, random_mask, seeds
 

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from primal_dual.certificates.gap import Expansion, judge
 from primal_dual.expansion import attention
 from primal_dual.kernel_matrix import kernel_rows, normalizer
 from primal_dual.primal import Primal
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, check_size, positions, visibility_table
-from primal_dual.svr.gap import Expansion, judge
 from primal_dual.svr.training_sets import log_lengths, pooled_rows, training_set
 from primal_dual.transforms import Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float, Int

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from primal_dual.certificates.certificate import Certificate, certify
 from primal_dual.expansion import attention
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import svr_queries
-from primal_dual.svr.certificate import Certificate, certify
 from primal_dual.svr.optimality import relative_gap
 from primal_dual.svr.solve import solve_dual, solve_primal
 from primal_dual.svr.training_sets import pooled_rows, training_set

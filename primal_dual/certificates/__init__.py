@@ -1,0 +1,1 @@
+"""Certificates: that attention is the optimum of an SVR, without solving it."""

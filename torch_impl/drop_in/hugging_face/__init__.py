@@ -1,0 +1,1 @@
+"""Attention of any primal in Hugging Face's transformers."""
