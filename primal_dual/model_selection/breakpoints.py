@@ -13,8 +13,8 @@ and delta_j between 0 and s_j C. As long as no state changes, r_E does not eithe
 so delta, b and r are linear in C until the first point changes its state: a delta_j of the edge reaches 0 or s_j C, or
 another's r_j reaches the edge (Gunter and Zhu: Efficient computation and model selection for the support vector
 regression, Neural Computation 2007). With a bias, v = (delta, b) and H = [G 1; 1' 0], else v = delta and H = G: then
-v_E solves H_EE v_E = ..., and since one point joins or leaves E at a time, M = H_EE^-1 is updated by a matrix of rank
-one. A breakpoint costs O(n^2). The path ends when no point is at a bound.
+v_E solves H_EE v_E = ..., and since one point joins or leaves E at a time, the inverse of H_EE is kept up to date
+(`block_inverse.py`). A breakpoint costs O(n^2). The path ends when no point is at a bound.
 
 Two special cases. With a bias and nobody on the edge, b may be anywhere in an interval, which moves with C; where it
 closes, the points of both its ends join E. And where H_EE would become singular with a new point (fewer features than
@@ -24,13 +24,14 @@ at C = 0; where these cannot be untangled one by one, the path starts with Newto
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.blas import dsymv, dsyr
 
+from primal_dual.model_selection.block_inverse import BlockInverse
 from primal_dual.svr.optimality import objective_values, relative_gap
 from primal_dual.svr.projected_newton import newton
-from primal_dual.types import Array, Bool, Float
+from primal_dual.types import Array, Bool, Float, Int
 
 TUBE, EDGE, BOUND = 1, 0, -1
 ROUNDING = 1e-11  # relative size of what is zero but for rounding
@@ -71,74 +72,217 @@ def follow(
     G: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool, largest: float = np.inf
 ) -> Breakpoints:
     """The path of one output, from C = 0 to `largest`, or to where no state changes more."""
-    beyond: tuple | None = None
-    found: list = []
-    n, C, at_once, edge = len(y), 0.0, 0, Edge(G, bias)
-    s = np.where(abs(y) > epsilon, np.sign(y), 0)
-    if bias:  # b = the middle of the ends y -+ epsilon: n of them below, n above, which makes the sum zero
-        below = np.zeros(2 * n, dtype=int)
-        below[np.argsort(np.concatenate([y - epsilon, y + epsilon]), kind="stable")[:n]] = 1
-        s = 1.0 - below[:n] - below[n:]
-    state = np.where(s == 0, TUBE, BOUND)
-    most = abs(G).sum(axis=1)  # a change of C by 1 moves G delta by no more
-    small = abs(y).max() / max(most.max(), 1e-300)
-    noise = ROUNDING * most + 1e-15 * bias * most.max()
-    stuck, restarted = False, False
-    while True:
-        if stuck or at_once > n or len(found) > 30 * (n + 1):
-            if restarted or 1e-5 * small < C:
-                break
-            C, at_once, stuck, restarted, found = 1e-5 * small, 0, False, True, []
-            s, state = restart(G, y, epsilon, bias, C, edge)
-        fixed = np.append(s * (state == BOUND), np.zeros(edge.bias))
-        target = np.append(y - epsilon * s, np.zeros(edge.bias))
-        for fresh in (False, True):
-            if fresh:
-                edge.renew()
-            v, fit = edge.solve(C * fixed, target)
-            slope, fit_slope = edge.solve(fixed, 0 * target)
-            if bias and not edge.on.any():
-                v[n], t, joining = interval(y - fit[:n], fit_slope, s, state, epsilon)
-                fit = fit + v[n]
-            delta, gap = measured(G, y, epsilon, C, v, fit)
-            if gap <= ENOUGH:
-                break
-        if stuck := gap > ENOUGH:
-            continue
-        found.append((C, delta, v[n:].sum(), gap))
-        if largest <= C or not (state == BOUND).any():
-            beyond = slope[:n], slope[n:].sum()
-            break
-        leaving = None
-        if edge.on.any() or not bias:
-            join, side = joins(y - fit[:n], -fit_slope[:n], s, state, epsilon, noise)
-            leave, to = leaves(C, s * v[:n], s * slope[:n], state)
-            i, j = leave.argmin(), join.argmin()
-            t, joining, leaving = (leave[i], (), i) if leave[i] <= join[j] else (join[j], [(j, side[j])], None)
-        if t == np.inf:
-            beyond = slope[:n], slope[n:].sum()
-            break
-        t = max(t, 0)
-        at_once = at_once + 1 if t <= ROUNDING * C else 0
-        if C + t >= largest:
-            C = largest
-            continue
-        C, v, fit = C + t, v + t * slope, fit + t * fit_slope
-        delta = v[:n].copy()
-        if leaving is not None:
-            state[leaving] = to[leaving]
-            edge.drop(leaving)
-        for j, side in joining:
-            enter(j, side, edge, C, delta, s, state)
-        if (delta != v[:n]).any():
-            delta, gap = measured(G, y, epsilon, C, v, fit)
-            if not (stuck := gap > ENOUGH):
-                found.append((C, delta, v[n:].sum(), gap))
-    found = [point for point in found if not 0 < point[0] < 1e-12 * small]
-    at = np.array([point[0] for point in found])
-    delta = np.array([point[1] for point in found]).reshape(-1, n)
-    b, gap = (np.array([point[i] for point in found]) for i in (2, 3))
-    return Breakpoints(at, delta, b, gap, _sound(G, y, epsilon, bias, at, delta), beyond, (G, y, epsilon, bias))
+    walk = Walk(G, y, epsilon, bias)
+    walk.on_to(largest)
+    negligible = abs(y).max() / max(abs(G).sum(axis=1).max(), 1e-300)  # C there: G delta is less than the targets
+    small = 1e-5 * negligible
+    if walk.beyond is None and small >= walk.C:
+        walk.start_at(small)
+        walk.on_to(largest)
+    found = [point for point in walk.found if not 0 < point[0] < 1e-12 * negligible]
+    C, b, gap = (np.array([point[i] for point in found]) for i in (0, 2, 3))
+    delta = np.array([point[1] for point in found]).reshape(-1, len(y))
+    sound = _sound(G, y, epsilon, bias, C, delta)
+    return Breakpoints(C, delta, b, gap, sound, walk.beyond, (G, y, epsilon, bias))
+
+
+class Event(NamedTuple):
+    """The next change of states: the growth of C until then, who leaves the edge to which state, and who joins it.
+
+    Each that joins is given as (j, side), with the side of the tube, 1 or -1, on which it is.
+    """
+
+    after: float
+    leaving: int | None = None
+    to: int = EDGE
+    joining: tuple = ()
+
+
+class Line(NamedTuple):
+    """The solution from one C on: v = (delta, b) and H v (m,) there, their slopes, and the event that ends the line."""
+
+    v: Float[Array, " m"]
+    product: Float[Array, " m"]
+    slope: Float[Array, " m"]
+    product_slope: Float[Array, " m"]
+    event: Event
+
+    def after(self, growth: float) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        """v and H v after a growth of C."""
+        return self.v + growth * self.slope, self.product + growth * self.product_slope
+
+
+class Walk:
+    """A walk along the path: the C where it is, the sign s_j and the state of each point (n,), and what it found.
+
+    `found` has a tuple (C, delta, b, relative gap) a breakpoint; `beyond` is None until the walk comes to an end.
+    """
+
+    def __init__(self, G: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool) -> None:
+        self.G, self.y, self.epsilon, self.bias = G, y, epsilon, bias
+        self.C, self.s, self.edge = 0.0, self._signs_at_zero(), BlockInverse(G, bias)
+        self.state: Int[Array, " n"] = np.where(self.s == 0, TUBE, BOUND)
+        self.found: list[tuple] = []
+        self.beyond: tuple | None = None
+        most = abs(G).sum(axis=1)  # G delta changes by no more, as C grows by 1
+        self.noise = ROUNDING * most + 1e-15 * bias * most.max()
+
+    def _signs_at_zero(self) -> Float[Array, " n"]:
+        """With a bias, b is the middle of the 2n ends y_j -+ epsilon: n are below it, so that sum_j s_j = 0."""
+        if not self.bias:
+            return np.where(abs(self.y) > self.epsilon, np.sign(self.y), 0)
+        n, ends = len(self.y), np.concatenate([self.y - self.epsilon, self.y + self.epsilon])
+        below = np.zeros(2 * n)
+        below[np.argsort(ends, kind="stable")[:n]] = 1
+        return 1 - below[:n] - below[n:]
+
+    def start_at(self, C: float) -> None:
+        """Begin again at C, with the solution by Newton's method."""
+        self.C, self.found, self.beyond = C, [], None
+        u = newton(C * self.G, self.y[:, None], self.epsilon, self.bias)[0][:, 0]
+        self.s, self.state, delta = np.sign(u), np.where(u == 0, TUBE, BOUND), C * u
+        self.edge.clear()
+        for j in np.flatnonzero((u != 0) & (abs(u) < 1)):
+            self._enter(j, self.s[j], delta)
+
+    def on_to(self, largest: float) -> None:
+        """Walk to `largest`, or to where no state changes more; not so far where rounding hides what comes next."""
+        n, at_once = len(self.y), 0
+        while at_once <= n and len(self.found) <= 30 * (n + 1):
+            line = self._line()
+            if not self._record(line.v, line.product):
+                self.edge.renew()
+                line = self._line()
+                if not self._record(line.v, line.product):
+                    return
+            event = line.event
+            if largest <= self.C or event.after == np.inf or not (self.state == BOUND).any():
+                self.beyond = line.slope[:n], line.slope[n:].sum()
+                return
+            at_once = at_once + 1 if event.after <= ROUNDING * self.C else 0
+            if self.C + event.after >= largest:
+                self.C = largest
+            else:
+                self.C += event.after
+                if not self._pass(event, *line.after(event.after)):
+                    return
+
+    def _line(self) -> Line:
+        """The line from C on, with the states as they are."""
+        n = len(self.y)
+        fixed = np.append(self.s * (self.state == BOUND), np.zeros(int(self.bias)))
+        target = np.append(self.y - self.epsilon * self.s, np.zeros(int(self.bias)))
+        v, product = self.edge.solve(self.C * fixed, target)
+        slope, product_slope = self.edge.solve(fixed, 0 * target)
+        r, r_slope = self.y - product[:n], -product_slope[:n]
+        if self.bias and not self.edge.on.any():
+            v[n], event = self._interval(r, r_slope)
+            return Line(v, product + v[n], slope, product_slope, event)
+        leave, to = self._leaves(self.s * v[:n], self.s * slope[:n])
+        join, side = self._joins(r, r_slope)
+        i, j = leave.argmin(), join.argmin()
+        if leave[i] <= join[j]:
+            return Line(v, product, slope, product_slope, Event(max(leave[i], 0), int(i), to[i]))
+        return Line(v, product, slope, product_slope, Event(max(join[j], 0), joining=((j, side[j]),)))
+
+    def _record(self, v: Float[Array, " m"], product: Float[Array, " m"]) -> bool:
+        """Whether this is a solution. If so, it is kept, with what rounding has put outside the box put back.
+
+        A sum_j delta_j that is not zero to the last digit counts as a gap of |b sum_j delta_j|.
+        """
+        n = len(self.y)
+        delta, b = np.clip(v[:n], -self.C, self.C), v[n:].sum()
+        moved = np.flatnonzero(delta != v[:n])
+        f = product[:n] - b + (delta - v[:n])[moved] @ self.G[moved]
+        P = delta @ f / 2 + self.C * np.maximum(abs(self.y - f - b) - self.epsilon, 0).sum()
+        D = self.y @ delta - delta @ f / 2 - self.epsilon * abs(delta).sum() - abs(b * delta.sum())
+        gap = relative_gap(P, D, self.C * abs(self.y).sum())
+        if gap <= ENOUGH:
+            self.found.append((self.C, delta, b, gap))
+        return bool(gap <= ENOUGH)
+
+    def _leaves(
+        self, size: Float[Array, " n"], growth: Float[Array, " n"]
+    ) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+        """After which growth of C each point leaves the edge, as its |delta_j| = size reaches 0 or C; and where to."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            to_bound = np.where(growth > 1 + ROUNDING, (self.C - size) / (growth - 1), np.inf)
+            after = np.where(growth < -ROUNDING, -size / growth, to_bound)
+        return np.where(self.state == EDGE, after, np.inf), np.where(growth < 0, TUBE, BOUND)
+
+    def _joins(
+        self, r: Float[Array, " n"], r_slope: Float[Array, " n"]
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """After which growth of C each point reaches the edge, and on which side of the tube."""
+        side = np.where(self.state == TUBE, np.sign(r_slope), self.s)
+        room, speed = self.state * (self.epsilon - side * r), self.state * side * r_slope
+        room[room <= 1e-14 * abs(r).max()] = 0  # together, but for rounding
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(speed > self.noise, room / speed, np.inf), side
+
+    def _interval(self, r: Float[Array, " n"], r_slope: Float[Array, " n"]) -> tuple[float, Event]:
+        """The middle of the interval of b, and the event that closes it; here r = y - G delta, without b.
+
+        A point in the tube keeps b between r_j - epsilon and r_j + epsilon, and those at a bound keep it below
+        r_j - epsilon for s_j = 1, above r_j + epsilon for s_j = -1. All these ends move with r_slope.
+        """
+        above = np.flatnonzero((self.state == TUBE) | (self.s > 0))
+        below = np.flatnonzero((self.state == TUBE) | (self.s < 0))
+        high = r[above] + self.epsilon * self.state[above]
+        low = r[below] - self.epsilon * self.state[below]
+        middle = (high.min(initial=np.inf) + low.max(initial=-np.inf)) / 2
+        if not (len(above) and len(below)):
+            return middle, Event(np.inf)
+        if high.min() - low.max() <= 1e-14 * abs(r).max():
+            after, i, j = 0.0, high.argmin(), low.argmax()
+        else:  # each time, the pair that closes first is not earlier than the pair of ends that are nearest then
+            after, i, j = np.inf, r_slope[above].argmin(), r_slope[below].argmax()
+            while (closing := r_slope[below[j]] - r_slope[above[i]]) > 0 and (
+                t := (high[i] - low[j]) / closing
+            ) < after:
+                after = t
+                i, j = (high + t * r_slope[above]).argmin(), (low + t * r_slope[below]).argmax()
+        i, j = above[i], below[j]
+        return middle, Event(after, joining=((i, -self.state[i]), (j, self.state[j])))
+
+    def _pass(self, event: Event, v: Float[Array, " m"], product: Float[Array, " m"]) -> bool:
+        """Change the states; where delta moves, both its ends are breakpoints. False if rounding hides one."""
+        delta = v[: len(self.y)].copy()
+        if event.leaving is not None:
+            self.state[event.leaving] = event.to
+            self.edge.drop(event.leaving)
+        for j, side in event.joining:
+            self._enter(j, side, delta)
+        return (delta == v[: len(self.y)]).all() or self._record(v, product)
+
+    def _enter(self, j: int, side: float, delta: Float[Array, " n"]) -> None:
+        """Let j join the edge on a side of the tube, or cross it, while `delta` moves along the null vectors."""
+        while True:
+            z, rest = self.edge.beside(j)
+            if rest or not self.edge.on.any():
+                self.s[j], self.state[j] = side, EDGE
+                return self.edge.add(j, z, rest)
+            move = -z[: len(self.y)]
+            move[j] = 1
+            move *= side if self.state[j] == TUBE else -side
+            i, far, to = self._first_to_leave(delta, move)
+            way = self.C if self.state[j] == TUBE else abs(delta[j])
+            delta += max(min(far, way), 0) * move
+            if far >= way:
+                self.s[j], self.state[j] = side, -self.state[j]
+                return None
+            self.state[i] = to
+            self.edge.drop(i)
+
+    def _first_to_leave(self, delta: Float[Array, " n"], move: Float[Array, " n"]) -> tuple[int, float, int]:
+        """Who leaves the edge first, as delta moves at this C: (i, after how much of the move, to which state)."""
+        size, growth = self.s * delta, self.s * np.where(abs(move) > 1e-6 * abs(move).max(), move, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            to_bound = np.where(growth > 0, (self.C - size) / growth, np.inf)
+            far = np.where(growth < 0, -size / growth, to_bound)
+        far[self.state != EDGE] = np.inf
+        i = far.argmin()
+        return int(i), far[i], TUBE if growth[i] < 0 else BOUND
 
 
 def _sound(
@@ -155,148 +299,3 @@ def _sound(
     P, D, _ = objective_values(f.T, (middle * f).sum(axis=1) / between, middle.T / between, y[:, None], epsilon, bias)
     size = np.maximum(np.maximum(abs(P), abs(D)), 0.01 * abs(y).sum())
     return np.append(False, 1e-10 * size >= P - D)
-
-
-class Edge:
-    """H, the members of it that are `on` the edge, and the inverse M of their block, in the lower triangle."""
-
-    def __init__(self, G, bias):
-        n, self.bias = len(G), int(bias)
-        self.H = np.ones((n + self.bias, n + self.bias), order="F")
-        self.H[:n, :n], self.H[n:, n:] = G, 0
-        self.M, self.on = np.zeros(self.H.shape, order="F"), np.zeros(len(self.H), dtype=bool)
-
-    def solve(self, start, target):
-        """v, equal to `start` off the edge, with H v equal to `target` on it -> v, H v."""
-        v, fit = start, dsymv(1, self.H, start, lower=1)
-        size = abs(fit).max() + abs(target).max()
-        for _ in range(4):  # the first time is enough, until the rounding of many changes adds up
-            error = np.where(self.on, target - fit, 0)
-            if abs(error).max() <= 1e-14 * size:
-                break
-            v = v + dsymv(1, self.M, error, lower=1)
-            fit = dsymv(1, self.H, v, lower=1)
-        return v, fit
-
-    def beside(self, j):
-        """z = M h, for the column h of a new point j, and H_jj - h'M h: zero, if the block would be singular with j."""
-        z = dsymv(1, self.M, self.H[:, j], lower=1)
-        rest, size = self.H[j, j] - self.H[:, j] @ z, self.H[j, j] + abs(self.H[:, j] * z).sum()
-        return z, rest if rest > ROUNDING * size else 0.0
-
-    def add(self, j, z, rest):
-        """Let j join: M + zz'/rest with z_j = -1, as the inverse of a block matrix grows. The first brings the bias."""
-        if self.bias and not self.on.any():
-            self.on[-1] = True
-            self.M[-1, j], self.M[-1, -1] = 1, -self.H[j, j]
-        else:
-            z[j] = -1
-            dsyr(1 / rest, z, lower=1, a=self.M, overwrite_a=1)
-        self.on[j] = True
-
-    def drop(self, j):
-        """Let j leave: the same backwards."""
-        self.on[j] = False
-        m = np.append(self.M[j, :j], self.M[j:, j])
-        dsyr(-1 / m[j] if m[j] else 0, m, lower=1, a=self.M, overwrite_a=1)
-        self.M[j, :j] = self.M[j:, j] = 0
-        if self.bias and self.on.sum() == 1:
-            self.on[-1], self.M[-1, -1] = False, 0
-
-    def renew(self):
-        """M from scratch, without the rounding of its changes."""
-        on = np.flatnonzero(self.on)
-        scale = 1 / np.sqrt(np.maximum(self.H.diagonal()[on], 1e-300))
-        scale[self.H.diagonal()[on] == 0] = 1
-        self.M[np.ix_(on, on)] = (
-            scale[:, None] * np.linalg.pinv(scale[:, None] * self.H[np.ix_(on, on)] * scale, hermitian=True) * scale
-        )
-
-
-def measured(G, y, epsilon, C, v, fit):
-    """delta, with what rounding has put outside the box put back, and its relative gap; fit = G delta + b.
-
-    A sum_j delta_j that is not zero to the last digit counts as a gap of |b sum_j delta_j|.
-    """
-    n = len(y)
-    delta, b = np.clip(v[:n], -C, C), v[n:].sum()
-    moved = np.flatnonzero(delta != v[:n])
-    f = fit[:n] - b + (delta - v[:n])[moved] @ G[moved]
-    P = delta @ f / 2 + C * np.maximum(abs(y - f - b) - epsilon, 0).sum()
-    D = y @ delta - delta @ f / 2 - epsilon * abs(delta).sum() - abs(b * delta.sum())
-    return delta, relative_gap(P, D, C * abs(y).sum())
-
-
-def leaves(C, size, grows, state):
-    """After which change of C each point (n,) leaves the edge, as its |delta_j| = size reaches 0 or C; and where to."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(grows < -ROUNDING, -size / grows, np.where(grows > 1 + ROUNDING, (C - size) / (grows - 1), np.inf))
-    return np.where(state == EDGE, t, np.inf), np.where(grows < 0, TUBE, BOUND)
-
-
-def joins(r, r_slope, s, state, epsilon, noise):
-    """After which change of C each point (n,) reaches the edge, and on which side of the tube."""
-    side = np.where(state == TUBE, np.sign(r_slope), s)
-    room, speed = state * (epsilon - side * r), state * side * r_slope
-    room[room <= 1e-14 * abs(r).max()] = 0  # together, but for rounding
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(speed > noise, room / speed, np.inf), side
-
-
-def interval(r, f_slope, s, state, epsilon):
-    """The middle of the interval of b, after which change of C it closes, and the two points that close it.
-
-    r = y - f. A point in the tube keeps b between r_j - epsilon and r_j + epsilon, and those at a bound keep it below
-    r_j - epsilon for s_j = 1, above r_j + epsilon for s_j = -1. All these ends move with -f_slope.
-    """
-    above = np.flatnonzero((state == TUBE) | (s > 0))
-    below = np.flatnonzero((state == TUBE) | (s < 0))
-    high, low = r[above] + epsilon * state[above], r[below] - epsilon * state[below]
-    middle = (high.min(initial=np.inf) + low.max(initial=-np.inf)) / 2
-    if not (len(above) and len(below)):
-        return middle, np.inf, ()
-    if high.min() - low.max() <= 1e-14 * abs(r).max():
-        ends = above[high.argmin()], below[low.argmax()]
-        return middle, 0.0, [(ends[0], -state[ends[0]]), (ends[1], state[ends[1]])]
-    t, i, j = np.inf, f_slope[above].argmax(), f_slope[below].argmin()
-    while (closing := f_slope[above[i]] - f_slope[below[j]]) > 0 and (earlier := (high[i] - low[j]) / closing) < t:
-        t = earlier
-        i, j = (high - t * f_slope[above]).argmin(), (low - t * f_slope[below]).argmax()
-    ends = above[i], below[j]
-    return middle, t, [(ends[0], -state[ends[0]]), (ends[1], state[ends[1]])]
-
-
-def restart(G, y, epsilon, bias, C, edge):
-    """The signs and states (n,) of the solution by Newton's method, and its edge."""
-    u = newton(C * G, y[:, None], epsilon, bias)[0][:, 0]
-    s, state = np.sign(u), np.where(u == 0, TUBE, BOUND)
-    edge.M[:], edge.on[:], delta = 0, False, C * u
-    for j in np.flatnonzero((u != 0) & (abs(u) < 1)):
-        enter(j, s[j], edge, C, delta, s, state)
-    return s, state
-
-
-def enter(j, side, edge, C, delta, s, state):
-    """Let j join the edge, on a side of the tube, at this C and delta."""
-    n = len(s)
-    while True:
-        z, rest = edge.beside(j)
-        if rest or not edge.on[:n].any():
-            break
-        # Along the null vector, until another point leaves the edge or delta_j has come to the end of its way.
-        move = -z[:n]
-        move[j] = 1
-        move *= side if state[j] == TUBE else -side
-        size, grows = s * delta, s * np.where(abs(move) > 1e-6 * abs(move).max(), move, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            far = np.where(grows < 0, -size / grows, np.where(grows > 0, (C - size) / grows, np.inf))
-        i = np.where(state == EDGE, far, np.inf).argmin()
-        way = C if state[j] == TUBE else abs(delta[j])
-        delta += max(min(far[i], way), 0) * move
-        if state[i] != EDGE or far[i] >= way:
-            state[j], s[j] = -state[j], side
-            return
-        state[i] = TUBE if grows[i] < 0 else BOUND
-        edge.drop(i)
-    s[j], state[j] = side, EDGE
-    edge.add(j, z, rest)
