@@ -46,7 +46,7 @@ TRANSFORMS = (
     BatchNorm(eps=1e-2),
     BatchNorm(beta=0.5, eps=1e-2),
     UnitNorm(),
-    Convolution((0.25, 0.5, -0.2)),
+    Convolution((0.25, 0.5, -0.2, 0.1, 0.3)),
     GRID,
     (Convolution((0.2, 0.5, 0.3)), BatchNorm(eps=1e-2)),
     (BatchNorm(beta=0.3, eps=1e-2), UnitNorm()),

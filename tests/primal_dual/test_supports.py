@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from primal_dual import Causal, Everything, Mask, Strided, Window
+from primal_dual.supports import svr_queries
 
 
 def test_supports():
@@ -23,3 +24,9 @@ def test_supports():
             Mask(np.ones(empty, bool))
     mask = Mask(table)
     assert mask == mask != Mask(table) and hash(mask) == hash(mask)
+
+
+def test_each_query_has_an_svr_of_its_own_unless_all_see_every_key():
+    assert svr_queries(Everything(), 5) == [None]
+    assert list(svr_queries(Causal(), 5)) == [0, 1, 2, 3, 4]
+    assert list(svr_queries(Mask(np.ones((3, 5), dtype=bool)), 5)) == [0, 1, 2]
