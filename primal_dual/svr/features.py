@@ -1,10 +1,13 @@
 """The features z(x) = Phi(T x) / h(x) of an SVR as numbers: in Phi itself, or in the span of the training points.
 
 An infinite Phi has no list of numbers. But W = sum_j delta_j z_j' lies in the span of the z_j, so that coordinates in
-an orthonormal basis of this span are all that the primal needs. Let c_ij be the cosine between z_i and z_j, and
-c = U S U' its eigendecomposition. The rows of the (n, F) matrix c U S^(-1/2) = U S^(1/2) have the inner products c_ij:
-they are the z_j at unit length. For any x, the row of the <z(x), z_j> / |z_j| times U S^(-1/2) gives z(x) in the same
-coordinates. Eigenvalues that are rounding errors are left out.
+an orthonormal basis of this span are all that the primal needs. Gram and Schmidt's basis is that of Cholesky's
+factorisation: with the cosines c_ij between z_i and z_j, and L L' = c, the row L_j is z_j / |z_j| in this basis, in
+which the point that came first has one coordinate, the second two, and so on. Let p be the points that brought a new
+direction: any z(x) has the coordinates L_p^-1 g, where g are the <z(x), z_p> / |z_p|.
+
+The z_j may differ in length by e^100, and w.z_j is of order 1 for all of them. So w must be accurate relative to each
+direction: the longest z_j come first, whose large rows then meet the small entries of w alone.
 """
 
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ import numpy as np
 
 from primal_dual.protocols import FiniteFeatures, PositiveFeatures
 from primal_dual.svr.training_sets import TrainingSet
-from primal_dual.types import Array, Float
+from primal_dual.types import Array, Float, Int
 
 MOST_EXPLICIT = 2_000  # features up to which the primal is solved in Phi itself
 
@@ -26,29 +29,33 @@ class Features:
     ----------
     train : TrainingSet
         The training set of the SVR.
-    basis : array or None
-        U S^(-1/2), (n, F), if z(x) is given in the span of the training points; None if in Phi itself.
+    L : array or None
+        The z_j / |z_j|, (n, F), in the basis of their span; None if z(x) is in Phi itself.
+    basis : array of ints
+        The F training points p, in their order, which make the basis.
     """
 
     train: TrainingSet
-    basis: np.ndarray | None
+    L: np.ndarray | None
+    basis: np.ndarray
 
     @classmethod
     def from_training_set(cls, train: TrainingSet) -> "Features":
         """In Phi itself where that has at most MOST_EXPLICIT features, else in the span of the training points."""
         if train.feature_count <= MOST_EXPLICIT:
-            return cls(train, None)
-        S, U = np.linalg.eigh(train.cosines)
-        kept = len(S) * np.finfo(float).eps * S[-1] < S
-        return cls(train, U[:, kept] / np.sqrt(S[kept]))
+            return cls(train, None, np.empty(0, int))
+        return cls(train, *cholesky(train.cosines, train.log_norms(train.keys)))
 
     def __call__(self, x: Float[Array, "M D"]) -> Float[Array, "M F"]:
         """z(x), for x that is convolved already. ValueError where it is too large for a float."""
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.basis is None:
+            if self.L is None:
                 z = self._explicit(x, 0.0)
             else:
-                z = self.train.gram(x, -self.train.log_norms(self.train.keys)) @ self.basis
+                from scipy.linalg import solve_triangular
+
+                g = self.train.gram(x, -self.train.log_norms(self.train.keys))[:, self.basis]
+                z = solve_triangular(self.L[self.basis], g.T, lower=True, check_finite=False).T
         if not np.isfinite(z).all():
             raise ValueError("x: expected Phi(T x)/h(x) that a float can hold; solve_dual predicts without it")
         return z
@@ -56,10 +63,10 @@ class Features:
     def at_keys(self, log_C: float) -> Float[Array, "n F"]:
         """sqrt(C) z_j. The caller checks for overflow."""
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.basis is None:
+            if self.L is None:
                 return self._explicit(self.train.keys, log_C)
             norms = np.exp(self.train.log_norms(self.train.keys) + log_C / 2)
-            return norms[:, None] * (self.train.cosines @ self.basis)
+            return norms[:, None] * self.L
 
     def _explicit(self, x: Float[Array, "M D"], log_C: float) -> Float[Array, "M F"]:
         """sqrt(C) Phi(T x) / h(x)."""
@@ -69,3 +76,24 @@ class Features:
             return np.exp(kernel.log_features(train.transform(x)) - log_h + log_C / 2) * sign
         assert isinstance(kernel, FiniteFeatures)
         return kernel.features(train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
+
+
+def cholesky(
+    cosines: Float[Array, "n n"], log_norms: Float[Array, " n"]
+) -> tuple[Float[Array, "n F"], Int[Array, " F"]]:
+    """L (n, F) with L L' = `cosines` up to rounding, and the F points, in their order, whose rows make it triangular.
+
+    The next is always the point whose z_j is farthest from the span of those before. Points in the span bring nothing.
+    """
+    n = len(cosines)
+    L, basis, rest = np.zeros((n, n)), np.empty(n, int), np.ones(n)  # rest: what is left of |z_j|^2 = 1
+    for k in range(n):
+        outside = rest > n * np.finfo(float).eps
+        if not outside.any():
+            return L[:, :k], basis[:k]
+        j = basis[k] = np.where(outside, np.log(np.where(outside, rest, 1)) + 2 * log_norms, -np.inf).argmax()
+        L[:, k] = (cosines[:, j] - L[:, :k] @ L[j, :k]) / np.sqrt(rest[j])
+        L[basis[:k], k] = 0
+        rest -= L[:, k] ** 2
+        rest[j] = 0
+    return L, basis

@@ -11,7 +11,7 @@ for y, epsilon, C with the same u = delta / C, and W, b, f grow by the unit.
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,7 +117,8 @@ def solve_primal(
         u = np.array([u for _, u in each_output]).T
         optimum = _evaluate(R, w, u, scaled)
         if solver_options is None:
-            optimum = _refine_primal(R, optimum, scaled)
+            u = _refine_dual(u, R @ R.T, scaled)
+            optimum = _better(optimum, _evaluate(R, R.T @ u, u, scaled))
     gap = relative_gap(optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum())
     weight, value = np.sqrt(C) * np.sqrt(unit) * optimum.w.T, _total(C, unit, optimum.P)
     if solver_options is None:
@@ -266,8 +267,7 @@ def _newton(
     return newton(Q, scaled.y, scaled.epsilon, scaled.bias, start).u
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
+class _Candidate(NamedTuple):
     """w (F, Dv) with its primal value P and bias b; feasible multipliers u (n, Dv) with their dual value D, (Dv,)."""
 
     w: np.ndarray
@@ -286,31 +286,20 @@ def _evaluate(R: Float[Array, "n F"], w: Float[Array, "F Dv"], u: Float[Array, "
     return _Candidate(w, u, P, D, b)
 
 
-def _refine_primal(R: Float[Array, "n F"], found: _Candidate, scaled: _Scaled) -> _Candidate:
-    """The expansion w = R'u of refined multipliers, for the outputs whose gap it makes smaller."""
-    Q = R @ R.T
-    each = [refine(u, Q, y, scaled.epsilon, scaled.bias).u for u, y in zip(found.u.T, scaled.y.T, strict=True)]
-    u = np.array(each).T
-    refined = _evaluate(R, R.T @ u, u, scaled)
-    better = refined.P - refined.D < found.P - found.D
-    return replace(
-        found,
-        w=np.where(better, refined.w, found.w),
-        u=np.where(better, refined.u, found.u),
-        P=np.where(better, refined.P, found.P),
-        D=np.where(better, refined.D, found.D),
-        b=np.where(better, refined.b, found.b),
-    )
+def _better(one: _Candidate, other: _Candidate) -> _Candidate:
+    """Of each output, the candidate with the smaller gap."""
+    better = other.P - other.D < one.P - one.D
+    return _Candidate(*(np.where(better, new, old) for new, old in zip(other, one, strict=True)))
 
 
 def _refine_dual(u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scaled) -> Float[Array, "n Dv"]:
-    """u refined. An output that keeps a gap is solved once more, by Newton's method from there."""
+    """u refined. An output that keeps a gap is solved once more, by Newton's method."""
     each = [refine(start, Q, y, scaled.epsilon, scaled.bias) for start, y in zip(u.T, scaled.y.T, strict=True)]
     for d, found in enumerate(each):
         if found.gap > GOOD_ENOUGH:
             from primal_dual.svr.projected_newton import newton
 
-            again = newton(Q, scaled.y[:, [d]], scaled.epsilon, scaled.bias, start=found.u[:, None])
+            again = newton(Q, scaled.y[:, [d]], scaled.epsilon, scaled.bias)
             each[d] = min(found, Refined(again.u[:, 0], again.relative_gap), key=lambda solution: solution.gap)
     return np.array([solution.u for solution in each]).T
 

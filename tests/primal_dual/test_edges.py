@@ -80,6 +80,24 @@ def test_targets_near_the_largest_float():
             solve(Primal(), EYE, 1e308 * EYE, C=C, epsilon=0.1)
 
 
+@pytest.mark.parametrize("solver", ["CLARABEL", "newton"])
+@pytest.mark.parametrize(("seed", "spread"), [(19, 31), (6, 57), (8, 55), (15, 79), (24, 99)])
+def test_any_penalty_at_any_spread_of_the_weights(seed, spread, solver):
+    """A walk of keys, so that log h(k_j) spans up to 99, and penalties of up to 1e13 medians of h."""
+    rng = np.random.default_rng(seed)
+    keys = np.cumsum(rng.standard_normal((29, 6)), axis=0) * rng.choice([0.3, 0.6, 1.0])
+    targets, train = keys[:, :1] / abs(keys[:, :1]).max(), training_set(Primal(), keys, None)
+    assert abs(np.ptp(train.log_h) - spread) < 1
+    for C in train.penalty(1) * np.array([1e3, 1e8, 1e13]):
+        problem = dict(C=C, epsilon=0.01, solver=solver)
+        layer, attention = (
+            solve_primal(Primal(), keys, targets, **problem),
+            solve_dual(Primal(), keys, targets, **problem),
+        )
+        assert max(layer.relative_gap, attention.relative_gap) <= 1e-8
+        np.testing.assert_allclose(layer.predict(keys), attention.predict(keys), atol=0.02)  # the width of the tube
+
+
 def test_a_gap_above_1e8_is_a_warning_that_names_it():
     rng = np.random.default_rng(0)
     keys, targets = rng.standard_normal((2, 30, 4))

@@ -7,7 +7,6 @@ from primal_dual import Exponential, Polynomial, Primal, RandomFeatures
 from primal_dual.svr.features import Features
 from primal_dual.svr.training_sets import training_set
 
-
 RANDOM = RandomFeatures(20, seed=1)
 
 
