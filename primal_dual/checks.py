@@ -36,7 +36,7 @@ def array(name: str, x: Any, shape: str) -> Float[Array, "..."]:
     """
     axes = shape.split()
     if not isbox(x):
-        x = _as_array(name, x, f"an array (..., {', '.join(axes)})")
+        x = as_array(name, x, f"an array (..., {', '.join(axes)})")
     value = getval(x)
     if value.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected real numbers; got dtype {value.dtype}")
@@ -73,7 +73,7 @@ def mask(name: str, x: Any, length: int) -> Bool[Array, "..."]:
 
 def booleans(name: str, x: Any) -> Bool[np.ndarray, "..."]:
     """A copy of `x` as an array of booleans."""
-    x = _as_array(name, x, "an array of booleans")
+    x = as_array(name, x, "an array of booleans")
     if x.dtype != bool:
         raise ValueError(f"{name}: expected an array of booleans; got {x.dtype} {x.shape}")
     return x.copy()
@@ -93,15 +93,18 @@ def integer(name: str, x: Any, least: int) -> None:
         raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")
 
 
-def _as_array(name: str, x: Any, expected: str) -> np.ndarray:
+def as_array(name: str, x: Any, expected: str) -> np.ndarray:
     """`x` as a NumPy array, if that loses nothing. A masked array would lose its mask."""
     if isinstance(x, np.ma.MaskedArray):
         raise ValueError(f"{name}: expected {expected}; got a numpy.ma array: fill it, and give key_mask=~x.mask")
     try:
-        return np.asarray(x)
+        x = np.asarray(x)
+        if x.dtype.kind in "mM":
+            raise TypeError("dates and times are no numbers")
+        return x
     except ValueError as error:
         raise ValueError(f"{name}: expected {expected}; got a ragged list") from error
-    except (RuntimeError, TypeError) as error:  # torch's, of tensors that need a gradient or are sparse
+    except (RuntimeError, TypeError) as error:  # the former are torch's, of tensors that need a gradient or are sparse
         got = f"{type(x).__name__} that NumPy cannot read: {' '.join(str(error).split())[:80]}"
         raise ValueError(f"{name}: expected {expected}; got a {got}") from error
 

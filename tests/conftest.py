@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from tests.attacks.attempts import SURVIVED
 from torch_impl.data.series import load_series
 from torch_impl.fast import softmax
 
@@ -21,6 +22,23 @@ settings.register_profile("tests", deadline=None, derandomize=True, suppress_hea
 settings.register_profile("mutation", settings.get_profile("tests"), max_examples=30, phases=[Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 torch.set_num_threads(1)  # tests are small, and run in parallel
+
+
+def pytest_addoption(parser):
+    parser.addoption("--attack", action="store_true", help="make 5,000 attempts to break the program; 200 without")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("attack"):
+        terminalreporter.section("attacks")
+        for area, survived in SURVIVED.items():
+            terminalreporter.line(f"{area}: {len(survived)} attempts, {sum(survived)} survived")
+
+
+@pytest.fixture
+def attempts_of(pytestconfig):
+    """How many attempts a test makes that makes so many with --attack."""
+    return lambda most: most if pytestconfig.getoption("attack") else most // 25
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import tempfile
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def load_array(path: str | Path) -> np.ndarray:
         return np.array(np.lib.format.open_memmap(path, mode="r"))
     except OSError as error:
         raise ValueError(f"{expected}; {error.strerror}") from error
-    except (EOFError, OverflowError, TypeError) as error:
+    except (EOFError, OverflowError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise ValueError(f"{expected}; got a damaged header") from error
     except ValueError as error:
         if str(error).startswith(expected):

@@ -44,7 +44,8 @@ class Breakpoints:
 
     `sound` (K,) tells that the line from the breakpoint before is the solution in its middle, too, to a gap of 1e-10.
     `beyond` holds the slopes of delta and b after the last; it is None if the path ends there, as rounding does not
-    let it go on. At a C that the path does not reach, and on a line that is not sound, `at` solves the `problem`.
+    let it go on. At a C that the path does not reach, and on a line that is not sound, `at` solves the `problem`, whose
+    targets and tube are in units of `unit`.
     """
 
     C: np.ndarray
@@ -54,6 +55,7 @@ class Breakpoints:
     sound: np.ndarray
     beyond: tuple | None
     problem: tuple
+    unit: float
 
     def at(self, C: float) -> tuple[Float[Array, " n"], float]:
         """delta (n,) and b at a penalty C > 0."""
@@ -64,14 +66,16 @@ class Breakpoints:
         if k == len(self.C) > 0 and self.beyond:
             return self.delta[-1] + (C - self.C[-1]) * self.beyond[0], self.bias[-1] + (C - self.C[-1]) * self.beyond[1]
         G, y, epsilon, bias = self.problem
-        u, b, _ = newton(C * G, y[:, None], epsilon, bias)
-        return C * u[:, 0], b[0]
+        u, b, _ = newton(C / self.unit * G, y[:, None], epsilon, bias)
+        return C * u[:, 0], self.unit * b[0]
 
 
 def follow(
     G: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool, largest: float = np.inf
 ) -> Breakpoints:
     """The path of one output, from C = 0 to `largest`, or to where no state changes more."""
+    unit = 2.0 ** (np.frexp(abs(y).max())[1] - 1)  # of the targets: a power of 2, which rounds nothing
+    y, epsilon, largest = y / unit, epsilon / unit, largest / unit
     walk = Walk(G, y, epsilon, bias)
     walk.on_to(largest)
     negligible = abs(y).max() / max(abs(G).sum(axis=1).max(), 1e-300)  # C there: G delta is less than the targets
@@ -83,7 +87,7 @@ def follow(
     C, b, gap = (np.array([point[i] for point in found]) for i in (0, 2, 3))
     delta = np.array([point[1] for point in found]).reshape(-1, len(y))
     sound = _sound(G, y, epsilon, bias, C, delta)
-    return Breakpoints(C, delta, b, gap, sound, walk.beyond, (G, y, epsilon, bias))
+    return Breakpoints(unit * C, unit * delta, unit * b, gap, sound, walk.beyond, (G, y, epsilon, bias), unit)
 
 
 class Event(NamedTuple):

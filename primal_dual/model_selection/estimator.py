@@ -88,7 +88,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Without a bias f is an average of values of bounded size: centre Y, or declare a Primal with bias=True.
         """
-        X, Y = validate_data(self, X, Y, dtype=float, multi_output=True, y_numeric=True)
+        X, Y = _validated(self, X, Y, multi_output=True, y_numeric=True)
         primal = self._declared()
         targets = checks.matrix("Y", np.reshape(Y, (len(X), -1)), "N Dv")
         chosen = self._chosen(primal, X, targets)
@@ -110,7 +110,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> Float[Array, "..."]:
         """Attend from X (M, D) to the keys -> (M,) or (M, Dv), as Y was."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=float, reset=False)
+        X = _validated(self, X, reset=False)
         f = attention(self.primal_, X * self.metric_, self.keys_, self.values_) + self.bias_
         return f[:, 0] if self.vector_ else f
 
@@ -137,3 +137,13 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 raise ValueError(f"metric: expected a number or {D}, one a feature; got shape {metric.shape}")
             given["metric"] = np.broadcast_to(metric, D)
         return choose(primal, X, Y, **given)
+
+
+def _validated(estimator: BaseEstimator, *arrays: Any, **options: Any) -> Any:
+    """X, or X and Y, as scikit-learn checks them; it would read an array of dates, or one with a mask without it."""
+    for name, x in zip("XY", arrays, strict=False):
+        checks.as_array(name, x, "an array of numbers")
+    try:
+        return validate_data(estimator, *arrays, dtype=float, **options)
+    except OverflowError as error:
+        raise ValueError(f"X, Y: expected numbers that a float can hold; got larger ones ({error})") from error

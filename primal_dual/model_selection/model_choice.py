@@ -71,7 +71,8 @@ def choose(
     The search begins at C = 10 and epsilon = 0.1 standard deviations of Y and the metric of ones; then once more at the
     learned metric. Having D parameters from the same targets, that is taken only if it lowers the error significantly.
     """
-    unit, D = Y.std() or 1.0, X.shape[1]
+    largest, D = abs(Y).max() or 1.0, X.shape[1]
+    unit = largest * (Y / largest).std() or 1.0
     given = {"C": C, "epsilon": epsilon, "metric": metric}
     moves = [move for move in MOVES if all(given[name] is None for name in move)]
     start = Choice(

@@ -14,6 +14,7 @@ from primal_dual import checks
 from primal_dual.primal import Primal
 from primal_dual.svr.optimality import feasible, objective_values, relative_gap
 from primal_dual.svr.solutions import DualSolution
+from primal_dual.svr.solve import total_value
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
@@ -43,12 +44,13 @@ class RegularisationPath:
         train, y, bias = self._training_set, self._targets, self._training_set.primal.bias
         u = np.array([output.at(C)[0] for output in self.outputs]).T / C
         u = feasible(u, bias, self._G.diagonal())
-        f = C * (self._G @ u)
-        P, D, b = objective_values(f, (u * f).sum(axis=0), u, y, self._epsilon, bias)
-        gap = float(relative_gap(P.sum(), D.sum(), abs(y).sum()))
+        unit = abs(y).max() or 1.0
+        f = C / unit * (self._G @ u)
+        P, D, b = objective_values(f, (u * f).sum(axis=0), u, y / unit, self._epsilon / unit, bias)
+        gap = float(relative_gap(P.sum(), D.sum(), abs(y / unit).sum()))
         values = train.spread(C * u * (train.sign_h * np.exp(-train.log_h))[:, None])
         alpha, alpha_tilde = C * np.maximum(u, 0), C * np.maximum(-u, 0)
-        return DualSolution(alpha, alpha_tilde, values, b, float(C * D.sum()), gap, train)
+        return DualSolution(alpha, alpha_tilde, values, unit * b, total_value(C, unit, D), gap, train)
 
 
 def svr_path(

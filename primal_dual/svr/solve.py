@@ -120,7 +120,7 @@ def solve_primal(
             u = _refine_dual(u, R @ R.T, scaled)
             optimum = _better(optimum, _evaluate(R, R.T @ u, u, scaled))
     gap = relative_gap(optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum())
-    weight, value = np.sqrt(C) * np.sqrt(unit) * optimum.w.T, _total(C, unit, optimum.P)
+    weight, value = np.sqrt(C) * np.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P)
     if solver_options is None:
         _warn_of_gap(gap, train)
     return PrimalSolution(weight, optimum.b * unit, value, float(gap), features)
@@ -160,7 +160,7 @@ def solve_dual(
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
     optimum = solve_scaled_dual(train, y, np.log(C), epsilon, solver, solver_options)
     alpha, alpha_tilde = C * np.maximum(optimum.u, 0), C * np.maximum(-optimum.u, 0)
-    values, value = train.spread(optimum.values), _total(C, 1.0, np.array([optimum.value]))
+    values, value = train.spread(optimum.values), total_value(C, 1.0, np.array([optimum.value]))
     if solver_options is None:
         _warn_of_gap(optimum.relative_gap, train)
     return DualSolution(alpha, alpha_tilde, values, optimum.bias, value, optimum.relative_gap, train)
@@ -207,7 +207,7 @@ def solve_scaled_dual(
     values = u * (train.sign_h * np.exp(np.minimum(scaled.log_C - train.log_h, LARGEST_EXPONENT)))[:, None]
     P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
     gap = float(relative_gap(P.sum(), D.sum(), abs(scaled.y).sum()))
-    return ScaledDual(u, values * unit, b * unit, _total(1.0, unit, D), gap)
+    return ScaledDual(u, values * unit, b * unit, total_value(1.0, unit, D), gap)
 
 
 def _solve_held(
@@ -304,7 +304,7 @@ def _refine_dual(u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scale
     return np.array([solution.u for solution in each]).T
 
 
-def _total(C: float, unit: float, values: Float[Array, " Dv"]) -> float:
+def total_value(C: float, unit: float, values: Float[Array, " Dv"]) -> float:
     """The value of all outputs. ValueError where it is too large for a float."""
     with np.errstate(over="ignore"):
         total = float(C * unit * values.sum())

@@ -231,7 +231,7 @@ def log_lengths(kernel: Kernel, points: Float[Array, "*batch n D"]) -> Float[Arr
     [2.0, 0.0]
     """
     each = points[..., None, :]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         square = kernel.log_gram(each, each) if isinstance(kernel, PositiveKernel) else np.log(kernel.gram(each, each))
     return square[..., 0, 0] / 2
 

@@ -3,7 +3,9 @@
 They come from a caller, or from a file NAME.npz with X_train, y_train, X_test and y_test.
 """
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from torch_impl.data.ts_files import Series, checked_series
 
 SERIES = "time series, (n, time) or (n, channels, time), or a list of (channels, time) whose times differ"
 IMAGES = "images of bytes, 0 to 255, (n, height, width) or (n, height, width, 1 or 3)"
+
+
+DAMAGED = (EOFError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, OverflowError, RuntimeError, zlib.error)
+DAMAGED += (zipfile.BadZipFile,)  # what NumPy raises of damaged files
 
 
 def series_of_arrays(name: str, X: Any) -> Series:
@@ -95,7 +101,7 @@ def read_npz(path: Path, *names: str) -> list[np.ndarray]:
             if any(name not in file for name in names):
                 raise ValueError(", ".join(file) or "no array")
             return [file[name] for name in names]
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, ValueError) as error:
         of_objects = "Object arrays" in str(error) or "pickle" in str(error)
         got = "objects: series whose lengths differ go into a .ts file" if of_objects else one_line(error)
         raise ValueError(f"{expected}; got {got}") from error

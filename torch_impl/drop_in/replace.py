@@ -70,6 +70,9 @@ def _set_attention_functions(models: list[nn.Module], primal: str | Primal | Hea
         if not dispatches(model):
             expected = "models that take attention functions"
             raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}, which takes none")
+        if any(hasattr(module, "relative_attention_bias") for module in model.modules()):  # T5 and its relatives
+            expected = "a model without a relative position bias, which has no primal"
+            raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}")
     for model in models:
         model.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
 

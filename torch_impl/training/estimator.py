@@ -22,7 +22,7 @@ from primal_dual.io.files import write_bytes
 from primal_dual.types import Float
 from torch_impl.certificate import ModuleCertificates, certify_module
 from torch_impl.data.arrays import series_of_arrays
-from torch_impl.data.messages import first_names, say_nothing
+from torch_impl.data.messages import first_names, one_line, say_nothing
 from torch_impl.training.attentions import (
     Attention,
     attention_files,
@@ -193,11 +193,12 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         content = Path(path).read_bytes()
         try:
             config = json.loads(metadata(content)["classifier"])
-            recipe = from_config(config["recipe"])
+            recipe = from_config(config["recipe"], path)
             attention = rebuild_attention(config["attention"], config["attention_files"])
             model = rebuild_model(Path(path), content, recipe, attention, config["data"]["sizes"])
         except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: expected a file that AttentionClassifier.save wrote; got {error}") from error
+            got = one_line(error)
+            raise ValueError(f"{path}: expected a file that AttentionClassifier.save wrote; got {got}") from error
         classifier = cls(attention, recipe, random_state=config["seed"])
         classifier.classes_ = np.array(config["classes"], np.dtype(config["dtype"]))
         classifier.run_ = Run(recipe, config["attention"], config["seed"], model, config["data"], {})

@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.dataset import DataSet
-from torch_impl.data.messages import Say
+from torch_impl.data.messages import Say, one_line
 from torch_impl.training.attentions import Attention, rebuild_attention
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.checkpoint import metadata
@@ -86,11 +86,12 @@ def load_run(folder: Path | str) -> Run:
         content = weights_file.read_bytes()
         _check_weights(weights_file, content, result.get("weights_sha256"))
         description = parse_json(str(weights_file), metadata(content)["data"], Description)
-        recipe = from_config(config["recipe"])
+        recipe = from_config(config["recipe"], config_file)
         attention = rebuild_attention(config["attention"], config.get("attention_files", {}))
         model = rebuild_model(weights_file, content, recipe, attention, description["sizes"])
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{folder}: expected the config and weights of this program; got {error}") from error
+        got = one_line(error)
+        raise ValueError(f"{folder}: expected the config and weights of this program; got {got}") from error
     _check_configuration(folder, config, result)
     return Run(recipe, config["attention"], config["seed"], model, description, result)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 import torch
 
+from primal_dual.io.text import printable
 from primal_dual.types import Bool, Float, Integer, Num, UInt8
 from torch_impl.data.arrays import images_of_array, series_of_arrays
 from torch_impl.data.dataset import DataSet, Split
@@ -275,8 +276,8 @@ def to_config(recipe: Recipe) -> dict[str, Any]:
     return {"kind": kind} | asdict(recipe)
 
 
-def from_config(config: dict[str, Any]) -> Recipe:
-    """The recipe of a dictionary that `to_config` made.
+def from_config(config: dict[str, Any], source: Path | str = "recipe") -> Recipe:
+    """The recipe of a dictionary that `to_config` made; `source` is what messages call it.
 
     Raises
     ------
@@ -285,12 +286,12 @@ def from_config(config: dict[str, Any]) -> Recipe:
     """
     kind = KINDS.get(config.get("kind", ""))
     if kind is None:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}; got {config.get('kind')!r}")
+        raise ValueError(f"{source}: kind: expected one of {', '.join(KINDS)}; got {config.get('kind')!r}")
     values = {name: value for name, value in config.items() if name != "kind"}
     unknown = values.keys() - {field.name for field in fields(kind)}
     if unknown:
-        raise ValueError(f"{kind.__name__}: expected no {', '.join(sorted(unknown))}")
+        raise ValueError(f"{source}: {kind.__name__}: expected no {printable(', '.join(sorted(unknown)))}")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{kind.__name__}: {error}") from error
+        raise ValueError(f"{source}: {kind.__name__}: {error}") from error

@@ -78,6 +78,7 @@ PAIRS = [
     "mbart",
     "pegasus",
     "plbart",
+    "t5",
 ]
 MODELS = [*ENCODERS, *OF_IMAGES, *DECODERS, *PAIRS]
 
@@ -102,6 +103,7 @@ OWN = {
     "opt": dict(ffn_dim=20, word_embed_proj_dim=16),
     "phi": dict(partial_rotary_factor=0.5),
     "qwen3": dict(head_dim=4, num_key_value_heads=2),
+    "t5": dict(d_kv=4, d_ff=20, num_layers=1, num_heads=4),
     "xglm": dict(d_model=16, num_layers=1, attention_heads=4, ffn_dim=20),
 }
 
@@ -236,6 +238,26 @@ def reloaded(kind, name, model, original):
     return verdict(output(again, inputs_of(kind)), output(model, inputs_of(kind)))
 
 
+def compiled(kind, name, model, original):
+    """A graph that torch.compile captures whole (backend "eager") gives the same."""
+    torch.compiler.reset()
+    inputs = inputs_in_a_graph(kind)
+    return verdict(output(torch.compile(model, backend="eager", fullgraph=True), inputs), output(model, inputs))
+
+
+def exported(kind, name, model, original):
+    """The program that torch.export.export makes gives the same."""
+    inputs = inputs_in_a_graph(kind)
+    with torch.no_grad():
+        program = torch.export.export(model, (), inputs)
+    return verdict(output(program.module(), inputs), output(model, inputs))
+
+
+def inputs_in_a_graph(kind):
+    """A cache of keys is no tensor."""
+    return inputs_of(kind) if kind in (*ENCODERS, *OF_IMAGES) else {**inputs_of(kind), "use_cache": False}
+
+
 COLUMNS = {
     "plain": plain,
     "padded": padded,
@@ -243,7 +265,10 @@ COLUMNS = {
     "checkpoints": checkpointed,
     "bfloat16": in_bfloat16,
     "saved": reloaded,
+    "compiled": compiled,
+    "exported": exported,
 }
+SLOW = ("compiled", "exported")  # seconds each: the suite looks at one model of a kind
 
 
 def verdict(found, expected):
@@ -255,9 +280,9 @@ def worst(verdicts):
     return max(verdicts, key=lambda each: each != "right")
 
 
-def row(kind):
+def row(kind, columns=tuple(COLUMNS)):
     """A row of the table: in each column what holds for all attentions, or for which it is another."""
-    found = {column: {} for column in COLUMNS}
+    found = {column: {} for column in columns}
     original = build(kind)
     for name in ATTENTIONS:
         model, refusal = copy.deepcopy(original), None
@@ -266,12 +291,12 @@ def row(kind):
             output(model, inputs_of(kind))
         except ValueError:
             refusal = "refused"
-        for column, compare in COLUMNS.items():
+        for column in columns:
             try:
-                found[column][name] = refusal or compare(kind, name, model, original)
+                found[column][name] = refusal or COLUMNS[column](kind, name, model, original)
             except ValueError:
                 found[column][name] = "refused"
-    return f"| {kind} | {' | '.join(summary(each) for each in found.values())} |"
+    return [summary(each) for each in found.values()]
 
 
 def summary(by_name):
@@ -306,5 +331,5 @@ def start():
 
 if __name__ == "__main__":
     start()
-    lines = [f"{row(kind)}\n" for kind in MODELS]
+    lines = [f"| {' | '.join([kind, *row(kind)])} |\n" for kind in MODELS]
     FILE.write_text(HEAD + "".join(lines), encoding="utf-8")

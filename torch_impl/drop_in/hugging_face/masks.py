@@ -30,9 +30,14 @@ def mask_function(
         refuse_cache(primal, "a sliding cache moves the keys that are averaged")
     if int(q_offset) and crosses(config) and needs_positions(members):
         refuse_cache(primal, "a cached query does not know its position in cross-attention")
-    simple = mask_function in (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function, None)
-    make = masking_utils.flash_attention_mask if simple else masking_utils.sdpa_mask
-    return make(
+    if mask_function in (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function, None):
+        if attention_mask is None:
+            return None
+        key_mask = attention_mask[:, -kv_length:]
+        # A graph has no place for a question about its numbers.
+        whole = not torch.compiler.is_compiling() and key_mask.shape[1] == kv_length and key_mask.all()
+        return None if whole else key_mask
+    return masking_utils.sdpa_mask(
         mask_function=mask_function,
         attention_mask=attention_mask,
         q_length=q_length,

@@ -20,6 +20,8 @@ from transformers import (
     OPTModel,
     ResNetConfig,
     ResNetModel,
+    T5Config,
+    T5Model,
     TimesFmConfig,
     TimesFmModel,
     Wav2Vec2Config,
@@ -140,6 +142,14 @@ def test_models_that_take_no_attention_function_are_refused_by_name():
         MPNetModel._from_config(config, attn_implementation="attention_bn")
     with pytest.raises(ValueError, match="got ResNetModel, which is or has none"):
         replace_attention(ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])), "bn")
+
+
+def test_a_relative_position_bias_is_refused_before_anything_changes():
+    model = T5Model(T5Config(d_model=16, d_kv=8, d_ff=20, num_layers=1, num_heads=2, vocab_size=40))
+    before = model.config._attn_implementation
+    with pytest.raises(ValueError, match=r"expected a model without a relative position bias.* got T5Model"):
+        replace_attention(model, "bn")
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("name", catalog)
