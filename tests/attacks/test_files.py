@@ -12,11 +12,13 @@ from PIL import Image
 
 from primal_dual.io.files import load_array
 from tests.attacks.attempts import attack, choice, damaged, refused
+from tests.torch_impl.data import test_series_fuzz
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl.data.arrays import read_npz
 from torch_impl.data.images.loading import load_images
 from torch_impl.data.messages import say_nothing
-from torch_impl.training.finished_run import evaluate, load_run
+from torch_impl.data.series import load_new_series
+from torch_impl.training.finished_run import evaluate
 from torch_impl.training.trainer import train
 
 ODD = [
@@ -98,7 +100,7 @@ def test_runs(run, tmp_path, attempts_of):
         assert message is not None or same or found == (right, cases), (file.name, content[:300])
         assert message is None or str(tmp_path) in message or "BasicMotions" in message, message
 
-    attack("run folders", attempts_of(600), attempt)
+    attack("run folders", attempts_of(500), attempt)
 
 
 def archive(folder):
@@ -154,5 +156,18 @@ def test_arrays_in_files(tmp_path, attempts_of):
     attack("arrays in files", attempts_of(500), attempt)
 
 
-def test_a_whole_run_is_read(run):
-    assert load_run(run).model is not None
+def test_time_series(tmp_path, attempts_of):
+    """Read by regular expressions, too, which say what such a file says."""
+
+    def attempt(rng):
+        kind, content = test_series_fuzz.damaged(int(rng.integers(2**32)))
+        said, features = test_series_fuzz.says(content), test_series_fuzz.VALID[kind][0]["features"]
+        path = test_series_fuzz.write(tmp_path, "TEST", content)
+        found, message = refused(load_new_series, path, test_series_fuzz.plain(features))
+        if said is None or said[0][0].shape[1] != features:
+            assert message is not None and str(path) in message
+        else:
+            assert message is None, message
+            test_series_fuzz.assert_says(*found, said[0])
+
+    attack("time series", attempts_of(300), attempt)

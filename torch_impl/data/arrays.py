@@ -18,9 +18,17 @@ from torch_impl.data.ts_files import Series, checked_series
 SERIES = "time series, (n, time) or (n, channels, time), or a list of (channels, time) whose times differ"
 IMAGES = "images of bytes, 0 to 255, (n, height, width) or (n, height, width, 1 or 3)"
 
-
-DAMAGED = (EOFError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, OverflowError, RuntimeError, zlib.error)
-DAMAGED += (zipfile.BadZipFile,)  # what NumPy raises of damaged files
+DAMAGED = (  # what NumPy raises of damaged files
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def series_of_arrays(name: str, X: Any) -> Series:

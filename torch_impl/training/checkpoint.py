@@ -69,7 +69,7 @@ def resume(
     Raises
     ------
     ValueError
-        For a whole file that is no checkpoint of this program.
+        For a whole file that is no checkpoint of this program, and for what is no file.
     """
     log, tensors = _newest(run, say)
     if not log:
@@ -106,6 +106,8 @@ def _newest(run: Path, say: Callable[[str], object]) -> tuple[Log, dict[str, tor
     newest: tuple[Log, dict[str, torch.Tensor]] = [], {}
     damaged = []
     for file in run.glob("checkpoint-*.safetensors"):
+        if not file.is_file():  # the next epoch could not be written in its place
+            raise ValueError(f"{file}: expected a checkpoint; got no file: move it away")
         content = file.read_bytes()
         content, digest = content[:-DIGEST], content[-DIGEST:]
         if hashlib.sha256(content).digest() != digest:

@@ -2,15 +2,9 @@
 
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_tensors
@@ -99,57 +93,6 @@ def assert_same(run, other):
     assert all(torch.equal(tensors[name], right[name]) for name in right)
 
 
-PROGRAM = """
-import torch
-torch.set_num_threads(1)
-from tests.torch_impl.training.short_runs import TINY
-from torch_impl.training.runs import train_all
-from torch_impl.data.series import load_series
-from torch_impl.training.trainer import train
-data = load_series("BasicMotions")
-print("ready", flush=True)
-train(TINY, "bn+sh", 3, data, {folder!r})
-"""
-
-
-KILLS = 20
-
-
-def start_training(folder):
-    """A process that trains, once it has loaded its data."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(folder=str(folder))], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    return process
-
-
-def kill_training(folder, seconds):
-    """Train for some seconds: whether the process was killed, and did not end by itself before."""
-    with start_training(folder) as process:
-        time.sleep(seconds)
-        process.kill()
-    assert process.returncode in (0, -signal.SIGKILL)
-    return process.returncode == -signal.SIGKILL
-
-
-def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(tmp_path, motions):
-    """Killed twenty times, each time going on from what is left; a run that ends before is begun anew."""
-    train(TINY, "bn+sh", 3, motions, tmp_path / "whole")
-    path = Path("BasicMotions") / "bn+sh" / "3"
-    folder, run = tmp_path / "killed", tmp_path / "killed" / path
-    rng, kills = np.random.default_rng(0), 0
-    for _ in range(3 * KILLS):
-        if kills == KILLS:
-            break
-        kills += kill_training(folder, rng.uniform(0, 0.12))
-        if (run / "result.json").exists():
-            shutil.rmtree(run)
-    assert kills == KILLS
-    with start_training(folder) as process:
-        assert process.wait(60) == 0
-    assert (run / "result.json").exists() and len(list(run.glob(".*"))) <= KILLS  # what a kill leaves half written
-    assert_same(run, tmp_path / "whole" / path)
-
-
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:100] + b"x" + b[101:]])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, motions, damage):
     train(TINY, "sh", 0, motions, tmp_path / "whole")
@@ -161,6 +104,16 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, motio
     train(TINY, "sh", 0, motions, tmp_path / "damaged", said.append)
     assert "checkpoint-1.safetensors: damaged; going on from epoch 2" in said[0] and len(said) == 2
     assert_same(run, tmp_path / "whole" / "BasicMotions" / "sh" / "0")
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_told_before_training(tmp_path, motions):
+    train(TINY, "sh", 0, motions, tmp_path)
+    run = tmp_path / "BasicMotions" / "sh" / "0"
+    (run / "result.json").unlink()
+    (run / "checkpoint-0.safetensors").unlink()
+    (run / "checkpoint-0.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"checkpoint-0.safetensors: expected a checkpoint; got no file: move it away"):
+        train(TINY, "sh", 0, motions, tmp_path)
 
 
 def test_what_cannot_go_on(tmp_path, motions):
