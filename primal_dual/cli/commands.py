@@ -19,6 +19,7 @@ from primal_dual.certificates.verification import verify as verify_primal
 from primal_dual.cli import tables, training_commands
 from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, shown, torch_part, write_figure
 from primal_dual.io import datasets, files
+from primal_dual.io.text import print_in_any_locale
 from primal_dual.primal import Heads, Primal, catalog
 from primal_dual.types import Array
 
@@ -175,6 +176,7 @@ app.add_typer(training_commands.app)
 
 def main() -> None:
     """The entry point of `primal-dual`: a usage error is one line, too."""
+    print_in_any_locale()
     try:
         status = app(standalone_mode=False)
     except Exception as error:

@@ -1,6 +1,9 @@
 """Names and messages from outside are printed as text: no markup, no control characters, no way out of a folder."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -52,3 +55,10 @@ def test_the_name_of_a_data_set_is_that_of_one_folder(tmp_path, name):
     failed = CliRunner().invoke(app, ["train", name, "--folder", str(folder), "--data", str(tmp_path)])
     assert failed.exit_code == 2 and "expected the name of one folder, inside --data; got" in failed.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_without_unicode():
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "COLUMNS": "20"}
+    command = [sys.executable, "-m", "primal_dual.cli", "results", "torch_impl/results/runs.json", "--markdown"]
+    done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True)
+    assert done.returncode == 0 and b" +- " in done.stdout and not done.stderr, done.stderr
