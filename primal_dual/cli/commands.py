@@ -165,6 +165,22 @@ def tutorials(
         console.print("Run one: primal-dual tutorials 1", highlight=False)
 
 
+@command
+def explore(
+    port: Annotated[int, typer.Option(help="Where it listens, on this machine alone; any free port for 0.")] = 5006,
+    browser: Annotated[bool, typer.Option(help="Whether it is opened in a browser.")] = True,
+) -> None:
+    """Drag keys and targets in the browser, and see the SVR, its attention and its certificate change.
+
+    It serves pages on 127.0.0.1 until Ctrl-C, and needs no network.
+    """
+    try:
+        from primal_dual.explore import server, views
+    except ImportError as error:
+        raise ValueError(f"this needs bokeh: pip install '.[explore]' in the checkout ({error})") from error
+    server.serve(server.start(views.VIEWS, port), browser)
+
+
 @app.command("version")
 def show_version() -> None:
     """Print the version."""

@@ -1,0 +1,75 @@
+"""What the figures of all views share: colours, a figure, the marks of points, an attention map."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from bokeh.models import ColumnDataSource, LinearColorMapper
+from bokeh.palettes import Cividis256
+from bokeh.plotting import figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
+MARKS = (("circle", GREY), ("inverted_triangle", GREEN), ("square", VERMILION))  # by the kind of a training point
+
+
+class Drawing(Protocol):
+    """The figures of a view in one browser, and what the pointer does in the first of them."""
+
+    figures: dict[str, Any]
+
+    def draw(self, state: Any) -> None:
+        """Show a state."""
+
+    def point(self, state: Any, x: float, y: float) -> Any:
+        """The state when the pointer is there."""
+
+    def grab(self, state: Any, x: float, y: float) -> int | None:
+        """What is there to be dragged: the number of a point."""
+
+    def drag(self, state: Any, number: int, x: float, y: float) -> Any:
+        """The state when that point has been dragged there."""
+
+    def tap_twice(self, state: Any, x: float, y: float) -> Any:
+        """The state after two clicks there, which add or remove a point."""
+
+
+def plot(x: str, y: str, height: int = 340, **options: Any) -> Any:
+    """An empty figure as wide as its place in the page, which no gesture moves."""
+    shown = figure(
+        height=height, sizing_mode="stretch_width", min_width=200, toolbar_location=None, tools="", **options
+    )
+    shown.xaxis.axis_label, shown.yaxis.axis_label = x, y
+    for axis in (*shown.xaxis, *shown.yaxis):
+        axis.axis_label_text_font_style = "normal"
+    shown.grid.grid_line_alpha = 0.4
+    return shown
+
+
+def source(*names: str) -> ColumnDataSource:
+    """Empty columns."""
+    return ColumnDataSource({name: [] for name in names})
+
+
+class AttentionMap:
+    """A picture of attention weights, (queries, keys), and its figure: the first query is in the top row."""
+
+    def __init__(self, x: str, y: str, height: int = 340) -> None:
+        self.figure = plot(x, y, height, x_range=(0, 1), y_range=(1, 0))
+        self.mapper = LinearColorMapper(palette=Cividis256, low=0, high=1)
+        self.image = ColumnDataSource({"weights": [np.zeros((1, 1))], "dw": [1], "dh": [1]})
+        self.figure.image("weights", x=0, y=0, dw="dw", dh="dh", color_mapper=self.mapper, source=self.image)
+        self.figure.grid.visible = False
+
+    def show(self, weights: np.ndarray) -> None:
+        rows, columns = weights.shape
+        self.mapper.high = float(weights.max())
+        self.figure.x_range.end, self.figure.y_range.start = columns, rows
+        self.image.data = {"weights": [weights], "dw": [columns], "dh": [rows]}
+
+
+def nearest(points: np.ndarray, place: tuple[float, float], spans: tuple[float, float], within: float = 0.06) -> Any:
+    """The number of the point (n, 2) nearest to a place, measured in parts of the axes; None if none is near."""
+    distance = np.hypot(*((points - place) / spans).T)
+    found = int(distance.argmin())
+    return found if distance[found] <= within else None

@@ -1,0 +1,134 @@
+"""The pages in a real browser: what they show is what the package computes, to the digit."""
+
+import numpy as np
+import pytest
+
+from primal_dual import attention_weights, certify, solve_dual
+from primal_dual.explore import svr
+from primal_dual.explore.address import from_query, to_query
+from primal_dual.explore.controls import Slider
+from primal_dual.explore.views import VIEWS
+from tests.primal_dual.explore.browser import Tab, chromium, serving
+from tests.primal_dual.explore.test_views import printed
+
+views = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving() as (found, _):
+        yield found.rstrip("/")
+
+
+@pytest.fixture
+def open_tab(browser, address):
+    tabs = []
+
+    def open_in(path="/", **options):
+        tabs.append(Tab(browser, address + path, **options))
+        return tabs[-1]
+
+    yield open_in
+    for tab in tabs:
+        assert tab.problems == []
+        tab.close()
+
+
+@views
+def test_every_slider_moves_by_key_and_the_page_shows_what_its_python_prints(open_tab, view):
+    tab, state = open_tab(view.path), view.state()
+    assert tab.readout == view.readout(state)
+    for name, control in view.controls.items():
+        if not isinstance(control, Slider) or name in view.idle(state):
+            continue
+        slider = tab.page.get_by_label(control.label, exact=True)
+        slider.press("ArrowLeft" if getattr(state, name) > control.low else "ArrowRight")
+        tab.page.wait_for_function("(name) => location.search.includes(`${name}=`)", arg=name)
+        moved = from_query(view.state(), tab.page.evaluate("location.search.slice(1)"))
+        assert getattr(moved, name) != getattr(state, name)
+        state = moved
+        assert tab.readout == view.readout(state)
+    assert printed(tab.page.locator("#python").text_content()) == tab.readout
+
+
+@views
+def test_every_word_can_be_chosen(open_tab, view):
+    tab = open_tab(view.path)
+    for name, control in view.controls.items():
+        if getattr(control, "options", ()):
+            tab.page.get_by_label(control.label, exact=True).select_option(control.options[1])
+            tab.page.wait_for_function("(name) => location.search.includes(`${name}=`)", arg=name)
+    state = from_query(view.state(), tab.page.evaluate("location.search.slice(1)"))
+    assert tab.readout == view.readout(state)
+
+
+@views
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_is_wider_than_the_page_and_everything_has_a_name(open_tab, view, width):
+    tab = open_tab(view.path, width=width)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+    nameless = "Array.from(document.querySelectorAll('input, select'), each => each.labels.length)"
+    assert set(tab.page.evaluate(nameless)) == {1}
+    for caption in view.captions:
+        picture = tab.page.locator(f"figure.{caption}").get_by_role("img")
+        assert len(picture.get_attribute("aria-label")) > 20 and picture.bounding_box()["width"] > 200
+    reached = set()
+    for _ in range(60):
+        tab.page.keyboard.press("Tab")
+        reached.add(tab.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert {name for name in view.controls if name not in view.idle(view.state())} <= reached
+    assert {"As Python", "Copy the address", *(each.title for each in VIEWS)} <= reached
+
+
+def test_a_key_that_is_dragged_by_mouse_has_the_svr_of_the_package(open_tab):
+    tab, state = open_tab("/"), svr.SVRState()
+    tab.drag("function", (state.keys[3], state.targets[3]), (-1.0, 1.5))
+    tab.page.wait_for_function("location.search.includes('targets=')")
+    tab.page.wait_for_timeout(300)
+    moved = from_query(state, tab.page.evaluate("location.search.slice(1)"))
+    assert abs(moved.keys[3] + 1.0) < 0.02 and abs(moved.targets[3] - 1.5) < 0.03
+    assert moved.keys[:3] == state.keys[:3] and moved.keys[4:] == state.keys[4:]
+
+    asked, found = svr.problem(moved), tab.readout
+    solution = solve_dual(asked.primal, asked.keys, asked.targets, **asked.svr, solver="newton")
+    certificate = certify(asked.primal, asked.keys, solution.values, targets=asked.targets, **asked.svr)
+    weights = attention_weights(asked.primal, np.array([[moved.query]]), asked.keys)
+    assert found["Dual value / C"] == f"{solution.value / asked.C:.6f}" == found["Primal value / C"]
+    assert found["Gap, relative"] == f"{certificate.relative_gap:.1e}" and certificate.relative_gap < 1e-12
+    assert found["Largest weight there"] == f"{weights.max():.4f}"
+    assert found["f at the query"] == f"{(weights @ solution.values)[0, 0] + solution.bias[0]:.4f}"
+
+    tab.point("function", 2.0, 1.0)
+    tab.page.wait_for_function("(before) => location.search !== before", arg="?" + to_query(moved))
+    pointed = from_query(state, tab.page.evaluate("location.search.slice(1)"))
+    assert abs(pointed.query - 2.0) < 0.02 and pointed.keys == moved.keys
+    weights = attention_weights(asked.primal, np.array([[pointed.query]]), asked.keys)
+    assert tab.readout["Largest weight there"] == f"{weights.max():.4f}"
+
+    tab.open(tab.page.url)
+    assert from_query(state, tab.page.evaluate("location.search.slice(1)")) == pointed
+    assert tab.readout["Largest weight there"] == f"{weights.max():.4f}"
+
+
+def test_what_cannot_be_is_said_and_the_picture_stays(open_tab):
+    tab = open_tab("/")
+    before = tab.readout
+    keys = tab.page.get_by_label("Keys", exact=True)
+    keys.fill("1 2 three")
+    keys.press("Enter")
+    tab.page.wait_for_function("document.getElementById('error').textContent !== ''")
+    assert tab.page.get_by_role("alert").text_content().startswith("Keys: expected numbers")
+    assert tab.readout == before
+    keys.fill("-1 1")
+    keys.press("Enter")
+    tab.page.wait_for_function("document.getElementById('error').textContent.startsWith('Targets')")
+    tab.page.get_by_label("Targets", exact=True).fill("-1 1")
+    keys.press("Enter")
+    tab.page.wait_for_function("document.getElementById('error').textContent === ''")
+    assert tab.readout["Support vectors"].endswith("of 2 points")
