@@ -7,6 +7,8 @@ from bokeh.models import ColumnDataSource, LinearColorMapper
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
+from primal_dual.explore.points import Points
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
@@ -14,24 +16,17 @@ MARKS = (("circle", GREY), ("inverted_triangle", GREEN), ("square", VERMILION)) 
 
 
 class Drawing(Protocol):
-    """The figures of a view in one browser, and what the pointer does in the first of them."""
+    """The figures of a view in one browser. The pointer acts in some of them; there may be points to be dragged."""
 
     figures: dict[str, Any]
+    pointed: list[Any]
+    points: Points | None
 
     def draw(self, state: Any) -> None:
         """Show a state."""
 
     def point(self, state: Any, x: float, y: float) -> Any:
         """The state when the pointer is there."""
-
-    def grab(self, state: Any, x: float, y: float) -> int | None:
-        """What is there to be dragged: the number of a point."""
-
-    def drag(self, state: Any, number: int, x: float, y: float) -> Any:
-        """The state when that point has been dragged there."""
-
-    def tap_twice(self, state: Any, x: float, y: float) -> Any:
-        """The state after two clicks there, which add or remove a point."""
 
 
 def plot(x: str, y: str, height: int = 340, **options: Any) -> Any:
@@ -66,10 +61,3 @@ class AttentionMap:
         self.mapper.high = float(weights.max())
         self.figure.x_range.end, self.figure.y_range.start = columns, rows
         self.image.data = {"weights": [weights], "dw": [columns], "dh": [rows]}
-
-
-def nearest(points: np.ndarray, place: tuple[float, float], spans: tuple[float, float], within: float = 0.06) -> Any:
-    """The number of the point (n, 2) nearest to a place, measured in parts of the axes; None if none is near."""
-    distance = np.hypot(*((points - place) / spans).T)
-    found = int(distance.argmin())
-    return found if distance[found] <= within else None

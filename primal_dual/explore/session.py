@@ -30,15 +30,14 @@ class Session:
         self.drawing: Drawing = view.drawing()
         self.waiting = False
         self.held: int | None = None
-        first = next(iter(self.drawing.figures.values()))
-        for event, react in (
-            (MouseMove, self._point),
-            (PanStart, self._grab),
-            (Pan, self._drag),
-            (PanEnd, self._release),
-            (DoubleTap, self._tap_twice),
-        ):
-            first.on_event(event, react)
+        self.points: Any = self.drawing.points
+        for figure in self.drawing.pointed:
+            figure.on_event(MouseMove, self._point)
+            if self.points:
+                figure.on_event(PanStart, self._grab)
+                figure.on_event(Pan, self._drag)
+                figure.on_event(PanEnd, self._release)
+                figure.on_event(DoubleTap, self._tap_twice)
         self.exchange.on_change("asked", lambda name, old, new: self.ask(new[1]))
 
     def ask(self, query: str) -> None:
@@ -82,14 +81,15 @@ class Session:
             self.set(self.drawing.point(self.state, event.x, event.y))
 
     def _grab(self, event: Any) -> None:
-        self.held = self.drawing.grab(self.state, event.x, event.y)
+        self.held = self.points.grab(self.state, event.x, event.y)
 
     def _drag(self, event: Any) -> None:
         if self.held is not None:
-            self.set(self.drawing.drag(self.state, self.held, event.x, event.y))
+            dragged = self.points.drag(self.state, self.held, event.x, event.y)
+            self.set(self.drawing.point(dragged, event.x, event.y))
 
     def _release(self, event: Any) -> None:
         self.held = None
 
     def _tap_twice(self, event: Any) -> None:
-        self.set(self.drawing.tap_twice(self.state, event.x, event.y))
+        self.set(self.points.tap_twice(self.state, event.x, event.y))

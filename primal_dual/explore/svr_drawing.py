@@ -5,19 +5,22 @@ from dataclasses import replace
 import numpy as np
 
 from primal_dual.explore import drawing
-from primal_dual.explore.controls import LARGEST_NUMBER, MOST_NUMBERS
+from primal_dual.explore.controls import LARGEST_NUMBER
+from primal_dual.explore.points import Points, inside
 from primal_dual.explore.svr import EXACT, GRID, Solved, SVRState, attention_map, solve, weights_of_query
 
-HIGHEST = 2.5  # of the axis of targets
+WIDEST, HIGHEST = 3.0, 2.5  # of the axes
 
 
 class SVRDrawing:
     """The function with its tube and targets; the attention map; the primal and the dual value."""
 
+    points = Points(("keys", "targets"), (WIDEST, HIGHEST))
+
     def __init__(self) -> None:
-        fit = drawing.plot("x", "y", 380, x_range=(GRID[0], GRID[-1]), y_range=(-HIGHEST, HIGHEST))
+        fit = drawing.plot("x", "y", 380, x_range=(-WIDEST, WIDEST), y_range=(-HIGHEST, HIGHEST))
         self.tube = drawing.source("x", "f", "low", "high", "least", "most")
-        self.points = [drawing.source("x", "y") for _ in drawing.MARKS]
+        self.marks = [drawing.source("x", "y") for _ in drawing.MARKS]
         self.lines = drawing.source("x0", "y0", "x1", "y1", "width", "alpha")
         self.held = drawing.source("x", "y")
         self.query = drawing.source("x", "y")
@@ -28,7 +31,7 @@ class SVRDrawing:
             "x0", "y0", "x1", "y1", source=self.lines, line_width="width", line_alpha="alpha", color=drawing.ORANGE
         )
         fit.scatter("x", "y", source=self.held, size=20, fill_alpha=0, line_color=drawing.GREY, line_alpha=0.5)
-        for columns, (marker, colour) in zip(self.points, drawing.MARKS, strict=True):
+        for columns, (marker, colour) in zip(self.marks, drawing.MARKS, strict=True):
             fit.scatter("x", "y", source=columns, marker=marker, color=colour, size=10)
         fit.scatter("x", "y", source=self.query, marker="diamond", color=drawing.BLACK, size=13)
         self.map = drawing.AttentionMap("key, from left to right", "query: the same keys")
@@ -36,6 +39,7 @@ class SVRDrawing:
         self.duality = drawing.plot("value / C", "", 130, x_range=(0, 1), y_range=["dual", "primal"])
         self.duality.hbar("name", right="value", height=0.7, color="colour", source=self.values)
         self.shown: Solved | None = None
+        self.pointed = [fit]
         self.figures = {"function": fit, "map": self.map.figure, "duality": self.duality}
 
     def draw(self, state: SVRState) -> None:
@@ -56,7 +60,7 @@ class SVRDrawing:
             "least": found.f - bound,
             "most": found.f + bound,
         }
-        for kind, columns in enumerate(self.points):
+        for kind, columns in enumerate(self.marks):
             chosen = found.kinds == kind
             columns.data = {"x": found.points[chosen], "y": found.point_targets[chosen]}
         self.held.data = {"x": state.keys, "y": state.targets}
@@ -79,29 +83,4 @@ class SVRDrawing:
         }
 
     def point(self, state: SVRState, x: float, y: float) -> SVRState:
-        return replace(state, query=_inside(x, 3.0, 2))
-
-    def grab(self, state: SVRState, x: float, y: float) -> int | None:
-        points = np.array([state.keys, state.targets]).T
-        return drawing.nearest(points, (x, y), (6.0, 2 * HIGHEST))
-
-    def drag(self, state: SVRState, number: int, x: float, y: float) -> SVRState:
-        keys, targets = list(state.keys), list(state.targets)
-        keys[number], targets[number] = _inside(x, 3.0, 2), _inside(y, HIGHEST, 2)
-        return replace(state, keys=tuple(keys), targets=tuple(targets), query=keys[number])
-
-    def tap_twice(self, state: SVRState, x: float, y: float) -> SVRState:
-        number = self.grab(state, x, y)
-        keys, targets = state.keys, state.targets
-        if number is not None and len(keys) > 2:
-            return replace(
-                state, keys=keys[:number] + keys[number + 1 :], targets=targets[:number] + targets[number + 1 :]
-            )
-        if number is None and len(keys) < MOST_NUMBERS:
-            return replace(state, keys=(*keys, _inside(x, 3.0, 2)), targets=(*targets, _inside(y, HIGHEST, 2)))
-        return state
-
-
-def _inside(x: float, bound: float, digits: int) -> float:
-    """x within [-bound, bound], rounded."""
-    return round(float(np.clip(x, -bound, bound)), digits)
+        return replace(state, query=inside(x, WIDEST))

@@ -1,7 +1,9 @@
 """The views, and what is said in each."""
 
-from primal_dual.explore import svr
+from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.drawing import BLACK, BLUE, VERMILION
+from primal_dual.explore.normalisation_drawing import NormalisationDrawing
+from primal_dual.explore.scales_drawing import ScalesDrawing
 from primal_dual.explore.svr_drawing import SVRDrawing
 from primal_dual.explore.view import View
 
@@ -41,4 +43,55 @@ SVR = View(
     as_python=svr.as_python,
     idle=svr.idle,
 )
-VIEWS = (SVR,)
+NORMALISATION = View(
+    path="/normalisation",
+    title="What batch normalisation changes",
+    prose="""
+        The same keys and the same query, in softmax attention and in Attention-BN: the larger a disc, the more weight
+        its key has. <b>Try:</b> move the pointer over the keys. In softmax attention, the keys far along the mean
+        (cross) have most of the weight, whatever the query: it is as if all queries voted for them together. In
+        Attention-BN, a query attends to the keys on its own side of the mean. The bars below are that common vote, the
+        mean over all queries of each key's logit. <a href="?beta=0.5">Subtract half of the mean</a>, and half of the
+        vote is left; at <a href="?beta=0">β = 0</a> all of it, in units of the deviation; at β = 1 it is zero for every
+        key. Drag one key far away, and mean and deviation (dashed) follow it: Attention-BN depends on all keys. <a
+        href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the origin</a>, there is little to vote for in
+        softmax, either.""",
+    tutorial=4,
+    state=normalisation.NormalisationState,
+    drawing=NormalisationDrawing,
+    captions={
+        "softmax": f"""Softmax attention: {mark(BLUE, "● weights")} of the {mark("#8A6000", "◆ query")} on the keys
+            (black).""",
+        "bn": f"""Attention-BN: {mark(VERMILION, "● weights")} of the same query. {mark("#A0467A", "✚ mean")} and
+            deviation of the keys. Drag a key; click twice to add or remove one.""",
+        "votes": f"""The vote that all queries share, for each key: {mark(BLUE, "softmax")},
+            {mark(VERMILION, "Attention-BN")}.""",
+    },
+    readout=normalisation.readout,
+    as_python=normalisation.as_python,
+)
+SCALES = View(
+    path="/scales",
+    title="What scaled heads see",
+    prose="""
+        A head of scale s is trained on averages of s neighbours, the pools. There are fewer training points, and so
+        the attention costs less: a weight for each pool, not for each token. What is lost? The head sees the pools'
+        means alone (thick lines). <b>Try:</b> set the scale to 1, 4 and 16, and compare f with the signal (dashed).
+        <a href="?noise=0">Without noise</a>, no scale has a smaller error than 1. But averages also take noise away:
+        with <a href="?noise=0.8">much noise</a>, scale 4 is better than 1 here (not in each draw of the noise), at a
+        quarter of the cost. A signal with <a href="?scale=8&waves=6&noise=0.1">many waves</a> is lost in large pools.
+        Move the pointer along the tokens: all tokens of a pool have the same weight (bars on the floor), since the
+        pool is one key. A layer has heads of several scales, so that fine and coarse are both seen.""",
+    tutorial=5,
+    state=scales.ScalesState,
+    drawing=ScalesDrawing,
+    captions={
+        "sequence": f"""{mark("#555555", "● targets")}, the signal (dashed) with noise; {mark(VERMILION, "▬ means")} of
+            the pools, shaded by turns; {mark(BLUE, "— f")}; {mark("#8A6000", "▮ weights")} of the ◆ query token.""",
+        "cost": "Cost: the weights that are computed, as a part of those at scale 1.",
+        "error": "Error: the root of the mean square of f less the signal. The scale that is chosen is in colour.",
+    },
+    readout=scales.readout,
+    as_python=scales.as_python,
+)
+VIEWS = (SVR, NORMALISATION, SCALES)

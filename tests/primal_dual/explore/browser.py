@@ -1,6 +1,5 @@
 """A browser without a window that reaches nothing but this machine, and the pages of the explorable in it."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
+from primal_dual.explore.address import from_query
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 QUIET += ["--disable-sync", "--no-first-run"]
@@ -20,6 +21,8 @@ PLACE = """([name, x, y]) => {
     const box = view.canvas_view.el.getBoundingClientRect();
     return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
 }"""
+
+QUERY = """Bokeh.documents[0].get_model_by_name("exchange").answer.query"""
 
 
 @contextmanager
@@ -73,26 +76,19 @@ class Tab:
         self.page.context.close()
 
     @property
-    def answer(self):
-        return json.loads(
-            self.page.evaluate(
-                """() => {
-            const answer = Bokeh.documents[0].get_model_by_name("exchange").answer;
-            const plain = (x) => x instanceof Map ? Object.fromEntries(Array.from(x, ([k, v]) => [k, plain(v)])) : x;
-            return JSON.stringify(plain(answer));
-        }"""
-            )
-        )
-
-    @property
     def readout(self):
         """The numbers, as they stand in the page."""
         rows = self.page.locator("#readout div").all()
         return {row.locator("dt").text_content(): row.locator("dd").text_content() for row in rows}
 
-    def wait_for_address(self, query):
-        """Until the page shows a state, and its address says so."""
-        self.page.wait_for_function("(query) => location.search.slice(1) === query", arg=query)
+    def wait_for_state(self, default, holds):
+        """Until the page shows a state of which holds(state) is so -> the state."""
+        for _ in range(100):
+            state = from_query(default, self.page.evaluate(QUERY))
+            if holds(state):
+                return state
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"no such state; the last one is {state}")
 
     def drag(self, figure, start, end):
         """With the mouse, from a point of a figure's axes to another, in some steps."""

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from primal_dual import attention_weights, certify, solve_dual
-from primal_dual.explore import svr
-from primal_dual.explore.address import from_query, to_query
-from primal_dual.explore.controls import Slider
+from primal_dual.explore import normalisation, scales, svr
+from primal_dual.explore.address import to_query
+from primal_dual.explore.controls import Numbers, Slider
 from primal_dual.explore.views import VIEWS
 from tests.primal_dual.explore.browser import Tab, chromium, serving
 from tests.primal_dual.explore.test_views import printed
@@ -41,38 +41,29 @@ def open_tab(browser, address):
 
 
 @views
-def test_every_slider_moves_by_key_and_the_page_shows_what_its_python_prints(open_tab, view):
+def test_every_control_can_be_set_and_the_page_shows_what_its_python_prints(open_tab, view):
     tab, state = open_tab(view.path), view.state()
     assert tab.readout == view.readout(state)
     for name, control in view.controls.items():
-        if not isinstance(control, Slider) or name in view.idle(state):
+        if isinstance(control, Numbers) or name in view.idle(state):
             continue
-        slider = tab.page.get_by_label(control.label, exact=True)
-        slider.press("ArrowLeft" if getattr(state, name) > control.low else "ArrowRight")
-        tab.page.wait_for_function("(name) => location.search.includes(`${name}=`)", arg=name)
-        moved = from_query(view.state(), tab.page.evaluate("location.search.slice(1)"))
-        assert getattr(moved, name) != getattr(state, name)
-        state = moved
+        element = tab.page.get_by_label(control.label, exact=True)
+        if isinstance(control, Slider):
+            element.press("ArrowLeft" if getattr(state, name) > control.low else "ArrowRight")
+        else:
+            element.select_option(index=1)
+        before = getattr(state, name)
+        state = tab.wait_for_state(view.state(), lambda found, name=name, before=before: getattr(found, name) != before)
         assert tab.readout == view.readout(state)
     assert printed(tab.page.locator("#python").text_content()) == tab.readout
 
 
 @views
-def test_every_word_can_be_chosen(open_tab, view):
+def test_nothing_is_wider_than_the_page_and_everything_has_a_name(open_tab, view):
     tab = open_tab(view.path)
-    for name, control in view.controls.items():
-        if getattr(control, "options", ()):
-            tab.page.get_by_label(control.label, exact=True).select_option(control.options[1])
-            tab.page.wait_for_function("(name) => location.search.includes(`${name}=`)", arg=name)
-    state = from_query(view.state(), tab.page.evaluate("location.search.slice(1)"))
-    assert tab.readout == view.readout(state)
-
-
-@views
-@pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_is_wider_than_the_page_and_everything_has_a_name(open_tab, view, width):
-    tab = open_tab(view.path, width=width)
-    assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+    for width in (400, 800, 1280):
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        tab.page.wait_for_function("(width) => document.documentElement.scrollWidth === width", arg=width)
     nameless = "Array.from(document.querySelectorAll('input, select'), each => each.labels.length)"
     assert set(tab.page.evaluate(nameless)) == {1}
     for caption in view.captions:
@@ -89,10 +80,8 @@ def test_nothing_is_wider_than_the_page_and_everything_has_a_name(open_tab, view
 def test_a_key_that_is_dragged_by_mouse_has_the_svr_of_the_package(open_tab):
     tab, state = open_tab("/"), svr.SVRState()
     tab.drag("function", (state.keys[3], state.targets[3]), (-1.0, 1.5))
-    tab.page.wait_for_function("location.search.includes('targets=')")
-    tab.page.wait_for_timeout(300)
-    moved = from_query(state, tab.page.evaluate("location.search.slice(1)"))
-    assert abs(moved.keys[3] + 1.0) < 0.02 and abs(moved.targets[3] - 1.5) < 0.03
+    moved = tab.wait_for_state(state, lambda found: abs(found.keys[3] + 1.0) < 0.02)
+    assert abs(moved.targets[3] - 1.5) < 0.03
     assert moved.keys[:3] == state.keys[:3] and moved.keys[4:] == state.keys[4:]
 
     asked, found = svr.problem(moved), tab.readout
@@ -105,14 +94,14 @@ def test_a_key_that_is_dragged_by_mouse_has_the_svr_of_the_package(open_tab):
     assert found["f at the query"] == f"{(weights @ solution.values)[0, 0] + solution.bias[0]:.4f}"
 
     tab.point("function", 2.0, 1.0)
-    tab.page.wait_for_function("(before) => location.search !== before", arg="?" + to_query(moved))
-    pointed = from_query(state, tab.page.evaluate("location.search.slice(1)"))
-    assert abs(pointed.query - 2.0) < 0.02 and pointed.keys == moved.keys
+    pointed = tab.wait_for_state(state, lambda found: abs(found.query - 2.0) < 0.02)
+    assert pointed.keys == moved.keys
     weights = attention_weights(asked.primal, np.array([[pointed.query]]), asked.keys)
     assert tab.readout["Largest weight there"] == f"{weights.max():.4f}"
 
+    tab.page.wait_for_function("(query) => location.search === query", arg="?" + to_query(pointed))
     tab.open(tab.page.url)
-    assert from_query(state, tab.page.evaluate("location.search.slice(1)")) == pointed
+    assert tab.wait_for_state(state, lambda found: True) == pointed
     assert tab.readout["Largest weight there"] == f"{weights.max():.4f}"
 
 
@@ -132,3 +121,19 @@ def test_what_cannot_be_is_said_and_the_picture_stays(open_tab):
     keys.press("Enter")
     tab.page.wait_for_function("document.getElementById('error').textContent === ''")
     assert tab.readout["Support vectors"].endswith("of 2 points")
+
+
+def test_the_pointer_acts_in_both_planes_and_on_the_sequence(open_tab):
+    tab, state = open_tab("/normalisation"), normalisation.NormalisationState()
+    tab.drag("bn", (state.keys_x[9], state.keys_y[9]), (-2.0, -1.0))
+    moved = tab.wait_for_state(state, lambda found: found.keys_x[9] == -2.0)
+    assert moved.keys_x[:9] == state.keys_x[:9] and abs(moved.keys_y[9] + 1.0) < 0.05
+    assert tab.readout == normalisation.readout(moved)
+    tab.point("softmax", 3.0, 2.0)
+    pointed = tab.wait_for_state(state, lambda found: abs(found.query_x - 3.0) < 0.05)
+    assert pointed.keys_x == moved.keys_x and tab.readout == normalisation.readout(pointed)
+
+    tab, state = open_tab("/scales"), scales.ScalesState()
+    tab.point("sequence", 30.0, 0.0)
+    pointed = tab.wait_for_state(state, lambda found: found.query == 30)
+    assert tab.readout == scales.readout(pointed)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from primal_dual import attention, certify, solve_dual
-from primal_dual.explore import svr
+from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.address import from_query, to_query
 from primal_dual.explore.controls import Choice, Slider, controls_of
 from primal_dual.explore.svr_drawing import SVRDrawing
@@ -135,13 +135,49 @@ def test_what_is_drawn_is_the_solution(query):
 
 
 def test_a_dragged_key_takes_its_target_with_it_and_two_clicks_remove_or_add_one():
-    drawing, state = SVRDrawing(), svr.SVRState()
-    number = drawing.grab(state, state.keys[3] + 0.05, state.targets[3] - 0.05)
-    assert number == 3 and drawing.grab(state, 0.0, 2.0) is None
-    dragged = drawing.drag(state, 3, 0.456, -9.0)
-    assert (dragged.keys[3], dragged.targets[3], dragged.query) == (0.46, -2.5, 0.46)
-    assert drawing.point(state, 7.0, 0.0).query == 3.0
-    fewer = drawing.tap_twice(state, state.keys[3], state.targets[3])
-    assert len(fewer.keys) == 13 and state.keys[3] not in fewer.keys
-    more = drawing.tap_twice(state, 0.0, 2.0)
-    assert (more.keys[-1], more.targets[-1]) == (0.0, 2.0)
+    points, state = SVRDrawing.points, svr.SVRState()
+    number = points.grab(state, state.keys[3] + 0.05, state.targets[3] - 0.05)
+    assert number == 3 and points.grab(state, 0.0, 2.0) is None
+    dragged = points.drag(state, 3, 0.456, -9.0)
+    assert (dragged.keys[3], dragged.targets[3]) == (0.46, -2.5)
+    assert (dragged.keys[:3], dragged.targets[4:]) == (state.keys[:3], state.targets[4:])
+    fewer = points.tap_twice(state, state.keys[3], state.targets[3])
+    assert fewer.keys == state.keys[:3] + state.keys[4:] and len(fewer.targets) == 13
+    more = points.tap_twice(state, 0.0, 2.0)
+    assert (more.keys, more.targets) == ((*state.keys, 0.0), (*state.targets, 2.0))
+    two = replace(state, keys=(0.0, 1.0), targets=(0.0, 1.0))
+    assert points.tap_twice(two, 0.0, 0.0) == two
+    assert SVRDrawing().point(state, 7.0, 0.0).query == 3.0
+
+
+@given(data=st.data())
+def test_the_common_vote_is_that_of_the_formula_and_gone_at_beta_one(data):
+    """(1 - beta) mu . (k - mu) / (sigma^2 + eps) / sqrt(D), and without a division in softmax attention."""
+    state = data.draw(states(BY_PATH["/normalisation"]))
+    keys = normalisation.keys_of(state)
+    mu, variance = keys.mean(axis=0), keys.var(axis=0) + 1e-5
+    votes = normalisation.votes(state)
+    formula = (keys - mu) @ mu / np.sqrt(2)
+    np.testing.assert_allclose(votes["softmax"], formula, rtol=0, atol=1e-10)
+    formula = (1 - state.beta) * (keys - mu) @ (mu / variance) / np.sqrt(2)
+    np.testing.assert_allclose(votes["Attention-BN"], formula, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_said_of_scaled_heads_is_so():
+    errors = {
+        query: {scale: each.error for scale, each in scales.by_scale(from_query(scales.ScalesState(), query)).items()}
+        for query in ("noise=0", "noise=0.8", "waves=6&noise=0.1")
+    }
+    assert min(errors["noise=0"], key=errors["noise=0"].get) == 1
+    assert errors["noise=0.8"][4] < errors["noise=0.8"][1]
+    assert errors["waves=6&noise=0.1"][8] > 0.7  # as f = 0 has
+    for scale, each in scales.by_scale(scales.ScalesState()).items():
+        assert each.cost == -(-48 // scale) / 48
+
+
+def test_a_pool_has_one_weight_and_the_head_sees_means_alone():
+    state = scales.ScalesState(tokens=47, scale=5)
+    weights = scales.weights_of_query(state)
+    for start in range(0, 47, 5):
+        assert np.ptp(weights[start : start + 5]) < 1e-15
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-13)
