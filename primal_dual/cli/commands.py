@@ -167,18 +167,28 @@ def tutorials(
 
 @command
 def explore(
+    head: Annotated[
+        Path | None, typer.Argument(help="Heads of your own: a .npz file with keys, values and, if you like, queries.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Or their keys, a .npy file: (N, D), (heads, N, D), (layers, heads, N, D).")
+    ] = None,
+    values: Annotated[Path | None, typer.Option(help="And their values, a .npy file (..., N, Dv).")] = None,
     port: Annotated[int, typer.Option(help="Where it listens, on this machine alone; any free port for 0.")] = 5006,
     browser: Annotated[bool, typer.Option(help="Whether it is opened in a browser.")] = True,
 ) -> None:
     """Drag keys and targets in the browser, and see the SVR, its attention and its certificate change.
 
-    It serves pages on 127.0.0.1 until Ctrl-C, and needs no network.
+    Four pages: an SVR is an attention; what batch normalisation changes; what scaled heads see; a real head, of a
+    trained model or your own. They are served on 127.0.0.1 until Ctrl-C, and need no network.
     """
     try:
-        from primal_dual.explore import server, views
+        from primal_dual.cli import pretrained_heads
+        from primal_dual.explore import head_sources, server, views
     except ImportError as error:
         raise ValueError(f"this needs bokeh: pip install '.[explore]' in the checkout ({error})") from error
-    server.serve(server.start(views.VIEWS, port), browser)
+    given = {} if head is keys is values is None else {"your files": head_sources.Files.load(keys, values, head)}
+    server.serve(server.start(views.all_views({**given, **pretrained_heads.sources()}), port), browser)
 
 
 @app.command("version")

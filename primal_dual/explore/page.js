@@ -25,6 +25,7 @@ function explore(exchange) {
     }
     if (!beingUsed(control)) {
       control.value = "logarithmic" in control.dataset ? Math.log10(text) : text;
+      if (control.selectedIndex === -1) control.selectedIndex = 0; // what the server takes for a word that is not there
     }
     if (control.type === "range") {
       const said = control.dataset.last && Number(text) === Number(control.max) ? control.dataset.last : text;

@@ -35,12 +35,16 @@ class SVRDrawing:
             fit.scatter("x", "y", source=columns, marker=marker, color=colour, size=10)
         fit.scatter("x", "y", source=self.query, marker="diamond", color=drawing.BLACK, size=13)
         self.map = drawing.AttentionMap("key, from left to right", "query: the same keys")
-        self.values = drawing.source("value", "name", "colour")
+        self.objectives = drawing.source("value", "name", "colour")
         self.duality = drawing.plot("value / C", "", 130, x_range=(0, 1), y_range=["dual", "primal"])
-        self.duality.hbar("name", right="value", height=0.7, color="colour", source=self.values)
+        self.duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
+        self.values = drawing.source("j", "value")
+        bars = drawing.plot("key, from left to right", "value v", 180)
+        bars.vbar("j", top="value", width=0.8, color=drawing.BLUE, source=self.values)
+        bars.hspan(y=[0], line_color=drawing.GREY)
         self.shown: Solved | None = None
         self.pointed = [fit]
-        self.figures = {"function": fit, "map": self.map.figure, "duality": self.duality}
+        self.figures = {"function": fit, "map": self.map.figure, "duality": self.duality, "values": bars}
 
     def draw(self, state: SVRState) -> None:
         found = solve(state)
@@ -65,9 +69,11 @@ class SVRDrawing:
             columns.data = {"x": found.points[chosen], "y": found.point_targets[chosen]}
         self.held.data = {"x": state.keys, "y": state.targets}
         self.map.show(attention_map(state))
-        values = np.array([found.dual_value, found.primal_value])
-        self.values.data = {"value": values, "name": ["dual", "primal"], "colour": [drawing.ORANGE, drawing.BLUE]}
-        self.duality.x_range.end = 1.1 * max(values.max(), 1e-6)
+        values = found.solution.values[:, 0]
+        self.values.data = {"j": np.arange(len(values)) + 0.5, "value": values}
+        both = [found.dual_value, found.primal_value]
+        self.objectives.data = {"value": both, "name": ["dual", "primal"], "colour": [drawing.ORANGE, drawing.BLUE]}
+        self.duality.x_range.end = 1.1 * max(*both, 1e-6)
 
     def _draw_query(self, state: SVRState, found: Solved) -> None:
         f, weights = found.predict(state.query), abs(weights_of_query(state))

@@ -1,7 +1,13 @@
 """The views, and what is said in each."""
 
+from collections.abc import Mapping
+from functools import partial
+
 from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.drawing import BLACK, BLUE, VERMILION
+from primal_dual.explore.head_sources import Source, Vowel
+from primal_dual.explore.heads import HeadState, RealHeads
+from primal_dual.explore.heads_drawing import HeadsDrawing
 from primal_dual.explore.normalisation_drawing import NormalisationDrawing
 from primal_dual.explore.scales_drawing import ScalesDrawing
 from primal_dual.explore.svr_drawing import SVRDrawing
@@ -18,13 +24,14 @@ SVR = View(
     title="An SVR is an attention",
     prose="""
         A support vector regression (SVR) fits the curve to the targets: errors inside the tube, up to ε, are free;
-        beyond it they cost C. Its solution is an attention. At the query x, f(x) is an average of one value for each
-        key, by the weights that are drawn as lines. <b>Try:</b> drag a target out of the tube, and it becomes a square:
-        its value is as large as C allows. Move the pointer along the curve: the lines go to the keys that the query
-        attends to. Make ε larger: more targets are inside the tube, their values are 0, and without them f would be
-        the same. <a href="?digits=1">Stop the solver early</a>: the primal and the dual value are apart, and their gap
-        bounds the error of f, everywhere. <a href="?kernel=gaussian&C=100">Another kernel</a> makes another attention;
-        so do <a href="?transform=batch+normalisation">batch normalisation</a>,
+        beyond it they cost C. Its solution is an attention: at the query x, f(x) is an average of the values of the
+        keys (blue bars), by the attention weights (lines). <b>Try:</b> drag a target out of the tube, and it becomes a
+        square: its key has all the value that C allows. Move the pointer along the curve: the lines go to the keys that
+        the query attends to. Make ε larger: more targets are inside the tube, their keys have the value 0, and f would
+        be the same without them. <a href="?digits=1">Stop the solver early</a>: the primal and the dual value are
+        apart, and their gap bounds the error of f, everywhere.
+        <a href="?kernel=gaussian&C=100">Another kernel</a> makes another attention; so do
+        <a href="?transform=batch+normalisation">batch normalisation</a>,
         <a href="?support=causal&position=9">a causal support</a>, under which each query has an SVR of its own, and
         <a href="?scale=3">averages of three keys</a>.""",
     tutorial=1,
@@ -38,6 +45,7 @@ SVR = View(
             was stopped. Drag a ring; click twice to add or remove a point.""",
         "map": "The attention map: the weight of each key (column) for each key as the query (row).",
         "duality": "No primal value is below a dual value. Where they meet, both are optimal.",
+        "values": "The value of each key. f at the query is their average by the weights (plus the bias, if any).",
     },
     readout=svr.readout,
     as_python=svr.as_python,
@@ -51,11 +59,11 @@ NORMALISATION = View(
         its key has. <b>Try:</b> move the pointer over the keys. In softmax attention, the keys far along the mean
         (cross) have most of the weight, whatever the query: it is as if all queries voted for them together. In
         Attention-BN, a query attends to the keys on its own side of the mean. The bars below are that common vote, the
-        mean over all queries of each key's logit. <a href="?beta=0.5">Subtract half of the mean</a>, and half of the
-        vote is left; at <a href="?beta=0">β = 0</a> all of it, in units of the deviation; at β = 1 it is zero for every
-        key. Drag one key far away, and mean and deviation (dashed) follow it: Attention-BN depends on all keys. <a
-        href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the origin</a>, there is little to vote for in
-        softmax, either.""",
+        mean over all queries of each key's logit. At β = 1 Attention-BN has none. <a href="?beta=0">At β = 0</a> it
+        has one, too, and <a href="?beta=0.5">at β = 0.5</a> half of that. Drag one key far away, and mean and deviation
+        (dashed) follow it: Attention-BN depends on all keys.
+        <a href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the origin</a>, there is little to vote for
+        in softmax attention, either.""",
     tutorial=4,
     state=normalisation.NormalisationState,
     drawing=NormalisationDrawing,
@@ -94,4 +102,40 @@ SCALES = View(
     readout=scales.readout,
     as_python=scales.as_python,
 )
-VIEWS = (SVR, NORMALISATION, SCALES)
+
+
+def real_head(sources: Mapping[str, Source]) -> View:
+    """The view of the heads of some sources."""
+    found = RealHeads(sources)
+    return View(
+        path="/head",
+        title="A real head",
+        prose="""
+            Any head of any transformer solves an SVR: its keys are the training inputs, and its values the dual
+            variables δ, divided by h. The certificate is the proof: it computes the primal and the dual value, each
+            from its own definition, and their gap is zero up to rounding. The head of the spoken vowel forecasts the
+            next frame of a vowel. It was trained as an SVR: in each output, some frames have the value 0 and are no
+            support vectors. <b>Try:</b> move the pointer over the map: the bars are the weights of that query. Look at
+            <a href="?attention=bn">batch normalisation</a>, where a frame attends to frames like itself, and at
+            <a href="?attention=sh">a scaled head</a>, whose training points are half as many.
+            <a href="?decimals=2">Keep two decimals of the values</a>: they no longer are the optimum, the gap shows it,
+            and the error of f is below the bound that follows from the gap. Heads of your own:
+            <code>primal-dual explore --keys K.npy --values V.npy</code>.""",
+        tutorial=6,
+        state=HeadState,
+        drawing=partial(HeadsDrawing, found),
+        captions={
+            "map": f"The attention map; the lighter, the more weight. {mark('#8A6000', '— The query')} is a row.",
+            "weights": "The weights of the query that is marked.",
+            "sizes": f"""The size of δ of each training point in the output that is chosen, over its bound C:
+                {mark("#00785A", "▮ free")} support vectors, and those {mark(VERMILION, "▮ at the bound")}.""",
+        },
+        readout=found.readout,
+        as_python=found.as_python,
+        options=found.options,
+    )
+
+
+def all_views(sources: Mapping[str, Source]) -> tuple[View, ...]:
+    """The views, the last of them with the spoken vowel and the heads of other sources."""
+    return SVR, NORMALISATION, SCALES, real_head({"the spoken vowel": Vowel(), **sources})

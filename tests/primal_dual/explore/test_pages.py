@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from primal_dual import attention_weights, certify, solve_dual
-from primal_dual.explore import normalisation, scales, svr
+from primal_dual.explore import heads, normalisation, scales, svr
 from primal_dual.explore.address import to_query
 from primal_dual.explore.controls import Numbers, Slider
-from primal_dual.explore.views import VIEWS
+from primal_dual.explore.views import all_views
 from tests.primal_dual.explore.browser import Tab, chromium, serving
 from tests.primal_dual.explore.test_views import printed
 
+VIEWS = all_views({})
 views = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
 
 
@@ -45,7 +46,8 @@ def test_every_control_can_be_set_and_the_page_shows_what_its_python_prints(open
     tab, state = open_tab(view.path), view.state()
     assert tab.readout == view.readout(state)
     for name, control in view.controls.items():
-        if isinstance(control, Numbers) or name in view.idle(state):
+        words = getattr(control, "options", ()) or view.options(state).get(name, ())
+        if isinstance(control, Numbers) or len(words) == 1 or name in view.idle(state):
             continue
         element = tab.page.get_by_label(control.label, exact=True)
         if isinstance(control, Slider):
@@ -123,7 +125,7 @@ def test_what_cannot_be_is_said_and_the_picture_stays(open_tab):
     assert tab.readout["Support vectors"].endswith("of 2 points")
 
 
-def test_the_pointer_acts_in_both_planes_and_on_the_sequence(open_tab):
+def test_the_pointer_acts_in_both_planes_on_the_map_and_on_the_sequence(open_tab):
     tab, state = open_tab("/normalisation"), normalisation.NormalisationState()
     tab.drag("bn", (state.keys_x[9], state.keys_y[9]), (-2.0, -1.0))
     moved = tab.wait_for_state(state, lambda found: found.keys_x[9] == -2.0)
@@ -132,6 +134,12 @@ def test_the_pointer_acts_in_both_planes_and_on_the_sequence(open_tab):
     tab.point("softmax", 3.0, 2.0)
     pointed = tab.wait_for_state(state, lambda found: abs(found.query_x - 3.0) < 0.05)
     assert pointed.keys_x == moved.keys_x and tab.readout == normalisation.readout(pointed)
+
+    tab, state = open_tab("/head"), heads.HeadState()
+    tab.point("map", 3.0, 7.5)
+    tab.wait_for_state(state, lambda found: found.query == 7)
+    query = tab.page.get_by_label("Query (row)", exact=True)
+    assert query.input_value() == "7" and query.get_attribute("aria-valuetext") == "7"
 
     tab, state = open_tab("/scales"), scales.ScalesState()
     tab.point("sequence", 30.0, 0.0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primal_dual import attention, certify, solve_dual
@@ -14,8 +14,9 @@ from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.address import from_query, to_query
 from primal_dual.explore.controls import Choice, Slider, controls_of
 from primal_dual.explore.svr_drawing import SVRDrawing
-from primal_dual.explore.views import VIEWS
+from primal_dual.explore.views import all_views
 
+VIEWS = all_views({})
 BY_PATH = {view.path: view for view in VIEWS}
 views = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
 
@@ -60,6 +61,7 @@ def test_an_address_restores_its_state(view, data):
 
 
 @views
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_lines_of_python_print_the_numbers_of_the_page(view, data):
     state = data.draw(states(view))

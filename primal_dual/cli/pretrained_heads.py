@@ -1,0 +1,73 @@
+"""Heads of the trained models that come with the package, for the explorable."""
+
+from functools import cache, cached_property
+from importlib.util import find_spec
+from typing import Any
+
+from primal_dual.cli.console import torch_part
+from primal_dual.explore.head_sources import Head, Source
+from primal_dual.svr.training_sets import training_set
+
+DATA = "JapaneseVowels/"  # whose utterances come with aeon
+PREFIX = f"pretrained:{DATA}"
+PYTHON = """\
+import numpy as np
+import torch
+
+from primal_dual import attention, attention_weights, certify
+from {training_sets} import training_set
+from torch_impl.recorder import recording
+from torch_impl.training import finished_run
+
+run = finished_run.load_run({name!r})
+example = finished_run.load_data_of_run(run, None).test.take(torch.arange(1))
+with recording(run.model) as calls, torch.no_grad():
+    run.model(run.prepare(example.inputs), example.key_mask)
+_, call = calls[{layer}]
+real = call.key_mask[0].numpy()
+queries, keys, values = (x[0, {head}].numpy()[real].astype(float) for x in (call.q, call.k, call.v))
+primal, svr = call.primal.primals[{head}], {{}}
+"""
+
+
+class Pretrained:
+    """The heads of these models, on the first utterance of the test split. torch is loaded when one is looked at."""
+
+    @cached_property
+    def attentions(self) -> tuple[str, ...]:
+        names = torch_part("training.pretrained_models").pretrained()
+        return tuple(name.removeprefix(DATA) for name in names if name.startswith(DATA))
+
+    @property
+    def layers(self) -> tuple[str, ...]:  # of all models the same
+        return tuple(str(number + 1) for number in range(len(_calls(self.attentions[0]))))
+
+    @property
+    def heads(self) -> int:
+        return len(_calls(self.attentions[0])[0].primal)
+
+    def head(self, attention: str, layer: str, head: int) -> Head:
+        number = int(layer) - 1
+        call = _calls(attention)[number]
+        real = call.key_mask[0].numpy()
+        queries, keys, values = (x[0, head].numpy()[real].astype(float) for x in (call.q, call.k, call.v))
+        python = PYTHON.format(training_sets=training_set.__module__, name=PREFIX + attention, layer=number, head=head)
+        return Head(call.primal.primals[head], keys, values, queries, python)
+
+
+@cache
+def _calls(attention: str) -> list[Any]:
+    """What each layer of a model calls `attention` with."""
+    import torch
+
+    finished_run, recorder = torch_part("training.finished_run"), torch_part("recorder")
+    run = finished_run.load_run(PREFIX + attention)
+    example = finished_run.load_data_of_run(run, None).test.take(torch.arange(1))
+    with recorder.recording(run.model) as calls, torch.no_grad():
+        run.model(run.prepare(example.inputs), example.key_mask)
+    return [call for _, call in calls]
+
+
+def sources() -> dict[str, Source]:
+    """Their source, by its name; none without torch."""
+    return {"a trained transformer": Pretrained()} if find_spec("torch") else {}
