@@ -187,8 +187,11 @@ def explore(
         from primal_dual.explore import head_sources, server, views
     except ImportError as error:
         raise ValueError(f"this needs bokeh: pip install '.[explore]' in the checkout ({error})") from error
-    given = {} if head is keys is values is None else {"your files": head_sources.Files.load(keys, values, head)}
-    server.serve(server.start(views.all_views({**given, **pretrained_heads.sources()}), port), browser)
+    sources: dict[str, head_sources.Source] = {}
+    if any(given is not None for given in (head, keys, values)):
+        sources["your files"] = head_sources.Files.load(keys, values, head)
+    sources |= {"the spoken vowel": head_sources.Vowel()} | pretrained_heads.sources()
+    server.serve(server.start(views.all_views(sources), port), browser)
 
 
 @app.command("version")

@@ -51,9 +51,7 @@ def _opener(view: View, views: Sequence[View]) -> Callable[[Any], None]:
         document.add_root(session.exchange)
         document.title = f"{view.title} · primal-dual"
         document.template = PAGES.get_template("page.html")
-        document.template_variables.update(
-            view=view, views=views, figures=session.drawing.figures, pointed=session.drawing.pointed
-        )
+        document.template_variables.update(view=view, views=views, drawing=session.drawing)
         document.js_on_event("document_ready", CustomJS(args={"exchange": session.exchange}, code="explore(exchange)"))
         document.js_on_event("connection_lost", CustomJS(code="serverHasEnded()"))
 

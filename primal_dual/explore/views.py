@@ -5,7 +5,7 @@ from functools import partial
 
 from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.drawing import BLACK, BLUE, VERMILION
-from primal_dual.explore.head_sources import Source, Vowel
+from primal_dual.explore.head_sources import Source
 from primal_dual.explore.heads import HeadState, RealHeads
 from primal_dual.explore.heads_drawing import HeadsDrawing
 from primal_dual.explore.normalisation_drawing import NormalisationDrawing
@@ -27,8 +27,8 @@ SVR = View(
         beyond it they cost C. Its solution is an attention: at the query x, f(x) is an average of the values of the
         keys (blue bars), by the attention weights (lines). <b>Try:</b> drag a target out of the tube, and it becomes a
         square: its key has all the value that C allows. Move the pointer along the curve: the lines go to the keys that
-        the query attends to. Make ε larger: more targets are inside the tube, their keys have the value 0, and f would
-        be the same without them. <a href="?digits=1">Stop the solver early</a>: the primal and the dual value are
+        the query attends to. Make ε larger: more targets are inside the tube, and their keys have the value 0: they
+        take weight, and add nothing. <a href="?digits=1">Stop the solver early</a>: the primal and the dual value are
         apart, and their gap bounds the error of f, everywhere.
         <a href="?kernel=gaussian&C=100">Another kernel</a> makes another attention; so do
         <a href="?transform=batch+normalisation">batch normalisation</a>,
@@ -137,5 +137,5 @@ def real_head(sources: Mapping[str, Source]) -> View:
 
 
 def all_views(sources: Mapping[str, Source]) -> tuple[View, ...]:
-    """The views, the last of them with the spoken vowel and the heads of other sources."""
-    return SVR, NORMALISATION, SCALES, real_head({"the spoken vowel": Vowel(), **sources})
+    """The views; the last of them is of the heads of some sources."""
+    return SVR, NORMALISATION, SCALES, real_head(sources)

@@ -7,11 +7,12 @@ from primal_dual import attention_weights, certify, solve_dual
 from primal_dual.explore import heads, normalisation, scales, svr
 from primal_dual.explore.address import to_query
 from primal_dual.explore.controls import Numbers, Slider
+from primal_dual.explore.head_sources import Vowel
 from primal_dual.explore.views import all_views
 from tests.primal_dual.explore.browser import Tab, chromium, serving
 from tests.primal_dual.explore.test_views import printed
 
-VIEWS = all_views({})
+VIEWS = all_views({"the spoken vowel": Vowel()})
 views = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
 
 
@@ -145,3 +146,9 @@ def test_the_pointer_acts_in_both_planes_on_the_map_and_on_the_sequence(open_tab
     tab.point("sequence", 30.0, 0.0)
     pointed = tab.wait_for_state(state, lambda found: found.query == 30)
     assert tab.readout == scales.readout(pointed)
+
+
+def test_without_a_browser_it_is_said_how_to_get_one(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"), chromium():
+        pass

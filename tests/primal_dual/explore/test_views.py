@@ -13,10 +13,11 @@ from primal_dual import attention, certify, solve_dual
 from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.address import from_query, to_query
 from primal_dual.explore.controls import Choice, Slider, controls_of
+from primal_dual.explore.head_sources import Vowel
 from primal_dual.explore.svr_drawing import SVRDrawing
 from primal_dual.explore.views import all_views
 
-VIEWS = all_views({})
+VIEWS = all_views({"the spoken vowel": Vowel()})
 BY_PATH = {view.path: view for view in VIEWS}
 views = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
 
