@@ -140,23 +140,20 @@ def tutorials(
     through: Annotated[bool, typer.Option("--all", help="Run through, without waiting for Enter.")] = False,
     figures: Annotated[Path, typer.Option(help="Where its figures go.")] = Path("primal-dual-tutorials"),
     notebooks: Annotated[Path | None, typer.Option(help="Write executed notebooks to this folder instead.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a small web site to this folder instead.")] = None,
 ) -> None:
-    """List the tutorials; run one in the terminal, cell by cell; or write notebooks or pages, of one or of all."""
-    from primal_dual.cli import site
+    """List the tutorials; run one in the terminal, cell by cell; or write notebooks, of one or of all."""
     from primal_dual.cli import tutorial_scripts as scripts
 
     chosen = [scripts.find(which)] if which else scripts.list_tutorials()
     console = Console()
-    if notebooks or html:
+    if notebooks:
         with progress_bar() as progress:
             tasks = {each: progress.add_task(each.name, total=None) for each in chosen}
 
             def advance(tutorial: scripts.Tutorial, done: int, cells: int) -> None:
                 progress.update(tasks[tutorial], completed=done, total=cells)
 
-            paths = scripts.write_notebooks(notebooks, chosen, progress=advance) if notebooks else []
-            paths += site.write_site(html, chosen, progress=advance) if html else []
+            paths = scripts.write_notebooks(notebooks, chosen, progress=advance)
         Console(soft_wrap=True).print("\n".join(shown(path) for path in paths))
     elif which:
         scripts.run(chosen[0], figures, pause=not through and sys.stdin.isatty() and console.is_terminal)

@@ -112,7 +112,7 @@ def reproduce(
     merge: Annotated[list[Path] | None, typer.Option(help="A file of results, which count as done.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default, a GPU if there is one.")] = None,
 ) -> None:
-    """Run the experiments that the README's numbers rest on, in order of value for time, and print their tables."""
+    """Run the experiments that RESULTS.md rests on, in order of value for time, and print their tables."""
     if minutes != inf:
         checks.number("--minutes", minutes, least=0)
     until = time.time() + 60 * minutes

@@ -2,10 +2,13 @@
 
 import os
 import re
+import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from rich.syntax import Syntax
 
 from primal_dual.io.files import ensure_folder, write_file, write_text
 
-NEEDED = ("aeon", "ipykernel", "jupytext", "latex2mathml", "matplotlib", "nbclient", "nbconvert")
+NEEDED = ("aeon", "ipykernel", "jupytext", "matplotlib", "nbclient", "PIL")
+METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+COLOURS = 256  # of a figure: a palette makes it three times smaller
 INSTALL = """\
 from importlib.util import find_spec
 
@@ -74,14 +79,16 @@ def notebook(tutorial: Tutorial) -> Any:
     import jupytext
 
     book = jupytext.reads(tutorial.path.read_text(encoding="utf-8"), fmt="py:percent")
-    book.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    book.metadata = METADATA.copy()
     return _numbered(book)
 
 
-def notebook_text(path: str | Path) -> str:
-    """The text of a script's notebook: unexecuted, with a first cell that installs the package where it is missing."""
-    path = Path(path)
-    return _text(_with_install(notebook(find(path.stem, path.parent))))
+def with_install(book: Any) -> Any:
+    """The notebook with a first cell that installs the package where it is missing."""
+    from nbformat.v4 import new_code_cell
+
+    book.cells.insert(0, new_code_cell(INSTALL.strip()))
+    return _numbered(book)
 
 
 def quiet(tutorial: Tutorial, done: int, cells: int) -> None:
@@ -89,9 +96,9 @@ def quiet(tutorial: Tutorial, done: int, cells: int) -> None:
 
 
 def write_notebooks(
-    folder: str | Path, every: Sequence[Tutorial] | None = None, *, execute: bool = True, progress: Progress = quiet
+    folder: str | Path, every: Sequence[Tutorial] | None = None, *, progress: Progress = quiet
 ) -> list[Path]:
-    """Write tutorials, all without `every`, as folder/NN_name.ipynb, executed or not -> their paths.
+    """Write tutorials, all without `every`, as executed notebooks folder/NN_name.ipynb -> their paths.
 
     progress(tutorial, done, cells): called after each code cell that was executed. ValueError for a folder that cannot
     be written, and for a missing extra.
@@ -99,14 +106,17 @@ def write_notebooks(
     check_extra()
     folder, paths = ensure_folder(folder), []
     for tutorial in every or list_tutorials():
-        book = _with_install(notebook(tutorial))
+        book = with_install(notebook(tutorial))
         paths.append(folder / f"{tutorial.path.stem}.ipynb")
-        write_text(paths[-1], _text(executed(tutorial, book, progress) if execute else book))
+        write_text(paths[-1], _text(executed(tutorial, book, progress)))
     return paths
 
 
 def executed(tutorial: Tutorial, book: Any, progress: Progress = quiet) -> Any:
-    """A tutorial's notebook with its outputs. A cell that fails raises what nbclient makes of it."""
+    """A tutorial's notebook with its outputs, and nothing of the run but these.
+
+    A cell that fails raises what nbclient makes of it.
+    """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
@@ -114,16 +124,32 @@ def executed(tutorial: Tutorial, book: Any, progress: Progress = quiet) -> Any:
     client = NotebookClient(
         book,
         timeout=None,
+        record_timing=False,
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR", "--InlineBackend.figure_formats=retina"],
         on_cell_executed=lambda cell_index, **_: progress(tutorial, sum(is_code[: cell_index + 1]), sum(is_code)),
     )
     try:
-        return client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+        client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     except CellExecutionError as error:
         if error.ename == "ModuleNotFoundError":
             raise _missing(error.evalue) from error
         raise
+    for output in (output for cell in book.cells for output in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = _small(output.data["image/png"])
+    book.metadata = METADATA.copy()  # without the version of Python
+    return book
+
+
+def _small(png: str) -> str:
+    """A PNG image in base64, with a palette of colours."""
+    from PIL import Image
+
+    small = BytesIO()
+    image = Image.open(BytesIO(b64decode(png))).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return b64encode(small.getvalue()).decode()
 
 
 def run(
@@ -201,13 +227,6 @@ def _missing(what: str) -> ValueError:
     return ValueError(f"the tutorials need more packages: {what}; pip install '.[tutorials]' in the checkout")
 
 
-def _with_install(book: Any) -> Any:
-    from nbformat.v4 import new_code_cell
-
-    book.cells.insert(0, new_code_cell(INSTALL.strip()))
-    return _numbered(book)
-
-
 def _numbered(book: Any) -> Any:
     book.nbformat, book.nbformat_minor = 4, 5
     for number, cell in enumerate(book.cells):
@@ -222,5 +241,5 @@ def _text(book: Any) -> str:
 
 
 if __name__ == "__main__":
-    for path in write_notebooks(installed_folder() / "notebooks", execute=False):
+    for path in write_notebooks(installed_folder() / "notebooks", [find(name) for name in sys.argv[1:]]):
         print(path)

@@ -27,7 +27,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     C, epsilon and metric may be "loo": then `fit` searches for those of the smallest mean squared leave-one-out error.
     See `model_choice.py`. An attention with a learned metric is the better regressor where some features do not matter;
-    where all do, an SVR with a Gaussian kernel is as good and quicker. The README has a table.
+    where all do, an SVR with a Gaussian kernel is as good and quicker. docs/how-to/your-arrays.md has a table.
 
     Parameters
     ----------

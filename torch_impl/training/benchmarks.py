@@ -1,4 +1,4 @@
-"""The recipes of the benchmarks. What they reach stands in the README's table, from results/runs.json.
+"""The recipes of the benchmarks. What they reach stands in RESULTS.md, from results/runs.json.
 
 A field that is missing here has the default of its kind, `SeriesRecipe`, `ImageRecipe` or `TokenRecipe`.
 """

@@ -99,7 +99,7 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
             return folder
     if name is None:
         return None
-    raise ValueError(f"{experiment.data}: expected a folder {name} in --data; got none. The README names its files")
+    raise ValueError(f"{experiment.data}: expected a folder {name} in --data; got none; see docs/how-to/train.md")
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_an_experiment_is_stopped_and_goes_on(tmp_path):
     run(time.time() + 600)
     assert statuses([TINY], load(tmp_path), []) == [(TINY, 2, "")]
     assert said == [
-        "left out: Handwriting: expected a folder Handwriting in --data; got none. The README names its files",
+        "left out: Handwriting: expected a folder Handwriting in --data; got none; see docs/how-to/train.md",
         "BasicMotions, tiny: 2 of 2 runs to do",
     ]
     run(time.time() + 600)
