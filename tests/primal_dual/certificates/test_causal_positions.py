@@ -122,6 +122,8 @@ def test_what_is_refused_is_refused_by_its_position():
     with pytest.raises(ValueError, match="near zero: the terms of"):
         certify(odd, keys, values)
     assert np.isnan(gaps_by_running_sums(odd, keys, values, None, None, 0.0)).tolist() == [False, False, True, False]
+    keys[2, 0] -= 3e-12  # h is near zero beside the terms of all columns, and not beside that of the first alone
+    assert np.isnan(gaps_by_running_sums(odd, keys, values, None, None, 0.0)).tolist() == [False, False, True, False]
     causal = Primal(support=Causal())
     with pytest.raises(ValueError, match="whose squares a float can hold"):
         certify(causal, keys, 1e200 * values)
