@@ -53,7 +53,7 @@ class ModuleCertificates(tuple[HeadCertificate, ...]):
         )
 
 
-def certify_module(module: nn.Module, x: Any) -> ModuleCertificates:
+def certify_module(module: nn.Module, x: Any, *, query: int | None = None) -> ModuleCertificates:
     """Run a module once and certify every head of every attention in it, in float64.
 
     Each head's keys and values are the optimum of an SVR without a bias; its certificate has the targets, the gap and
@@ -66,6 +66,9 @@ def certify_module(module: nn.Module, x: Any) -> ModuleCertificates:
         Its attention must be torch_impl's, as it is after `replace_attention`.
     x : tensor, tuple, list or mapping
         The argument of the module, a tuple or list of them, or a mapping of named ones.
+    query : int, optional
+        Where each query has an SVR of its own, as in causal attention: which is meant, from the end if it is negative.
+        Without it all are certified and the one with the largest gap is returned.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def certify_module(module: nn.Module, x: Any) -> ModuleCertificates:
         raise ValueError(
             f"certify_module: expected a module with torch_impl's attention inside; got {type(module).__name__}"
         )
-    return ModuleCertificates(each for name, call in calls for each in _certify_call(name, call))
+    return ModuleCertificates(each for name, call in calls for each in _certify_call(name, call, query))
 
 
 def _run(module: nn.Module, x: Any) -> None:
@@ -124,10 +127,10 @@ class _Head(NamedTuple):
     is_causal: bool
 
 
-def _certify_call(name: str, call: Call) -> Iterator[HeadCertificate]:
+def _certify_call(name: str, call: Call, query: int | None) -> Iterator[HeadCertificate]:
     """The certificates of one call of `attention`. Its leading axes, but for that of the heads, are examples."""
     for example, number, head in _heads_of(name, call):
-        certificate = _certify_head(head)
+        certificate = _certify_head(head, query)
         if certificate is not None:
             yield HeadCertificate(name, example, number, certificate)
 
@@ -164,12 +167,13 @@ def _visibility_of(name: str, call: Call) -> Visibility:
     return visibility
 
 
-def _certify_head(head: _Head) -> Certificate | None:
+def _certify_head(head: _Head, query: int | None) -> Certificate | None:
     """The certificate of one head, whose masks become part of its primal's support; None if no query sees a key."""
     support = _support_without_table(head)
     if support is not None:
-        return _certify(replace(head.primal, support=support), head.keys, head.values)
-    return _certify_with_table(head)
+        which = None if query is None or isinstance(support, Everything) else np.arange(len(head.keys))[query]
+        return _certify(replace(head.primal, support=support), head.keys, head.values, which)
+    return _certify_with_table(head, query)
 
 
 def _support_without_table(head: _Head) -> Support | None:
@@ -186,7 +190,7 @@ def _support_without_table(head: _Head) -> Support | None:
     return support if square or isinstance(support, Everything) else None
 
 
-def _certify_with_table(head: _Head) -> Certificate | None:
+def _certify_with_table(head: _Head, query: int | None) -> Certificate | None:
     """The certificate under a table of which query sees which key, with one row for each set of keys that is seen."""
     keys, transforms = _convolve(head)
     visible = _table(head)
@@ -196,17 +200,22 @@ def _certify_with_table(head: _Head) -> Certificate | None:
     if not len(queries):
         return None
     count = np.flatnonzero(head.valid)[-1] + 1  # padding at the end is nobody's key
-    rows, first = np.unique(visible[queries, :count], axis=0, return_index=True)  # the same keys make the same SVR
-    support = Everything() if rows.all() else Mask(rows)
-    primal = replace(head.primal, transform=transforms, support=support)
-    certificate = _certify(primal, keys[:count], head.values[:count])
-    if certificate.query is None:
-        return certificate
+    table = visible[queries, :count]
+    primal = replace(head.primal, transform=transforms, support=Everything())
+    if table.all():
+        return _certify(primal, keys[:count], head.values[:count], None)
+    if query is not None:
+        queries, table = queries[[query]], table[[query]]
+    rows, first = np.unique(table, axis=0, return_index=True)  # the same keys make the same SVR
+    certificate = _certify(replace(primal, support=Mask(rows)), keys[:count], head.values[:count], None)
+    assert certificate.query is not None  # a mask gives each query an SVR of its own
     return replace(certificate, query=int(queries[first[certificate.query]]))
 
 
-def _certify(primal: Primal, keys: Float[np.ndarray, "N D"], values: Float[np.ndarray, "N Dv"]) -> Certificate:
-    certificate = certify(primal, keys, values)
+def _certify(
+    primal: Primal, keys: Float[np.ndarray, "N D"], values: Float[np.ndarray, "N Dv"], query: int | None
+) -> Certificate:
+    certificate = certify(primal, keys, values, query=query)
     assert isinstance(certificate, Certificate)  # only Heads have a tuple of them
     return certificate
 

@@ -19,10 +19,14 @@ from primal_dual.certificates.position_blocks import gaps_by_blocks
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import Everything
 from primal_dual.svr.solutions import check_head_axis
+from primal_dual.svr.solve import solve_scaled_dual
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
-from primal_dual.types import Array, Float, Num
+from primal_dual.types import Array, Bool, Float, Num
 
 ROWS_AT_A_TIME = 256  # training points
+
+
+SMALLEST_SHARE = 1e-6  # of C, which a delta that is not zero has at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,8 @@ class Certificate:
         Whose SVR, under a sparse support.
     bias : array, (Dv,)
         b, zero without a bias.
+    delta : array, (n, Dv)
+        delta_j = h(k_j) v_j, in units of exp(log_scale).
     """
 
     targets: np.ndarray
@@ -66,7 +72,19 @@ class Certificate:
     complementarity: float
     query: int | None
     bias: np.ndarray
+    delta: np.ndarray
     _training_set: TrainingSet = field(repr=False)
+
+    @property
+    def log_norm(self) -> float:
+        """log |W|, the norm of the head as a function in its feature space; where the values have no slack."""
+        with np.errstate(divide="ignore"):
+            return float((np.log(2 * self.primal_value) + self.log_scale) / 2)
+
+    def support_vectors(self, epsilon: float) -> Bool[Array, "n Dv"]:
+        """Which delta are not zero, if the SVR is solved anew with a tube of half the width `epsilon`."""
+        solved = solve_scaled_dual(self._training_set, self.targets, self.log_C, epsilon, "newton")
+        return abs(solved.u) > SMALLEST_SHARE
 
     def error_bound(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """How far f, the function of the given values, can be from f*, the optimum of the SVR, at each x.
@@ -183,6 +201,7 @@ def _certify_query(
         complementarity=float(parts_of_the_gap.max() / (max(abs(judged.primal_value), 0.01 * judged.size) or 1.0)),
         query=query,
         bias=judged.b,
+        delta=svr.delta,
         _training_set=train,
     )
 

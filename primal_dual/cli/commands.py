@@ -17,7 +17,19 @@ from primal_dual.certificates.certificate import certify as certify_values
 from primal_dual.certificates.verification import Verified, list_svrs
 from primal_dual.certificates.verification import verify as verify_primal
 from primal_dual.cli import tables, training_commands
-from primal_dual.cli.console import Json, check_figure, fail, one_line, progress_bar, shown, torch_part, write_figure
+from primal_dual.cli.console import (
+    Figure,
+    Json,
+    check_figure,
+    fail,
+    one_line,
+    plots_for,
+    progress_bar,
+    say,
+    shown,
+    torch_part,
+    write_figure,
+)
 from primal_dual.io import datasets, files
 from primal_dual.io.text import print_in_any_locale
 from primal_dual.primal import Heads, Primal, catalog
@@ -75,15 +87,33 @@ def verify(
 
 @command
 def certify(
-    keys: Annotated[Path, typer.Option(help="A head's keys, a .npy file (N, D); (2, N, D) for multi-head.")],
-    values: Annotated[Path, typer.Option(help="Its values, a .npy file (N, Dv); (2, N, Dv) for multi-head.")],
+    keys: Annotated[
+        Path | None, typer.Option(help="A head's keys, a .npy file (N, D); (2, N, D) for multi-head.")
+    ] = None,
+    values: Annotated[
+        Path | None, typer.Option(help="Its values, a .npy file (N, Dv); (2, N, Dv) for multi-head.")
+    ] = None,
     primal: Annotated[str, typer.Option(help=f"Which attention it is. {NAMES}")] = "softmax",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Every head of a model instead: a run, pretrained:DATA/ATTENTION, or Hugging Face's folder."),
+    ] = None,
+    input: Annotated[
+        Path | None, typer.Option(help="What the model sees: text for a model of text; for a run, as in predict.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder of data sets that a run was trained with.")] = None,
+    figure: Figure = None,
     json: Json = None,
 ) -> None:
-    """Print the certificate of a head: the SVR that its keys and values solve, and the gap that proves it.
+    """Print the certificate of a head, or of all heads of a model: the SVRs that they solve, and the gaps as proof.
 
-    The file of --json has the targets of that SVR, too.
+    The file of --json has the targets of a head's SVR, too; the figure is of a model. 500 tokens take about a second a
+    head.
     """
+    if model is not None and keys is None and values is None:
+        return _certify_model(model, input, data, figure, json)
+    if keys is None or values is None or model is not None or figure is not None or input is not None:
+        raise ValueError("certify: expected --keys and --values of a head, or --model with --input, --data, --figure")
     declared = catalog[primal]
     if json:
         files.check_writable(json)
@@ -242,6 +272,21 @@ def _verify(
     Console().print(tables.verified(rows))
     Console(highlight=False).print(f"{tables.LEGEND}\n{tables.verdict(rows)}")
     return rows
+
+
+def _certify_model(model: str, file: Path | None, data: Path | None, figure: Path | None, json: Path | None) -> None:
+    """Certify every head of a model, and print a row a module."""
+    plots = plots_for(figure)
+    if json:
+        files.check_writable(json)
+    module, inputs = torch_part("analysis.models_to_certify").load_model(model, file, data, say)
+    with progress_bar() as progress:
+        heads = torch_part("analysis.head_complexity").describe_heads(module, inputs, progress.track)
+    Console().print(tables.heads_of_model(heads))
+    if json:
+        config = {"model": model, "input": str(file) if file else None}
+        files.write_json(json, tables.plain({"config": config, "heads": [head._asdict() for head in heads]}))
+    write_figure(figure, lambda: plots.plot_head_complexity(heads))
 
 
 def _certify(declared: Primal | Heads, keys: Array, values: Array) -> tuple[Certificate, ...]:

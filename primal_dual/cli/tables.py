@@ -1,6 +1,7 @@
 """What the command line prints: tables that fit 80 columns."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,56 @@ def certificate(primal: Any, certificates: Any) -> Table:
         if values[0] is not None:
             table.add_row(name, *(f"{value:.6g}" for value in values), meaning)
     return table
+
+
+HEADS = (
+    "gap: the largest of all queries of all heads of a module, relative. Then for the SVR of the last query, median "
+    "(smallest to largest) over the heads: |W|, the norm as a function, and C, the smallest penalty, both log10; SV: "
+    "how many of all delta are not zero with a tube of 5% of the range of the outputs on either side; keys: how many "
+    "carry 90% of all |delta|."
+)
+
+
+def heads_of_model(heads: Sequence[Any]) -> Table:
+    """The `head_complexity.Head` of a model, a row a module."""
+    modules = list(dict.fromkeys(head.module for head in heads))
+    start, end = _common_ends(modules)
+    title = f"{len(heads)} heads, each the optimum of an SVR with {heads[0].keys} keys"
+    table = _table(f"{title}, in {start}*{end}" if len(modules) > 1 else title)
+    table.caption, table.caption_justify = HEADS, "left"
+    for heading in ("module", "heads", "gap", "|W|", "C", "SV", "keys"):
+        table.add_column(heading, justify="left" if heading == "module" else "right", no_wrap=True)
+    for module in modules:
+        own = [head for head in heads if head.module == module]
+        norms, penalties = ([getattr(head, name) / np.log(10) for head in own] for name in ("log_norm", "log_C"))
+        table.add_row(
+            shown(module[len(start) : len(module) - len(end)]),
+            str(len(own)),
+            f"{max(head.relative_gap for head in own):.0e}",
+            _range(norms, "{:.0f}"),
+            _range(penalties, "{:.0f}"),
+            _range([head.support_vectors for head in own], "{:.0%}"),
+            _range([head.most_keys for head in own], "{:.0f}"),
+        )
+    return table
+
+
+def _common_ends(names: Sequence[str]) -> tuple[str, str]:
+    """What all names begin and end with; none of it for a single name."""
+    if len(names) < 2:
+        return "", ""
+    start = _common_start(names)
+    return start, _common_start([name[len(start) :][::-1] for name in names])[::-1]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    return "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*names, strict=False)))
+
+
+def _range(numbers: Sequence[float], form: str) -> str:
+    """Median (smallest to largest)."""
+    middle, low, high = (form.format(each(numbers)) for each in (np.median, min, max))
+    return f"{middle} ({low} to {high})"
 
 
 def verified(rows: Sequence[Verified]) -> Table:

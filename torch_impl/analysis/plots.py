@@ -1,14 +1,17 @@
 """Figures of results: accuracies with their paired differences, distances between heads, and the cost of layers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from torch_impl.analysis.colours import COLOURS
+from torch_impl.analysis.head_complexity import Head
 from torch_impl.analysis.head_redundancy import Redundancy
 
 NUMBERS = {"flops": "operations", "bytes": "peak memory", "seconds": "time"}  # of `efficiency.run`, and their titles
@@ -65,6 +68,31 @@ def plot_head_distances(found: Mapping[str, Redundancy]) -> Figure:
     figure.supxlabel("head", fontsize=9)
     figure.supylabel("head", fontsize=9)
     figure.colorbar(image, ax=grid, shrink=0.6, label="L2 distance of outputs")
+    return figure
+
+
+def plot_head_complexity(heads: Sequence[Head]) -> Figure:
+    """Two maps of the heads of a model, a row a module: their norm, and how many keys carry 90% of their weight.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        Those of `head_complexity.describe_heads`, of one example.
+    """
+    modules = list(dict.fromkeys(head.module for head in heads))
+    shape = len(modules), 1 + max(head.head for head in heads)
+    figure = Figure(figsize=(9, 1.6 + 0.35 * shape[0]), layout="constrained")
+    titles = {
+        "log10 of the norm |W|": lambda head: head.log_norm / math.log(10),
+        f"keys, of {heads[0].keys}, with 90% of the weight": lambda head: head.most_keys,
+    }
+    for axes, (title, number) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        numbers = np.full(shape, np.nan)
+        for head in heads:
+            numbers[modules.index(head.module), head.head] = number(head)
+        image = axes.imshow(numbers, cmap="viridis", aspect="auto")
+        axes.set(xlabel="head", ylabel="layer", title=title, xticks=range(shape[1]), yticks=range(shape[0]))
+        figure.colorbar(image, ax=axes)
     return figure
 
 

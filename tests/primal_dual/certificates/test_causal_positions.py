@@ -122,7 +122,10 @@ def test_what_is_refused_is_refused_by_its_position():
     with pytest.raises(ValueError, match="near zero: the terms of"):
         certify(odd, keys, values)
     assert np.isnan(gaps_by_running_sums(odd, keys, values, None, None, 0.0)).tolist() == [False, False, True, False]
-    keys[2] = -3 - 4e-12, 5.0  # then h of the first two keys is near zero beside all its terms, those of later keys, too
+    keys[2] = (
+        -3 - 4e-12,
+        5.0,
+    )  # then h of the first two keys is near zero beside all its terms, those of later keys, too
     assert np.isnan(gaps_by_running_sums(odd, keys, values, None, None, 0.0)).tolist() == [False, False, True, False]
     causal = Primal(support=Causal())
     with pytest.raises(ValueError, match="whose squares a float can hold"):

@@ -1,0 +1,120 @@
+"""How complex the heads of a model are: the numbers by their definitions, and the command for models of every kind."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
+from typer.testing import CliRunner
+
+from primal_dual import Primal, catalog, certify, solve_dual
+from primal_dual.cli.commands import app
+from torch_impl import certify_module
+from torch_impl.analysis.head_complexity import TUBE, describe_heads
+from torch_impl.drop_in import replace_attention
+from torch_impl.recorder import recording
+
+WORDS = ["[UNK]", "a", "layer", "is", "an", "attention"]
+
+
+def causal_layer(name):
+    torch.manual_seed(0)
+    return replace_attention(nn.TransformerEncoderLayer(12, 3, batch_first=True).double().eval(), name)
+
+
+@pytest.mark.parametrize("name", ["softmax", "causal", "bn"])
+def test_the_numbers_of_a_head(name):
+    layer, x = causal_layer(name), torch.randn(1, 11, 12).double()
+    with recording(layer) as calls:
+        layer(x)
+    call = calls[0][1]
+    for head in describe_heads(layer, x):
+        keys, values = call.k[0, head.head].detach().numpy(), call.v[0, head.head].detach().numpy()
+        query = 10 if name == "causal" else None
+        right = certify(catalog[name], keys, values, query=query)
+        assert head.log_C == right.log_C and head.relative_gap <= 1e-12 and head.keys == 11
+        size = np.ptp(right.targets)
+        C = np.exp(right.log_C)
+        solved = solve_dual(catalog[name], keys, right.targets, C=C, epsilon=TUBE * size, query=query)
+        used = abs(solved.alpha - solved.alpha_tilde) > 1e-6 * C
+        assert head.support_vectors == used.mean() and head.support_keys == used.any(1).mean()
+        delta = right.delta * np.exp(right.log_scale)
+        G = right._training_set.gram(right._training_set.keys)
+        np.testing.assert_allclose(2 * head.log_norm, np.log((delta * (G @ delta)).sum()), rtol=1e-9)
+        each = np.sort(abs(delta).sum(1))[::-1]
+        most = head.most_keys
+        assert each[:most].sum() >= 0.9 * each.sum() > each[: most - 1].sum()
+
+
+def test_the_svr_of_a_chosen_query():
+    """With a mask, without one, and where padding asks nothing."""
+    layer, x = causal_layer("causal"), torch.randn(1, 11, 12).double()
+    valid = torch.arange(11)[None] < 9
+    whole, padded = certify_module(layer, x, query=8), certify_module(layer, (x, None, ~valid), query=-1)
+    for one, other in zip(whole, padded, strict=True):
+        assert one.certificate.query == other.certificate.query == 8
+        np.testing.assert_allclose(one.certificate.log_C, other.certificate.log_C, rtol=1e-9)
+        assert one.certificate.delta.shape == other.certificate.delta.shape == (9, 4)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", model_max_length=80).save_pretrained(folder)
+    sizes = dict(hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=16, vocab_size=6)
+    BertModel(BertConfig(**sizes, max_position_embeddings=150)).save_pretrained(folder)
+    return folder
+
+
+def command(*words):
+    return CliRunner(env={"COLUMNS": "80", "NO_COLOR": "1"}).invoke(app, ["certify", *map(str, words)])
+
+
+def test_a_hugging_face_model(model_folder, tmp_path):
+    (tmp_path / "text.txt").write_text("a layer is an attention is a layer")
+    files = "--json", tmp_path / "heads.json", "--figure", tmp_path / "heads.png"
+    done = command("--model", model_folder, "--input", tmp_path / "text.txt", *files)
+    assert done.exit_code == 0, done.output
+    assert "6 heads, each the optimum of an SVR with 8 keys" in done.output
+    found = json.loads((tmp_path / "heads.json").read_text())
+    assert found["config"]["model"] == str(model_folder) and len(found["heads"]) == 6
+    assert max(head["relative_gap"] for head in found["heads"]) < 1e-12
+    assert (tmp_path / "heads.png").stat().st_size > 10_000
+
+
+def test_a_trained_model(tmp_path):
+    done = command("--model", "pretrained:JapaneseVowels/bn+sh")
+    assert done.exit_code == 0 and "24 heads" in done.output, done.output
+
+
+def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path):
+    long, empty = tmp_path / "long.txt", tmp_path / "empty.txt"
+    long.write_text("a " * 81)
+    empty.write_text(" \n")
+    ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)).save_pretrained(
+        tmp_path / "vit"
+    )
+    for words, message in (
+        (["--model", tmp_path], "expected a finished run, pretrained:DATA/ATTENTION, or the folder of"),
+        (["--model", tmp_path / "vit"], "expected a Hugging Face model with its tokenizer; got"),
+        (["--model", model_folder, "--input", long], "expected at most 80 tokens, which the model takes; got 81"),
+        (["--model", model_folder, "--input", empty], "expected text; got none"),
+        (["--model", model_folder, "--input", tmp_path / "missing"], "No such file"),
+        (["--model", "pretrained:Nothing/bn"], "Nothing"),
+        (["--model", model_folder, "--keys", long], "expected --keys and --values of a head, or --model"),
+        ([], "expected --keys and --values of a head, or --model"),
+    ):
+        done = command(*words)
+        assert done.exit_code == 2 and message in " ".join(done.output.split()), done.output
+        assert done.output.count("error:") == 1
+
+
+def test_a_table_without_scale_has_no_norm_of_its_own():
+    """Values of zero are an SVR whose W is zero."""
+    certificate = certify(Primal(), np.eye(3), np.zeros((3, 2)))
+    assert certificate.log_norm == -np.inf
