@@ -39,11 +39,11 @@ class SVRDrawing:
         self.duality = drawing.plot("value / C", "", 130, x_range=(0, 1), y_range=["dual", "primal"])
         self.duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
         self.values = drawing.source("j", "value")
-        bars = drawing.plot("key, from left to right", "value v", 180)
+        bars = drawing.plot("key, from left to right", "value v", 180, x_range=(0, 1), y_range=(-1, 1))
         bars.vbar("j", top="value", width=0.8, color=drawing.BLUE, source=self.values)
         bars.hspan(y=[0], line_color=drawing.GREY)
         self.shown: Solved | None = None
-        self.pointed = [fit]
+        self.bars, self.pointed = bars, [fit]
         self.figures = {"function": fit, "map": self.map.figure, "duality": self.duality, "values": bars}
 
     def draw(self, state: SVRState) -> None:
@@ -71,6 +71,8 @@ class SVRDrawing:
         self.map.show(attention_map(state))
         values = found.solution.values[:, 0]
         self.values.data = {"j": np.arange(len(values)) + 0.5, "value": values}
+        largest = 1.1 * max(abs(values).max(), 1e-6)
+        self.bars.y_range.start, self.bars.y_range.end, self.bars.x_range.end = -largest, largest, len(values)
         both = [found.dual_value, found.primal_value]
         self.objectives.data = {"value": both, "name": ["dual", "primal"], "colour": [drawing.ORANGE, drawing.BLUE]}
         self.duality.x_range.end = 1.1 * max(*both, 1e-6)
