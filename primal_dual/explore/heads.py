@@ -107,7 +107,7 @@ class RealHeads:
         proof, kinds = found.certificate, found.kinds(found.output(state))
         N, D = found.head.keys.shape
         numbers = {
-            "Keys": f"{N}, of {D} features each",
+            "Keys, features": f"{N}, {D}",
             "Support vectors": f"{(kinds == 1).sum()} free, {(kinds == 2).sum()} at the bound",
             "Norm of W": f"{found.norm:.5g}",
             "C": f"{np.exp(proof.log_C):.5g}",
@@ -142,7 +142,7 @@ unit = np.exp(certificate.log_scale)
 error = np.linalg.norm(attention(primal, keys, keys, values - kept), axis=1)
 weights = attention_weights(primal, queries, keys)
 
-print(f"Keys: {{len(keys)}}, of {{keys.shape[1]}} features each")
+print(f"Keys, features: {{len(keys)}}, {{keys.shape[1]}}")
 print(f"Support vectors: {{(size > {SUPPORT_VECTOR!r}).sum() - bound}} free, {{bound}} at the bound")
 print(f"Norm of W: {{np.sqrt(2 * plain.primal_value * np.exp(plain.log_scale)):.5g}}")
 print(f"C: {{np.exp(certificate.log_C):.5g}}")

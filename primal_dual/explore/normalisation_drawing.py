@@ -12,6 +12,7 @@ from primal_dual.explore.normalisation import REACH, NormalisationState, keys_of
 from primal_dual.explore.points import Points, inside
 
 LARGEST = 70  # pixels across a weight of one
+LOWEST = 0.2  # of the axis of votes, so that rounding is not drawn large
 COLOURS = {"softmax": drawing.BLUE, "Attention-BN": drawing.VERMILION}
 
 
@@ -25,7 +26,7 @@ class NormalisationDrawing:
         self.query, self.mean = drawing.source("x", "y"), drawing.source("x", "y", "width", "height")
         self.votes = drawing.source("key", *COLOURS)
         self.pointed = [self._plane(name) for name in COLOURS]
-        self.bars = drawing.plot("key", "vote of all queries", 240, x_range=FactorRange())
+        self.bars = drawing.plot("key", "vote of all queries", 240, x_range=FactorRange(), y_range=(-1, 1))
         for name, place in zip(COLOURS, (-0.2, 0.2), strict=True):
             self.bars.vbar(
                 dodge("key", place, self.bars.x_range), top=name, width=0.35, color=COLOURS[name], source=self.votes
@@ -57,7 +58,10 @@ class NormalisationDrawing:
         names = [str(number + 1) for number in range(len(keys))]
         if self.bars.x_range.factors != names:
             self.bars.x_range.factors = names
-        self.votes.data = {"key": names, **votes(state)}
+        shared = votes(state)
+        highest = 1.1 * max(LOWEST, *(abs(vote).max() for vote in shared.values()))
+        self.bars.y_range.start, self.bars.y_range.end = -highest, highest
+        self.votes.data = {"key": names, **shared}
 
     def point(self, state: NormalisationState, x: float, y: float) -> NormalisationState:
         return replace(state, query_x=inside(x, REACH), query_y=inside(y, REACH))

@@ -62,8 +62,8 @@ NORMALISATION = View(
         mean over all queries of each key's logit. At β = 1 Attention-BN has none. <a href="?beta=0">At β = 0</a> it
         has one, too, and <a href="?beta=0.5">at β = 0.5</a> half of that. Drag one key far away, and mean and deviation
         (dashed) follow it: Attention-BN depends on all keys.
-        <a href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the origin</a>, there is little to vote for
-        in softmax attention, either.""",
+        <a href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the origin</a>, there is nothing to vote
+        for in softmax attention, either.""",
     tutorial=4,
     state=normalisation.NormalisationState,
     drawing=NormalisationDrawing,

@@ -124,4 +124,4 @@ def test_the_command_starts_all_views_with_the_files_first(monkeypatch, tmp_path
     assert port == 7 and [view.path for view in views] == ["/", "/normalisation", "/scales", "/head"]
     head = views[-1]
     assert head.options(head.state())["source"] == ["your files", "the spoken vowel", "a trained transformer"]
-    assert head.readout(from_query(head.state(), "source=your files"))["Keys"] == "5, of 2 features each"
+    assert head.readout(from_query(head.state(), "source=your files"))["Keys, features"] == "5, 2"
