@@ -479,3 +479,5 @@ assert svr_does_not_move and ridge_does
 # %% [markdown]
 # Next: [2. Softmax attention is an SVR](02_softmax_attention_is_an_svr.ipynb), where the kernel becomes the exponential
 # and the sum over training points becomes attention.
+#
+# Try it in the browser: run `primal-dual explore`, then open [An SVR is an attention](http://127.0.0.1:5006/).

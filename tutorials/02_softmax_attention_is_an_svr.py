@@ -432,3 +432,5 @@ assert sharper_attention_has_more_features
 # %% [markdown]
 # Next: [3. One primal, many attentions](03_one_primal_many_attentions.ipynb), where each part of the primal is
 # exchanged, one after the other.
+#
+# Try it in the browser: run `primal-dual explore`, then open [stop the solver early, and see the bound](http://127.0.0.1:5006/?digits=1).

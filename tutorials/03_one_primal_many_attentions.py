@@ -329,3 +329,5 @@ assert primal_dual_and_attention_agree(causal_linear, query=10)
 
 # %% [markdown]
 # Next: [4. Attention-BN](04_attention_bn.ipynb), where the transform is batch normalisation.
+#
+# Try it in the browser: run `primal-dual explore`, then open [a causal support](http://127.0.0.1:5006/?support=causal&position=9).

@@ -469,3 +469,5 @@ assert abs(of_the_past(single)[1] - exact).max() > 0.05, "a difference of square
 
 # %% [markdown]
 # Next: [5. Attention-SH](05_attention_sh.ipynb), scaled heads: an SVR with less training data.
+#
+# Try it in the browser: run `primal-dual explore`, then open [What batch normalisation changes](http://127.0.0.1:5006/normalisation).

@@ -432,3 +432,5 @@ assert moved[:15].max() < 1e-12 and moved[15:].min() > 1e-6, "the future does no
 # %% [markdown]
 # Next: [6. Certify a trained transformer](06_certify_a_trained_transformer.ipynb), where we begin with keys and values,
 # and look for the SVR that they solve.
+#
+# Try it in the browser: run `primal-dual explore`, then open [What scaled heads see](http://127.0.0.1:5006/scales).

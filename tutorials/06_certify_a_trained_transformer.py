@@ -366,3 +366,5 @@ assert (error <= by_distance).all() and (by_distance <= certificate.error_bound(
 
 # %% [markdown]
 # Next: [7. Invent your own](07_invent_your_own.ipynb): write a kernel and a transform that the package does not have.
+#
+# Try it in the browser: run `primal-dual explore`, then open [A real head](http://127.0.0.1:5006/head).

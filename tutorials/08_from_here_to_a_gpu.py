@@ -619,3 +619,5 @@ assert abs(gradient(parts, [1 / 4] * 4) - whole).max() > 1e-4, "a plain mean ove
 # Each is the support vector expansion of a regression that you can write down, solve and certify. The next step is
 # yours: a primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the tools, and [tutorial
 # 1](01_svr_in_pictures.ipynb) the beginning.
+#
+# Try it in the browser: run `primal-dual explore`, then open [A real head](http://127.0.0.1:5006/head?source=a+trained+transformer).

@@ -1,7 +1,9 @@
 """Each view without a browser: its address restores it, its numbers are the package's, its Python computes them."""
 
 import contextlib
+import inspect
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primal_dual import attention, certify, solve_dual
+from primal_dual.cli import commands
+from primal_dual.cli.tutorial_scripts import list_tutorials
 from primal_dual.explore import normalisation, scales, svr
 from primal_dual.explore.address import from_query, to_query
 from primal_dual.explore.controls import Choice, Slider, controls_of
@@ -184,3 +188,12 @@ def test_a_pool_has_one_weight_and_the_head_sees_means_alone():
     for start in range(0, 47, 5):
         assert np.ptp(weights[start : start + 5]) < 1e-15
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-13)
+
+
+@pytest.mark.parametrize("tutorial", list_tutorials()[1:], ids=lambda tutorial: tutorial.name)
+def test_each_tutorial_links_to_a_view_at_the_port_of_the_command(tutorial):  # tutorial 0 needs no package
+    port = inspect.signature(commands.explore).parameters["port"].default
+    (link,) = re.findall(r"\]\((http://127[^)]+)\)", tutorial.path.read_text())
+    address, _, query = link.removeprefix(f"http://127.0.0.1:{port}").partition("?")
+    view = BY_PATH[address]
+    assert to_query(from_query(view.state(), query)) == query
