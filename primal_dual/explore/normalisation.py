@@ -41,13 +41,13 @@ def weights_of_query(state: NormalisationState) -> dict[str, np.ndarray]:
 
 
 def votes(state: NormalisationState) -> dict[str, np.ndarray]:
-    """What all queries say of each key (N,), in each: the mean over the queries of their centred logits.
+    """What all queries say of each key (N,), in each: its mean logit over the queries, less that of all keys.
 
     The logarithms of a query's weights are its logits, up to a number that is the same for all keys.
     """
     keys = keys_of(state)
     logits = {name: np.log(attention_weights(primal, keys, keys)) for name, primal in primals(state).items()}
-    return {name: (each - each.mean(axis=1, keepdims=True)).mean(axis=0) for name, each in logits.items()}
+    return {name: each.mean(axis=0) - each.mean() for name, each in logits.items()}
 
 
 def readout(state: NormalisationState) -> dict[str, str]:
@@ -88,6 +88,6 @@ for name, primal in primals.items():
     print(f"Largest weight, {{name}}: {{weights.max():.4f}}")
 for name, primal in primals.items():
     logits = np.log(attention_weights(primal, keys, keys))
-    vote = (logits - logits.mean(axis=1, keepdims=True)).mean(axis=0)
+    vote = logits.mean(axis=0) - logits.mean()
     print(f"Largest vote, {{name}}: {{round(abs(vote).max(), 9):.4f}}")
 """

@@ -1,5 +1,7 @@
 """The pages in a real browser: what they show is what the package computes, to the digit."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,14 @@ def open_tab(browser, address):
         tab.close()
 
 
+def one_step(slider, value):
+    """What a key makes of a slider's value."""
+    step = -slider.step if value > slider.low else slider.step
+    if slider.logarithmic:
+        return pytest.approx(10 ** (math.log10(value) + step), rel=0.07)  # it stands at the nearest step
+    return pytest.approx(value + step, rel=1e-9)
+
+
 @views
 def test_every_control_can_be_set_and_the_page_shows_what_its_python_prints(open_tab, view):
     tab, state = open_tab(view.path), view.state()
@@ -57,6 +67,8 @@ def test_every_control_can_be_set_and_the_page_shows_what_its_python_prints(open
             element.select_option(index=1)
         before = getattr(state, name)
         state = tab.wait_for_state(view.state(), lambda found, name=name, before=before: getattr(found, name) != before)
+        if isinstance(control, Slider):
+            assert getattr(state, name) == one_step(control, before)
         assert tab.readout == view.readout(state)
     assert printed(tab.page.locator("#python").text_content()) == tab.readout
 
