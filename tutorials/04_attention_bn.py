@@ -88,7 +88,7 @@ assert abs(attention(bn, keys, keys, dual.values) - expansion).max() < 1e-12, "t
 #   \underbrace{\frac{\mu\cdot(k_j-\mu)}{\sqrt D}}_{\text{a vote that all queries share}} .$$
 #
 # The first term is the same for all keys $j$. It multiplies numerator and denominator of the softmax by the same
-# factor, and cancels. We write $u_j \simeq w_j$ if $u_j - w_j$ is the same for all $j$, so that $u$ and $w$ have the
+# factor, and cancels. We write $a_j \simeq c_j$ if $a_j - c_j$ is the same for all $j$, so that $a$ and $c$ have the
 # same softmax. The vote does not depend on the query: it favours the same keys for every query. With batch
 # normalisation, in the same way,
 #

@@ -157,8 +157,8 @@ plt.show()
 # ### Averaging before the kernel
 #
 # An image is made smaller by averaging its entries. Is a kernel of averages the average of the kernel? Let the kernel
-# matrix of all keys be $M$, and that of the averages $\bar M$. For the linear kernel $x\cdot k/\sqrt D$,
-# $\bar M = A M A^\top$, the average of each block of entries. The exponential kernel averages in the exponent instead:
+# matrix of all keys be $S$, and that of the averages $\bar S$. For the linear kernel $x\cdot k/\sqrt D$,
+# $\bar S = A S A^\top$, the average of each block of entries. The exponential kernel averages in the exponent instead:
 #
 # $$\exp(x\cdot\bar k_g/\sqrt D) = \prod_{j\in g}\exp(x\cdot k_j/\sqrt D)^{1/s}
 #   \;\le\; \frac1s\sum_{j\in g}\exp(x\cdot k_j/\sqrt D) .$$

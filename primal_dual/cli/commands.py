@@ -173,6 +173,7 @@ def tutorials(
 ) -> None:
     """List the tutorials; run one in the terminal, cell by cell; or write notebooks, of one or of all."""
     from primal_dual.cli import tutorial_scripts as scripts
+    from primal_dual.cli.tutorial_terminal import run
 
     chosen = [scripts.find(which)] if which else scripts.list_tutorials()
     console = Console()
@@ -186,7 +187,7 @@ def tutorials(
             paths = scripts.write_notebooks(notebooks, chosen, progress=advance)
         Console(soft_wrap=True).print("\n".join(shown(path) for path in paths))
     elif which:
-        scripts.run(chosen[0], figures, pause=not through and sys.stdin.isatty() and console.is_terminal)
+        run(chosen[0], figures, pause=not through and sys.stdin.isatty() and console.is_terminal)
     else:
         console.print(tables.tutorials(chosen))
         console.print("Run one: primal-dual tutorials 1", highlight=False)

@@ -1,4 +1,4 @@
-"""The tutorials: percent scripts in the folder `tutorials`, listed, run in a terminal, and written as notebooks."""
+"""The tutorials: percent scripts in the folder `tutorials`, listed, and written as notebooks."""
 
 import os
 import re
@@ -6,17 +6,12 @@ import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.syntax import Syntax
-
-from primal_dual.io.files import ensure_folder, write_file, write_text
+from primal_dual.io.files import ensure_folder, write_text
 
 NEEDED = ("aeon", "ipykernel", "jupytext", "matplotlib", "nbclient", "PIL")
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -133,7 +128,7 @@ def executed(tutorial: Tutorial, book: Any, progress: Progress = quiet) -> Any:
         client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     except CellExecutionError as error:
         if error.ename == "ModuleNotFoundError":
-            raise _missing(error.evalue) from error
+            raise missing(error.evalue) from error
         raise
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):
         if "image/png" in output.get("data", {}):
@@ -152,78 +147,15 @@ def _small(png: str) -> str:
     return b64encode(small.getvalue()).decode()
 
 
-def run(
-    tutorial: Tutorial,
-    figures: str | Path = "primal-dual-tutorials",
-    pause: bool = False,
-    console: Console | None = None,
-) -> list[Path]:
-    """Run a tutorial in the terminal, cell by cell: its text, its code, what the code prints.
-
-    Figures are saved in the folder `figures`, and their paths printed. pause: wait for Enter before each code cell.
-    ValueError for a folder that cannot be written, and for a missing extra.
-    """
-    book, folder, console = notebook(tutorial), ensure_folder(figures), console or Console()
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    saved: list[Path] = []
-
-    def show() -> None:
-        for number in plt.get_fignums():
-            saved.append(folder / f"{tutorial.path.stem}_{len(saved) + 1}.png")
-            write_file(saved[-1], partial(plt.figure(number).savefig, dpi=150))
-            console.print(f"figure: {saved[-1]}", style="bold green", highlight=False, soft_wrap=True)
-        plt.close("all")
-
-    pyplot: Any = plt
-    shown, pyplot.show = plt.show, show
-    try:
-        with plt.rc_context():
-            _run_cells(tutorial, book, console, pause)
-    except ModuleNotFoundError as error:
-        raise _missing(str(error)) from error
-    finally:
-        pyplot.show = shown
-        plt.close("all")
-    return saved
-
-
-def _run_cells(tutorial: Tutorial, book: Any, console: Console, pause: bool) -> None:
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    text, position = tutorial.path.read_text(encoding="utf-8"), 0
-    for cell in book.cells:
-        console.print()
-        if cell.cell_type == "markdown":
-            console.print(Markdown(_math_as_code(cell.source)))
-            continue
-        console.print(Syntax(cell.source, "python", word_wrap=True, background_color="default"))
-        if pause:
-            try:
-                console.input("[dim]Enter runs it.[/dim] ")
-            except EOFError:  # no one is there to press it
-                pause = False
-        position = text.index(cell.source, position)
-        lines_above = text.count("\n", 0, position)  # so that a traceback quotes the script
-        exec(compile("\n" * lines_above + cell.source, str(tutorial.path), "exec"), namespace)
-
-
-def _math_as_code(markdown: str) -> str:
-    """LaTeX as code, which Markdown leaves as it is: $$...$$ a block, $...$ inline."""
-    markdown = re.sub(r"\$\$(.+?)\$\$", lambda math: f"\n```latex\n{math[1].strip()}\n```\n", markdown, flags=re.DOTALL)
-    return re.sub(r"\$([^$]+)\$", lambda math: f"`{' '.join(math[1].split())}`", markdown)
-
-
 def check_extra() -> None:
     """ValueError where a package is missing that the tutorials need."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise _missing(f"No module named {', '.join(missing)}")
+    absent = [name for name in NEEDED if find_spec(name) is None]
+    if absent:
+        raise missing(f"No module named {', '.join(absent)}")
 
 
-def _missing(what: str) -> ValueError:
+def missing(what: str) -> ValueError:
+    """What to raise where a package is missing that the tutorials need."""
     return ValueError(f"the tutorials need more packages: {what}; pip install '.[tutorials]' in the checkout")
 
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
-from primal_dual.cli.tutorial_scripts import find, list_tutorials, notebook, run, with_install, write_notebooks
+from primal_dual.cli.equations import ACCENTS, SIGNS, TEXTS, WORDS, unicode_math
+from primal_dual.cli.tutorial_scripts import find, list_tutorials, notebook, with_install, write_notebooks
+from primal_dual.cli.tutorial_terminal import claims, run
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
@@ -25,11 +27,12 @@ EVERY = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 EVERY_STEP = pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
 MOST_LINES = 15
 MOST_BYTES = 500_000
+KNOWN = {*SIGNS, *WORDS, *ACCENTS, *TEXTS, "frac", "tfrac", "sqrt", "binom", "underbrace"}
 
 SMALL = r"""# %% [markdown]
 # # 1. A small one
 #
-# About $\{\alpha*2*\beta\}$ and `code`.
+# About $\alpha*2*\beta$ and `code`.
 #
 # $$ \sum_{j=1}^n
 #    x_j * y_j * z_j $$
@@ -39,6 +42,7 @@ import matplotlib.pyplot as plt
 
 half = 21
 print("twice:", 2 * half)
+assert half % 2, "it is odd"
 
 # %% [markdown]
 # ## The figure
@@ -139,7 +143,7 @@ def test_run_prints_text_code_and_figures(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "input", enters.append)
     figures = run(small[0], tmp_path / "figures", pause=True, console=terminal)
     text = terminal.file.getvalue()
-    for part in ("1. A small one", r"\{\alpha*2*\beta\}", r"\sum_{j=1}^n", "half = 21"):
+    for part in ("1. A small one", "α*2*β", "∑ⱼ₌₁ⁿ xⱼ * yⱼ * zⱼ", "cell 1 of 2", "half = 21", "holds: it is odd"):
         assert part in text
     assert capsys.readouterr().out == "twice: 42\n"
     assert len(enters) == 2
@@ -158,6 +162,23 @@ def test_a_failing_cell_is_quoted_from_its_line_of_the_script(small, tmp_path):
         run(small[0], tmp_path, console=console())
     line = failure.traceback[-1].lineno + 1
     assert path.read_text().splitlines()[line - 1] == "assert half == 42"
+
+
+def test_claims_of_functions_are_not_told_since_they_may_not_have_been_called():
+    assert list(claims("def f(x):\n    assert x, 'no'\nwith open(f) as g:\n    assert a_is_b and c > 0")) == [
+        "a is b and c > 0"
+    ]
+
+
+@EVERY
+def test_equations_are_readable_in_a_terminal(path):
+    for cell in notebook(find(path.stem, FOLDER)).cells:
+        for block, inline in re.findall(
+            r"\$\$(.+?)\$\$|\$([^$]+)\$", cell.source * (cell.cell_type == "markdown"), re.S
+        ):
+            assert set(re.findall(r"\\([A-Za-z]+)", block or inline)) <= KNOWN
+            text = unicode_math(block or inline)
+            assert not re.search(r"[\\{}\ue000]|  [^ ]* ?$", text) and text.count("(") == text.count(")"), text
 
 
 def test_notebooks_are_executed(small, tmp_path):
