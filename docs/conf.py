@@ -13,11 +13,13 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
-    "generated_pages",  # this and the next two are in docs/extensions
+    "generated_pages",  # this and those below are in docs/extensions
     "plain_docstrings",
+    "unbroken_math",
     "checked_links",
 ]
 exclude_patterns = ["_build"]
+smartquotes = False  # --option stays as it is
 
 myst_enable_extensions = ["dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
@@ -27,7 +29,7 @@ nb_code_prompt_show = "Show the code of the figure"
 nb_code_prompt_hide = "Hide the code of the figure"
 mathjax_path = "mathjax/tex-chtml.js"  # served by the site itself, see generated_pages.py
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": "set_score_request"}
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
@@ -39,5 +41,5 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 pygments_style, pygments_dark_style = "default", "github-dark"
