@@ -1,7 +1,9 @@
-"""Settings of the site: `sphinx-build -W -b html docs docs/_build` makes it, and turns every warning into an error."""
+"""Settings of the site. `sphinx-build -W -b html docs docs/_build/html` makes it; a warning is an error."""
 
 import sys
 from pathlib import Path
+
+import jaxtyping  # noqa: F401, before the packages: then their signatures show shapes
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 

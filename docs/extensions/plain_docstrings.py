@@ -24,7 +24,7 @@ def restructured(line: str) -> str:
 
 
 def rewrite(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Examples stay as they are; an indented equation becomes a literal block."""
+    """Examples stay as they are; an indented equation becomes a block of text."""
     rewritten: list[str] = []
     in_example, in_section, in_equation = False, False, False
     for number, line in enumerate(lines):
@@ -36,12 +36,20 @@ def rewrite(app: Sphinx, what: str, name: str, obj: object, options: object, lin
             continue
         indented = not in_section and line.startswith("    ")
         if indented and not in_equation:
-            rewritten += ["", "::", ""]
+            rewritten += ["", ".. code-block:: text", ""]
         in_equation = indented or (in_equation and not line)
         rewritten.append(line if in_equation else restructured(line))
     lines[:] = rewritten
 
 
+def name_arrays(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """What is Any for the type checker is called Array in the code, and here."""
+    return tuple(text and text.replace("[Any, '", "[Array, '") for text in (signature, returns))
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("autodoc-process-docstring", rewrite, priority=100)  # before numpydoc
+    app.connect("autodoc-process-signature", name_arrays)
     return {"parallel_read_safe": True}

@@ -61,12 +61,16 @@ def test_names_in_a_docstring_become_links_if_they_are_public():
     assert line == "See :py:obj:`attention <primal_dual.attention>` and ``kernel_rows``."
 
 
-def test_an_equation_is_a_literal_block_and_an_example_stays():
+def test_an_equation_is_a_block_of_text_and_an_example_stays():
     equation = ["One line.", "", "    f(x) = sum_j v_j |x|", "", "More |x|.", ""]
     lines = [*equation, "Examples", "--------", ">>> abs(1) | 2", "3"]
     plain_docstrings.rewrite(None, "function", "f", None, None, lines)
     text = "\n".join(lines)
-    assert "::\n\n    f(x) = sum_j v_j |x|\n" in text and r"More \|x\|." in text and ">>> abs(1) | 2" in text
+    assert (
+        ".. code-block:: text\n\n    f(x) = sum_j v_j |x|\n" in text
+        and r"More \|x\|." in text
+        and ">>> abs(1) | 2" in text
+    )
 
 
 def test_only_cells_that_draw_and_claim_nothing_are_folded(tmp_path):
