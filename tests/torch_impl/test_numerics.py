@@ -10,7 +10,19 @@ import torch.nn.functional as F
 
 import primal_dual
 import torch_impl
-from primal_dual import BatchNorm, Causal, EluPlusOne, Everything, Gaussian, Heads, Primal, Window, catalog, heads
+from primal_dual import (
+    BatchNorm,
+    Causal,
+    EluPlusOne,
+    Everything,
+    Gaussian,
+    Heads,
+    Primal,
+    UnitNorm,
+    Window,
+    catalog,
+    heads,
+)
 
 NAMES = [name for name in catalog if name != "multi-head"]
 LOW = [torch.bfloat16, torch.float16]
@@ -279,3 +291,13 @@ def test_window_larger_than_everything_and_heads_out_of_order():
     f = torch_impl.attention(mixed, q, k, v)
     for s, primal in enumerate(mixed):
         torch.testing.assert_close(f[:, s], torch_impl.attention(primal, q[:, s], k[:, s], v[:, s]))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_vectors_of_any_length_become_unit_vectors(size):
+    """In float32, whose squares would overflow or underflow; in NumPy at the sixth power of these lengths, in float64."""
+    x = torch.randn(7, 5)
+    expected = torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x)
+    torch.testing.assert_close(torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x * size), expected)
+    in_numpy = UnitNorm().fit(None, None)(x.double().numpy() * size * np.float64(size) ** 5)
+    np.testing.assert_allclose(in_numpy, expected, rtol=1e-5)
