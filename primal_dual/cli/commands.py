@@ -35,7 +35,7 @@ from primal_dual.io.text import print_in_any_locale
 from primal_dual.primal import Heads, Primal, catalog
 from primal_dual.types import Array
 
-NAMES = f"Catalog entries: {', '.join(catalog)}."
+NAMES = f"Catalog entries: {', '.join(catalog)}; or FILE.py:NAME, a primal of your own."
 DATASET = "japanese-vowels"
 
 app = typer.Typer(
@@ -46,8 +46,29 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(version("primal-dual-attention"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(one_line(function))
+
+
+def find_attention(name: str) -> Primal | Heads:
+    """An entry of the catalog, or the primal FILE.py:NAME."""
+    found = torch_part("training.attentions").find_attention(name) if ".py:" in name else name
+    return catalog[found] if isinstance(found, str) else found
 
 
 @command
@@ -70,7 +91,7 @@ def verify(
     each query has an SVR of its own, all are verified and the worst is shown; multi-head deals the features to its
     heads. Exit status 1 if one fails.
     """
-    declared = {name: catalog[name] for name in names or catalog}
+    declared = {name: find_attention(name) for name in names or catalog}
     checks.number("--C", C, above=0)
     checks.number("--epsilon", epsilon, least=0)
     if json:
@@ -114,7 +135,7 @@ def certify(
         return _certify_model(model, input, data, figure, json)
     if keys is None or values is None or model is not None or figure is not None or input is not None:
         raise ValueError("certify: expected --keys and --values of a head, or --model with --input, --data, --figure")
-    declared = catalog[primal]
+    declared = find_attention(primal)
     if json:
         files.check_writable(json)
     certificates = _certify(declared, files.load_array(keys), files.load_array(values))
@@ -220,12 +241,6 @@ def explore(
         sources["your files"] = head_sources.Files.load(keys, values, head)
     sources |= {"the spoken vowel": head_sources.Vowel()} | pretrained_heads.sources()
     server.serve(server.start(views.all_views(sources), port), browser)
-
-
-@app.command("version")
-def show_version() -> None:
-    """Print the version."""
-    Console().print(version("primal-dual-attention"))
 
 
 app.add_typer(training_commands.app)

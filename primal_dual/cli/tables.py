@@ -46,6 +46,18 @@ def certificate(primal: Any, certificates: Any) -> Table:
     return table
 
 
+def fields(groups: dict[str, list[Any]]) -> Table:
+    """The fields of the recipes, a group for each kind of data."""
+    table = Table("field", "default", "meaning", box=SIMPLE_HEAD, title="Fields of the recipe", title_justify="left")
+    table.columns[0].no_wrap = True
+    for group, rows in groups.items():
+        table.add_section()
+        table.add_row(f"[bold]{group}[/]")
+        for each in rows:
+            table.add_row(f"--{each.name.replace('_', '-')}", shown(each.default), shown(each.meaning))
+    return table
+
+
 HEADS = (
     "gap: the largest of all queries of all heads of a module, relative. Then for the SVR of the last query, median "
     "(smallest to largest) over the heads: |W|, the norm as a function, and C, the smallest penalty, both log10; SV: "

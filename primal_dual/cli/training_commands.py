@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from primal_dual import checks
 from primal_dual.cli import tables
@@ -35,7 +36,18 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(one_line(function))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+class _WithFields(TyperCommand):
+    """A command whose help ends with the fields of the recipes."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        try:
+            Console().print(tables.fields(torch_part("training.recipe_fields").recipe_fields()))
+        except ValueError as error:  # without torch
+            say(error)
+
+
+@app.command(cls=_WithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @one_line
 def train(
     context: typer.Context,

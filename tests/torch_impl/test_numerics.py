@@ -295,7 +295,7 @@ def test_window_larger_than_everything_and_heads_out_of_order():
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_vectors_of_any_length_become_unit_vectors(size):
-    """In float32, whose squares would overflow or underflow; in NumPy at the sixth power of these lengths, in float64."""
+    """In float32, whose squares would overflow or underflow; in NumPy, in float64, at their sixth power."""
     x = torch.randn(7, 5)
     expected = torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x)
     torch.testing.assert_close(torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x * size), expected)

@@ -34,14 +34,18 @@ class Recipe:
     ----------
     name : str
         Of the data set.
-    epochs, batch : int
-        The number of passes over the training split, and of examples in a batch.
+    epochs : int
+        The number of passes over the training split.
+    batch : int
+        The number of examples in a batch.
     accumulate : int
         A batch is computed in so many parts, one after the other.
     optimizer : str
         "adamw" or "radam".
-    lr, weight_decay : float
-        The peak learning rate, and the weight decay of matrices; other weights have none.
+    lr : float
+        The peak learning rate.
+    weight_decay : float
+        The weight decay of matrices; other weights have none.
     warm_up : float
         The fraction of the steps in which the learning rate rises.
     label_smoothing : float
@@ -50,8 +54,12 @@ class Recipe:
         The largest norm of the gradient.
     ema : float
         The decay of an exponential moving average of the weights, which is then tested and kept; 0 for none.
-    layers, width, num_heads : int
-        The number of layers, of features of a token, and of heads.
+    layers : int
+        The number of layers.
+    width : int
+        The number of features of a token.
+    num_heads : int
+        The number of heads of each layer.
     stochastic_depth : float
         The probability that a branch of the last layer is dropped.
     beta : float
@@ -61,8 +69,12 @@ class Recipe:
     folds : int
         With k folds, seed s is trained on the training split without its fold s mod k and tested on that fold, so that
         a recipe is tuned without the test split. 0 for the test split.
-    bf16, compile, tensorboard : bool
-        Whether the model computes in bfloat16, is compiled by torch, and writes its log for TensorBoard, too.
+    bf16 : bool
+        Whether the model computes in bfloat16.
+    compile : bool
+        Whether it is compiled by torch.
+    tensorboard : bool
+        Whether the log is written for TensorBoard, too.
     workers : int
         The number of processes that read a data set which is not in memory.
 

@@ -46,13 +46,23 @@ class SeriesRecipe(Recipe):
         The probability of dropout on the tokens.
     norm : str
         "batch", "layer" or "pre-layer".
-    convolutions, taps, pooling : int, int, str
-        See `TimeSeriesEncoder`.
+    convolutions : int
+        The number of convolutions that each halve the number of time steps.
+    taps : int
+        The width of their kernels, odd.
+    pooling : str
+        How the tokens become one vector: "flatten", "mean" or "attention".
     patch : int
         The number of time steps, after the convolutions, that make a token; 0 for so many that there are at most 32
         tokens.
-    warp, scale, mix, jitter : float
-        See `augment_series`.
+    warp : float
+        How much the pace of a series varies in training; see `augment_series`.
+    scale : float
+        How much the size of each feature varies.
+    mix : float
+        How much the features are mixed.
+    jitter : float
+        How much every value varies.
     """
 
     limits: ClassVar[Limits] = Recipe.limits | {
@@ -133,10 +143,16 @@ class TokenRecipe(Recipe):
 
     Parameters
     ----------
-    feedforward, dropout, norm
-        As in `SeriesRecipe`.
-    length, cases : int
-        The length of the sequences, and the largest number of examples of a split; 0 for those of the benchmark.
+    feedforward : int
+        The number of hidden features of the feed-forward networks.
+    dropout : float
+        The probability of dropout on the tokens.
+    norm : str
+        "batch", "layer" or "pre-layer".
+    length : int
+        The length of the sequences; 0 for that of the benchmark.
+    cases : int
+        The largest number of examples of a split; 0 for that of the benchmark.
     """
 
     limits: ClassVar[Limits] = Recipe.limits | {
@@ -177,10 +193,20 @@ class ImageRecipe(Recipe):
     ----------
     size : int
         The height and width of the images; 0 for those of the first one.
-    convolutions, patch : int
-        See `VisionTransformer`.
-    crop, flip, rand_augment, mixup, cutmix, erasing
-        See `ImageAugmentation`.
+    convolutions : int
+        How many convolutions make the tokens; 0 for a linear map of each patch.
+    patch : int
+        The height and width of the patches that are the tokens.
+    crop : str
+        How an image is cut out in training: "shifted", "resized" or "none".
+    flip : float
+        The probability that it is mirrored.
+    erasing : float
+        The probability that a rectangle of it is erased.
+    rand_augment : float
+        The strength of RandAugment; 0 for none.
+    mixup, cutmix : float
+        The parameter of the beta distribution by which two images are mixed; 0 for none.
     skip_corrupt : bool
         Whether images that cannot be decoded are left out.
     """

@@ -187,3 +187,15 @@ def test_links_are_followed(tmp_path):
 
 def test_zero_targets_pass(tmp_path):
     assert verify("softmax", Primal(), np.eye(4), np.zeros((4, 2))).passed
+
+
+def test_a_primal_of_your_own(arrays, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from primal_dual import *\nmine = Primal(Gaussian(2.0), transform=BatchNorm())\n"
+    )
+    name = f"{tmp_path / 'mine.py'}:mine"
+    files_of_a_head = "--keys", arrays / "keys.npy", "--values", arrays / "values.npy"
+    assert run("certify", *files_of_a_head, "--primal", name).exit_code == 0
+    assert run("verify", name, "--keys", arrays / "keys.npy", "--targets", arrays / "values.npy").exit_code == 0
+    refused = run("verify", name.replace(":mine", ":other"))
+    assert refused.exit_code == 2 and "expected a Primal or Heads; got none of this name; it has mine" in refused.output
