@@ -78,10 +78,10 @@ class Encoder(nn.Module):
     ) -> tuple[Float[torch.Tensor, "B N_longest width"], Tokens]:
         """gelu of the encoded tokens, zero at padding, and where the tokens are.
 
-        The sequences are cut to the longest one of the batch.
+        The sequences are cut to the longest one of the batch, but in a graph that is exported.
         """
         B, N = inputs.shape[:2]
-        if key_mask is not None:
+        if key_mask is not None and not torch.compiler.is_exporting():
             N = int(key_mask.any(0).nonzero().max()) + 1
             inputs, key_mask = inputs[:, :N], key_mask[:, :N]
         tokens = Tokens(key_mask, B, N)

@@ -9,6 +9,7 @@ class Tokens:
     """Where the T tokens of a batch are in its B sequences of N positions; the other positions are padding.
 
     Layers that treat each token alone work on packed tokens, (T, F), so that padding costs nothing and changes nothing.
+    In a graph that is exported, in eval mode, T must not depend on the mask: there padding is packed, too.
 
     Parameters
     ----------
@@ -27,7 +28,8 @@ class Tokens:
 
     def __init__(self, key_mask: Bool[torch.Tensor, "B N"] | None, B: int, N: int) -> None:
         self.key_mask, self.shape = key_mask, (B, N)
-        self.positions = None if key_mask is None else key_mask.flatten().nonzero()[:, 0]
+        all_packed = key_mask is None or torch.compiler.is_exporting()
+        self.positions = None if all_packed else key_mask.flatten().nonzero()[:, 0]
 
     @property
     def count(self) -> Num[torch.Tensor, "B 1"] | int:
@@ -44,4 +46,6 @@ class Tokens:
         if self.positions is not None:
             B, N = self.shape
             x = x.new_zeros(B * N, x.shape[-1]).index_copy_(0, self.positions, x)
-        return x.unflatten(0, self.shape)
+        x = x.unflatten(0, self.shape)
+        exporting = self.positions is None and self.key_mask is not None
+        return x.masked_fill(~self.key_mask[..., None], 0) if exporting else x
