@@ -1,7 +1,6 @@
 """The figures of `heads.py`."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -42,5 +41,5 @@ class HeadsDrawing:
         self.shown = found
 
     def point(self, state: HeadState, x: float, y: float) -> HeadState:
-        count: Any = len(self.heads.certified(state).weights)
-        return replace(state, query=int(np.clip(y, 0, count - 1)))
+        rows = len(self.shown.weights) if self.shown else 1
+        return replace(state, query=int(np.clip(y, 0, rows - 1)))

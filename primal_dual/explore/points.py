@@ -33,7 +33,8 @@ class Points:
 
     def grab(self, state: Any, x: float, y: float) -> int | None:
         """The number of the point that is there; None if none is near."""
-        points = np.array([getattr(state, name) for name in self.names]).T
+        both = (getattr(state, name) for name in self.names)
+        points = np.array(list(zip(*both, strict=False)))  # one of them may have been typed, and the other not yet
         distance = np.linalg.norm((points - (x, y)) / (2 * np.array(self.reach)), axis=1)
         return int(distance.argmin()) if distance.min() <= NEAR else None
 

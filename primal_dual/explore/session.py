@@ -66,10 +66,11 @@ class Session:
             "controls": {
                 name: control.write(getattr(self.state, name)) for name, control in self.view.controls.items()
             },
-            "options": self.view.options(self.state),
+            "options": {},
             "idle": self.view.idle(self.state),
         }
         try:
+            answer["options"] = self.view.options(self.state)
             self.drawing.draw(self.state)
             answer |= {"readout": self.view.readout(self.state), "python": self.view.as_python(self.state)}
         except ValueError as error:

@@ -75,6 +75,26 @@ def test_an_error_is_told_and_the_last_picture_stays(session):
     assert session.exchange.answer["error"] == "" and len(session.drawing.held.data["x"]) == 2
 
 
+def test_a_head_that_is_not_there_is_told():
+    session = Session(Document(), VIEWS[-1])
+    session.ask("source=your files")
+    session.draw()
+    assert session.exchange.answer["error"] == "Head of: expected the spoken vowel; got your files"
+    session.drawing.map.figure._trigger_event(MouseMove(session.drawing.map.figure, x=1.0, y=7.0))
+    session.ask("source=the spoken vowel")
+    session.draw()
+    assert session.exchange.answer["error"] == "" and session.state.query == 0
+    session.drawing.map.figure._trigger_event(MouseMove(session.drawing.map.figure, x=1.0, y=7.9))
+    assert session.state.query == 7
+
+
+def test_points_are_dragged_while_the_second_list_is_yet_to_be_typed(session):
+    session.ask("keys=-1 0 1")
+    send(session, PanStart, 1.0, session.state.targets[2])
+    send(session, Pan, 2.0, 0.0)
+    assert session.state.keys == (-1.0, 0.0, 2.0) and session.state.targets[2] == 0.0
+
+
 def test_a_query_that_moves_alone_is_all_that_is_drawn(session):
     session.draw()
     session.drawing._draw_solution = None  # which cannot be called

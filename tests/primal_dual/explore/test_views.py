@@ -112,9 +112,11 @@ def test_a_wrong_address_says_what_was_expected(query, message):
         from_query(svr.SVRState(), query)
 
 
-def test_targets_are_as_many_as_keys():
+def test_lists_that_belong_together_are_equally_long():
     with pytest.raises(ValueError, match="Targets: expected 2, one a key; got 14"):
         svr.readout(svr.SVRState(keys=(0.0, 1.0)))
+    with pytest.raises(ValueError, match="Keys, up: expected 2, one a key; got 10"):
+        normalisation.readout(normalisation.NormalisationState(keys_x=(0.0, 1.0)))
 
 
 @pytest.mark.parametrize("query", ["", "digits=1", "support=window&position=6", "scale=3&bias=yes"])
