@@ -51,13 +51,12 @@ class AttentionMap:
 
     def __init__(self, x: str, y: str, height: int = 340) -> None:
         self.figure = plot(x, y, height, x_range=(0, 1), y_range=(1, 0))
-        self.mapper = LinearColorMapper(palette=Cividis256, low=0, high=1)
+        colours = LinearColorMapper(palette=Cividis256, low=0)  # to the largest
         self.image = ColumnDataSource({"weights": [np.zeros((1, 1))], "dw": [1], "dh": [1]})
-        self.figure.image("weights", x=0, y=0, dw="dw", dh="dh", color_mapper=self.mapper, source=self.image)
+        self.figure.image("weights", x=0, y=0, dw="dw", dh="dh", color_mapper=colours, source=self.image)
         self.figure.grid.visible = False
 
     def show(self, weights: np.ndarray) -> None:
         rows, columns = weights.shape
-        self.mapper.high = float(weights.max())
         self.figure.x_range.end, self.figure.y_range.start = columns, rows
         self.image.data = {"weights": [weights], "dw": [columns], "dh": [rows]}

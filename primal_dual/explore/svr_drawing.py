@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from bokeh.models import ColumnDataSource, DataRange1d
 
 from primal_dual.explore import drawing
 from primal_dual.explore.controls import LARGEST_NUMBER
@@ -20,7 +21,7 @@ class SVRDrawing:
     def __init__(self) -> None:
         fit = drawing.plot("x", "y", 380, x_range=(-WIDEST, WIDEST), y_range=(-HIGHEST, HIGHEST))
         self.tube = drawing.source("x", "f", "low", "high", "least", "most")
-        self.marks = [drawing.source("x", "y") for _ in drawing.MARKS]
+        self.targets = drawing.source("x", "y", "marker", "colour")
         self.lines = drawing.source("x0", "y0", "x1", "y1", "width", "alpha")
         self.held = drawing.source("x", "y")
         self.query = drawing.source("x", "y")
@@ -31,20 +32,20 @@ class SVRDrawing:
             "x0", "y0", "x1", "y1", source=self.lines, line_width="width", line_alpha="alpha", color=drawing.ORANGE
         )
         fit.scatter("x", "y", source=self.held, size=20, fill_alpha=0, line_color=drawing.GREY, line_alpha=0.5)
-        for columns, (marker, colour) in zip(self.marks, drawing.MARKS, strict=True):
-            fit.scatter("x", "y", source=columns, marker=marker, color=colour, size=10)
+        fit.scatter("x", "y", source=self.targets, marker="marker", color="colour", size=10)
         fit.scatter("x", "y", source=self.query, marker="diamond", color=drawing.BLACK, size=13)
         self.map = drawing.AttentionMap("key, from left to right", "query: the same keys")
-        self.objectives = drawing.source("value", "name", "colour")
-        self.duality = drawing.plot("value / C", "", 130, x_range=(0, 1), y_range=["dual", "primal"])
-        self.duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
-        self.values = drawing.source("j", "value")
-        bars = drawing.plot("key, from left to right", "value v", 180, x_range=(0, 1), y_range=(-1, 1))
+        both = {"name": ["dual", "primal"], "colour": [drawing.ORANGE, drawing.BLUE]}
+        self.objectives = ColumnDataSource({"value": [1, 1], **both})
+        duality = drawing.plot("value / C", "", 130, x_range=DataRange1d(start=0), y_range=both["name"])
+        duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
+        self.values = ColumnDataSource({"j": [0.5], "value": [1]})
+        bars = drawing.plot("key, from left to right", "value v", 180)
         bars.vbar("j", top="value", width=0.8, color=drawing.BLUE, source=self.values)
         bars.hspan(y=[0], line_color=drawing.GREY)
         self.shown: Solved | None = None
-        self.bars, self.pointed = bars, [fit]
-        self.figures = {"function": fit, "map": self.map.figure, "duality": self.duality, "values": bars}
+        self.pointed = [fit]
+        self.figures = {"function": fit, "map": self.map.figure, "duality": duality, "values": bars}
 
     def draw(self, state: SVRState) -> None:
         found = solve(state)
@@ -64,18 +65,14 @@ class SVRDrawing:
             "least": found.f - bound,
             "most": found.f + bound,
         }
-        for kind, columns in enumerate(self.marks):
-            chosen = found.kinds == kind
-            columns.data = {"x": found.points[chosen], "y": found.point_targets[chosen]}
+        marker, colour = np.array(drawing.MARKS)[found.kinds].T
+        points = {"x": found.points, "y": found.point_targets}
+        self.targets.data = {**points, "marker": marker.tolist(), "colour": colour.tolist()}
         self.held.data = {"x": state.keys, "y": state.targets}
         self.map.show(attention_map(state))
         values = found.solution.values[:, 0]
         self.values.data = {"j": np.arange(len(values)) + 0.5, "value": values}
-        largest = 1.1 * max(abs(values).max(), 1e-6)
-        self.bars.y_range.start, self.bars.y_range.end, self.bars.x_range.end = -largest, largest, len(values)
-        both = [found.dual_value, found.primal_value]
-        self.objectives.data = {"value": both, "name": ["dual", "primal"], "colour": [drawing.ORANGE, drawing.BLUE]}
-        self.duality.x_range.end = 1.1 * max(*both, 1e-6)
+        self.objectives.data = {**self.objectives.data, "value": [found.dual_value, found.primal_value]}
 
     def _draw_query(self, state: SVRState, found: Solved) -> None:
         f, weights = found.predict(state.query), abs(weights_of_query(state))
