@@ -470,6 +470,6 @@ assert "positive semidefinite" in refusal, "so there is no SVR, and the solver s
 
 # %% [markdown]
 # Next: [8. From here to a GPU](08_from_here_to_a_gpu.ipynb). You have come from ridge regression to an attention of
-# your own. The last tutorial shows how to train it at full length, and how to read the results honestly.
+# your own. The next tutorial shows how to train it at full length, and how to read the results honestly.
 #
 # Try it in the browser: run `primal-dual explore`, then open [another kernel](http://127.0.0.1:5006/?kernel=gaussian&C=100).

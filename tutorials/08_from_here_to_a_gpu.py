@@ -615,9 +615,7 @@ assert abs(gradient(parts, [len(part) / 14 for part in parts]) - whole).max() < 
 assert abs(gradient(parts, [1 / 4] * 4) - whole).max() > 1e-4, "a plain mean over processes is another gradient"
 
 # %% [markdown]
-# This is the end of the series. You began with a curve through points, and have come to attentions that train on GPUs.
-# Each is the support vector expansion of a regression that you can write down, solve and certify. The next step is
-# yours: a primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the tools, and [tutorial
-# 1](01_svr_in_pictures.ipynb) the beginning.
+# Next: [9. Errors on new data](09_errors_on_new_data.ipynb), where the SVR of an attention forecasts what it has not
+# seen, and the margin and the support vectors explain how well.
 #
 # Try it in the browser: run `primal-dual explore`, then open [A real head](http://127.0.0.1:5006/head?source=a+trained+transformer).
