@@ -187,7 +187,9 @@ def bench(
 
 @command
 def tutorials(
-    which: Annotated[str | None, typer.Argument(help="A number or a name; without it, they are listed.")] = None,
+    which: Annotated[
+        str | None, typer.Argument(help="A number, a name or a word of one; without it, all are listed.")
+    ] = None,
     through: Annotated[bool, typer.Option("--all", help="Run through, without waiting for Enter.")] = False,
     figures: Annotated[Path, typer.Option(help="Where its figures go.")] = Path("primal-dual-tutorials"),
     notebooks: Annotated[Path | None, typer.Option(help="Write executed notebooks to this folder instead.")] = None,

@@ -59,13 +59,14 @@ def list_tutorials(folder: str | Path | None = None) -> list[Tutorial]:
 
 
 def find(which: object, folder: str | Path | None = None) -> Tutorial:
-    """The tutorial of a number or a name. ValueError that lists them, for another one."""
-    every = list_tutorials(folder)
-    for tutorial in every:
-        if str(which) in (str(tutorial.number), tutorial.name, tutorial.path.stem):
-            return tutorial
+    """The tutorial of a number, a name, or a word that one name has. ValueError that lists them, for another one."""
+    every, asked = list_tutorials(folder), str(which)
+    named = [tutorial for tutorial in every if asked in (str(tutorial.number), tutorial.name, tutorial.path.stem)]
+    found = named or [tutorial for tutorial in every if asked.lower() in tutorial.name.split("_")]
+    if len(found) == 1:
+        return found[0]
     known = ", ".join(f"{tutorial.number} {tutorial.name}" for tutorial in every)
-    raise ValueError(f"tutorial: expected a number or a name, one of {known}; got {str(which)!r}")
+    raise ValueError(f"tutorial: expected a number or a name, one of {known}; got {asked!r}")
 
 
 def notebook(tutorial: Tutorial) -> Any:

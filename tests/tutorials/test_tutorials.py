@@ -135,6 +135,7 @@ def test_every_script_is_listed_and_every_notebook_has_a_script():
     assert [tutorial.number for tutorial in listed] == list(range(10))
     assert {book.stem for book in (FOLDER / "notebooks").glob("*")} == {path.stem for path in PATHS}
     assert listed[0].title == "The idea in one file" and find(0) == find("the_idea_in_one_file") == find(IDEA.stem)
+    assert find("bn").name == "attention_bn" and find("GPU").number == 8  # a word of one name
     assert listed[1].title == "SVR in pictures" and find(1) == find("svr_in_pictures") == find(STEPS[0].stem)
 
 
@@ -202,8 +203,9 @@ def test_notebook_is_the_same_bytes_each_time(small, tmp_path):
 def test_bad_numbers_names_and_folders(small, tmp_path):
     with pytest.raises(ValueError, match=r"expected a number or a name, one of 1 small, 2 another; got '9'"):
         find(9, small[0].path.parent)
-    with pytest.raises(ValueError, match="expected a number or a name"):
-        find("nothing")
+    for words in ("nothing", "svr"):  # no name has the one, and two have the other
+        with pytest.raises(ValueError, match="expected a number or a name"):
+            find(words)
     with pytest.raises(ValueError, match=r"expected tutorials NN_name.py; got none"):
         list_tutorials(tmp_path)
     (tmp_path / "01_untitled.py").write_text("# %%\n")
