@@ -23,12 +23,13 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from autograd import grad
+from rich.console import Console
 from safetensors.torch import load_file
 from scipy.stats import t
 
 import torch_impl
 from primal_dual import attention, catalog, heads
-from primal_dual.cli.tables import markdown
+from primal_dual.cli import tables
 
 # %%
 from torch_impl.analysis import efficiency
@@ -390,7 +391,7 @@ plt.show()
 
 # %%
 rows = table(runs)
-print(markdown(rows))
+Console(width=100, force_jupyter=False).print(tables.runs(rows))
 
 # %% [markdown]
 # A row is an attention. Its accuracy is that of the last epoch: the mean over the seeds, and the standard deviation. Is

@@ -94,8 +94,6 @@ on_new = np.array([relative_error(each.predict(new), new_changes) for each in by
 
 # %%
 group = np.repeat(np.arange(4), [len(u) - 1 for u in utterances_of_2[:4]])  # the utterance of a training frame
-
-
 third = np.arange(0, N, 3)
 
 

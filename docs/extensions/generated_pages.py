@@ -1,6 +1,7 @@
 """What the site shows but docs/ does not keep: the notebooks, the help of every command, MathJax."""
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,13 +32,21 @@ def commands() -> str:
 
 
 def page(notebook: Path) -> str:
-    """A notebook as the site shows it: without its first cell, and with cells that only draw folded."""
+    """A notebook as the site shows it: without its first cell, and with cells that only draw folded.
+
+    The description of a figure, for those who do not see it, is the heading above it.
+    """
     book = json.loads(notebook.read_text(encoding="utf-8"))
     book["cells"] = [cell for cell in book["cells"] if 'find_spec("primal_dual")' not in "".join(cell["source"])]
+    heading = ""
     for cell in book["cells"]:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and source.endswith("plt.show()") and "assert " not in source:
-            cell["metadata"]["tags"] = ["hide-input"]
+        if cell["cell_type"] == "markdown":
+            heading = (re.findall(r"^#+ (.+)$", source, re.MULTILINE) or [heading])[-1]
+        elif "plt.show()" in source:
+            cell["metadata"]["mystnb"] = {"image": {"alt": heading}}
+            if source.endswith("plt.show()") and "assert " not in source:
+                cell["metadata"]["tags"] = ["hide-input"]
     return json.dumps(book)
 
 

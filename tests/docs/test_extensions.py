@@ -73,12 +73,15 @@ def test_an_equation_is_a_block_of_text_and_an_example_stays():
     )
 
 
-def test_only_cells_that_draw_and_claim_nothing_are_folded(tmp_path):
-    sources = ['if not find_spec("primal_dual"): ...', "x = 1", "plt.plot(x)\nplt.show()", "assert x\nplt.show()"]
+def test_figures_have_a_description_and_cells_that_only_draw_are_folded(tmp_path):
+    sources = ['if not find_spec("primal_dual"): ...', "plt.plot(x)\nplt.show()", "assert x\nplt.show()", "x = 1"]
     cells = [{"cell_type": "code", "source": source.splitlines(keepends=True), "metadata": {}} for source in sources]
+    cells.insert(1, {"cell_type": "markdown", "source": ["# Title\n", "\n", "## The tube"], "metadata": {}})
     (tmp_path / "book.ipynb").write_text(json.dumps({"cells": cells}))
-    shown = json.loads(generated_pages.page(tmp_path / "book.ipynb"))["cells"]
-    assert [cell["metadata"] for cell in shown] == [{}, {"tags": ["hide-input"]}, {}]
+    _, plots, asserted, other = json.loads(generated_pages.page(tmp_path / "book.ipynb"))["cells"]
+    described = {"mystnb": {"image": {"alt": "The tube"}}}
+    assert plots["metadata"] == {**described, "tags": ["hide-input"]}
+    assert asserted["metadata"] == described and other["metadata"] == {}
 
 
 def test_help_of_every_command_is_a_section():
