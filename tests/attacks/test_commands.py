@@ -27,6 +27,7 @@ def files(tmp_path):
 def test_commands(files, tmp_path, attempts_of, monkeypatch):
     (tmp_path / "here" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "below")  # words are names of files, too, and may be written
+
     def argument(rng):
         return choice(rng, files) if rng.random() < 0.3 else choice(rng, WORDS)
 

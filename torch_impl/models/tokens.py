@@ -28,8 +28,9 @@ class Tokens:
 
     def __init__(self, key_mask: Bool[torch.Tensor, "B N"] | None, B: int, N: int) -> None:
         self.key_mask, self.shape = key_mask, (B, N)
-        all_packed = key_mask is None or torch.compiler.is_exporting()
-        self.positions = None if all_packed else key_mask.flatten().nonzero()[:, 0]
+        self.positions = None
+        if key_mask is not None and not torch.compiler.is_exporting():
+            self.positions = key_mask.flatten().nonzero()[:, 0]
 
     @property
     def count(self) -> Num[torch.Tensor, "B 1"] | int:
@@ -47,5 +48,6 @@ class Tokens:
             B, N = self.shape
             x = x.new_zeros(B * N, x.shape[-1]).index_copy_(0, self.positions, x)
         x = x.unflatten(0, self.shape)
-        exporting = self.positions is None and self.key_mask is not None
-        return x.masked_fill(~self.key_mask[..., None], 0) if exporting else x
+        if self.positions is None and self.key_mask is not None:
+            return x.masked_fill(~self.key_mask[..., None], 0)
+        return x

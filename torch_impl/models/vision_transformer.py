@@ -92,7 +92,7 @@ class VisionTransformer(nn.Module):
         if images.shape[1:] != self.image:
             raise ValueError(f"images: expected (B, {', '.join(map(str, self.image))}); got {tuple(images.shape)}")
         x = self.patch_embed["proj"](self.stem(images)).flatten(2).mT
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x[:, 0]))
