@@ -174,14 +174,16 @@ def _blocks(queries: int, numbers_a_query: int) -> Iterator[slice]:
 
 def _visible_span(
     support: Support, rows: slice, valid: Bool[Array, "... N"], valid_query: Bool[Array, "... M"], scale: int
-) -> tuple[slice, Bool[Array, "... m n"]]:
+) -> tuple[slice, Bool[Array, "... #m n"]]:
     """The span of keys that a block of queries sees, from the start of a pool, and which query sees which of them.
 
-    A query that is not valid has no support of its own, and sees every key that is. Raises ValueError for a query that
-    sees no key.
+    One row says it where all see the same. A query that is not valid has no support of its own, and sees every key that
+    is. Raises ValueError for a query that sees no key.
     """
-    seen = visibility_table(support, np.arange(rows.start, rows.stop), valid.shape[-1])
-    visible = valid[..., None, :] & (seen | ~valid_query[..., rows, None])
+    visible = valid[..., None, :]
+    if not isinstance(support, Everything):
+        seen = visibility_table(support, np.arange(rows.start, rows.stop), valid.shape[-1])
+        visible = visible & (seen | ~valid_query[..., rows, None])
     blind = ~visible.any(axis=-1)
     if blind.any():
         query = rows.start + np.argwhere(blind)[0][-1]

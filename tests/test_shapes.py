@@ -24,7 +24,7 @@ def run(*words):
 @pytest.mark.parametrize("path", CHECKED)
 def test_shapes_hold(path):
     quiet = ["-W", "ignore::hypothesis.errors.HypothesisDeprecationWarning"]  # the checker draws random items of lists
-    result = run("-m", "pytest", "-x", "-p", "no:cacheprovider", *quiet, path)
+    result = run("-m", "pytest", "-x", "-p", "no:cacheprovider", "-k", "not learns", *quiet, path)
     assert result.returncode == 0, result.stdout[-3000:]
 
 

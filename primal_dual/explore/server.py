@@ -1,5 +1,6 @@
 """The server of the explorable: on this machine alone, and for its own pages alone."""
 
+import signal
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,6 +65,7 @@ def serve(server: Server, browser: bool) -> None:
     print(f"The explorable is at {address} and ends with Ctrl-C.", flush=True)
     if browser:
         Thread(target=webbrowser.open, args=(address,), daemon=True).start()  # some return only when they are closed
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells turn off for what they start behind
     try:
         server.io_loop.start()
     except KeyboardInterrupt:

@@ -66,8 +66,13 @@ def test_without_a_browser_it_serves_and_prints_its_address():
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "primal_dual.cli", "explore", "--port", str(port)]
     environment = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[3])}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell that starts a program behind
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert f"http://127.0.0.1:{port}/ " in process.stdout.readline()
-        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/").status == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        signal.signal(signal.SIGINT, before)
+        try:
+            assert f"http://127.0.0.1:{port}/ " in process.stdout.readline()
+            assert urllib.request.urlopen(f"http://127.0.0.1:{port}/").status == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()

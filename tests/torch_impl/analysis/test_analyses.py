@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from primal_dual import attention, attention_weights, heads
 from primal_dual.cli.commands import app
-from torch_impl.analysis import plots
+from torch_impl.analysis import efficiency, plots
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.analysis.efficiency import flops
 from torch_impl.analysis.head_redundancy import redundancy
@@ -95,7 +95,8 @@ def test_redundancy_command(trained, tmp_path):
         assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output
 
 
-def test_efficiency_command(tmp_path):
+def test_efficiency_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(efficiency, "TOKENS_TIMED", 64)
     done = call("efficiency", 32, 64, "--figure", tmp_path / "e.png", "--json", tmp_path / "e.json")
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "e.json").read_text())["rows"]

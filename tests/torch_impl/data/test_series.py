@@ -11,7 +11,7 @@ from torch_impl.data.dataset import folds
 from torch_impl.data.series import load_series
 from torch_impl.data.series_augmentation import augment_series
 from torch_impl.training.benchmarks import recipe
-from torch_impl.training.runs import train_all
+from torch_impl.training.runs import Schedule, train_all
 from torch_impl.training.trainer import train
 
 
@@ -73,7 +73,7 @@ def test_folds_are_stratified_and_inside_the_training_split(motions):
 def test_folds_take_the_place_of_the_test_split(tmp_path, motions):
     """Seed s is tested on fold s mod k."""
     options = dict(epochs=2, layers=1, width=16, num_heads=4, folds=2)
-    summaries = train_all("BasicMotions", ["sh"], 3, None, tmp_path, options, Progress(disable=True))
+    summaries = train_all("BasicMotions", ["sh"], 3, None, tmp_path, options, Progress(disable=True), Schedule(1))
     for seed, fold in zip((0, 1, 2), [*folds(motions, 2)] * 2, strict=False):
         alone = train(recipe("BasicMotions", **options), "sh", seed, fold, tmp_path / "alone")
         assert alone["test_accuracy"] == summaries[seed]["test_accuracy"]
