@@ -366,3 +366,6 @@ assert min(forecasts) > 0.97 * mean_change, "and forecast no more than the mean 
 # and to what their errors mean. Each is the support vector expansion of a regression that you can write down, solve and
 # certify. The next step is yours: a primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the
 # tools, and [tutorial 1](01_svr_in_pictures.ipynb) the beginning.
+#
+# Try it in the browser: run `primal-dual explore`, then open
+# [An SVR is an attention](http://127.0.0.1:5006/?C=100) and change C and epsilon.

@@ -43,7 +43,7 @@ class _WithFields(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
         try:
-            Console().print(tables.fields(torch_part("training.recipe_fields").recipe_fields()))
+            Console().print(tables.fields(torch_part("training.recipe_fields").fields_by_kind()))
         except ValueError as error:  # without torch
             say(error)
 

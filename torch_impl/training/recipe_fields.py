@@ -19,12 +19,12 @@ class Field(NamedTuple):
     meaning: str
 
 
-def recipe_fields() -> dict[str, list[Field]]:
+def fields_by_kind() -> dict[str, list[Field]]:
     """The fields that all recipes have, and for each kind of data those that are its own or have a default of its own.
 
     Examples
     --------
-    >>> recipe_fields()["time series"][1]
+    >>> fields_by_kind()["time series"][1]
     Field(name='feedforward', default=256, meaning='The number of hidden features of the feed-forward networks.')
     """
     common = {field.name: field.default for field in fields(Recipe)}

@@ -7,12 +7,12 @@ from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.recipe_fields import GROUPS, recipe_fields
+from torch_impl.training.recipe_fields import GROUPS, fields_by_kind
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_field_has_a_meaning(group):
-    found, common = recipe_fields(), {each.name for each in recipe_fields()["all data"]}
+    found, common = fields_by_kind(), {each.name for each in fields_by_kind()["all data"]}
     names = {field.name for field in fields(GROUPS[group])} - {"name"}
     assert names == common | {each.name for each in found[group]}
     for name, default, meaning in found[group]:
@@ -26,7 +26,7 @@ def test_every_field_has_a_meaning(group):
 def test_the_help_of_train():
     done = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1"}).invoke(app, ["train", "--help"])
     assert done.exit_code == 0 and "--seeds" in done.output
-    for rows in recipe_fields().values():
+    for rows in fields_by_kind().values():
         for name, default, _ in rows:
             option = f"--{name.replace('_', '-')}"
             rows_of_it = [line for line in done.output.splitlines() if line.split()[:1] == [option]]
