@@ -1,5 +1,6 @@
 """Certify the heads of a trained module: which SVRs its keys and values solve, and how exactly."""
 
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -78,7 +79,8 @@ def certify_module(module: nn.Module, x: Any, *, query: int | None = None) -> Mo
     Raises
     ------
     ValueError
-        If no attention of torch_impl ran, and for a mask with finite weights, which has no primal.
+        If no attention of torch_impl ran; for a mask with finite weights, which has no primal; and for a query that is
+        not there.
 
     Examples
     --------
@@ -171,7 +173,7 @@ def _certify_head(head: _Head, query: int | None) -> Certificate | None:
     """The certificate of one head, whose masks become part of its primal's support; None if no query sees a key."""
     support = _support_without_table(head)
     if support is not None:
-        which = None if query is None or isinstance(support, Everything) else np.arange(len(head.keys))[query]
+        which = None if query is None or isinstance(support, Everything) else _position(query, len(head.keys))
         return _certify(replace(head.primal, support=support), head.keys, head.values, which)
     return _certify_with_table(head, query)
 
@@ -205,11 +207,19 @@ def _certify_with_table(head: _Head, query: int | None) -> Certificate | None:
     if table.all():
         return _certify(primal, keys[:count], head.values[:count], None)
     if query is not None:
-        queries, table = queries[[query]], table[[query]]
+        which = [_position(query, len(queries))]
+        queries, table = queries[which], table[which]
     rows, first = np.unique(table, axis=0, return_index=True)  # the same keys make the same SVR
     certificate = _certify(replace(primal, support=Mask(rows)), keys[:count], head.values[:count], None)
     assert certificate.query is not None  # a mask gives each query an SVR of its own
     return replace(certificate, query=int(queries[first[certificate.query]]))
+
+
+def _position(query: int, count: int) -> int:
+    """The position of a query that may be counted from the end. ValueError for one that is not there."""
+    if not isinstance(query, numbers.Integral) or not -count <= query < count:
+        raise ValueError(f"query: expected a whole number, {-count} to {count - 1}; got {query!r}")
+    return int(query) % count
 
 
 def _certify(

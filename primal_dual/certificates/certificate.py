@@ -24,8 +24,6 @@ from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Bool, Float, Num
 
 ROWS_AT_A_TIME = 256  # training points
-
-
 SMALLEST_SHARE = 1e-6  # of C, which a delta that is not zero has at least
 
 

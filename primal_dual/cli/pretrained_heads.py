@@ -16,13 +16,12 @@ import torch
 
 from primal_dual import attention, attention_weights, certify
 from {training_sets} import training_set
+from torch_impl.analysis.models_to_certify import load_model
 from torch_impl.recorder import recording
-from torch_impl.training import finished_run
 
-run = finished_run.load_run({name!r})
-example = finished_run.load_data_of_run(run, None).test.take(torch.arange(1))
-with recording(run.model) as calls, torch.no_grad():
-    run.model(run.prepare(example.inputs), example.key_mask)
+model, example = load_model({name!r})
+with recording(model) as calls, torch.no_grad():
+    model(*example)
 _, call = calls[{layer}]
 real = call.key_mask[0].numpy()
 queries, keys, values = (x[0, {head}].numpy()[real].astype(float) for x in (call.q, call.k, call.v))
@@ -60,11 +59,9 @@ def _calls(attention: str) -> list[Any]:
     """What each layer of a model calls `attention` with."""
     import torch
 
-    finished_run, recorder = torch_part("training.finished_run"), torch_part("recorder")
-    run = finished_run.load_run(PREFIX + attention)
-    example = finished_run.load_data_of_run(run, None).test.take(torch.arange(1))
-    with recorder.recording(run.model) as calls, torch.no_grad():
-        run.model(run.prepare(example.inputs), example.key_mask)
+    model, example = torch_part("analysis.models_to_certify").load_model(PREFIX + attention)
+    with torch_part("recorder").recording(model) as calls, torch.no_grad():
+        model(*example)
     return [call for _, call in calls]
 
 

@@ -72,8 +72,10 @@ def describe_heads(module: torch.nn.Module, x: Any, track: Callable[[Any], Itera
     >>> [head.keys for head in describe_heads(layer, (x, x, x))]
     [5, 5]
     """
-    all_queries, last = certify_module(module, x), certify_module(module, x, query=LAST)
-    return [_described(worst, each) for worst, each in track(list(zip(all_queries, last, strict=True)))]
+    worst = last = certify_module(module, x)
+    if any(each.certificate.query is not None for each in worst):
+        last = certify_module(module, x, query=LAST)
+    return [_described(*each) for each in track(list(zip(worst, last, strict=True)))]
 
 
 def _described(worst: HeadCertificate, last: HeadCertificate) -> Head:

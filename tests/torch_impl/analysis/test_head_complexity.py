@@ -58,6 +58,11 @@ def test_the_svr_of_a_chosen_query():
         assert one.certificate.query == other.certificate.query == 8
         np.testing.assert_allclose(one.certificate.log_C, other.certificate.log_C, rtol=1e-9)
         assert one.certificate.delta.shape == other.certificate.delta.shape == (9, 4)
+    for query in (11, -12, 0.5):
+        with pytest.raises(ValueError, match="query: expected a whole number, -11 to 10; got"):
+            certify_module(layer, x, query=query)
+    with pytest.raises(ValueError, match="query: expected a whole number, -9 to 8; got 9"):
+        certify_module(layer, (x, None, ~valid), query=9)
 
 
 @pytest.fixture(scope="module")
