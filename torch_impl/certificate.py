@@ -1,7 +1,7 @@
 """Certify the heads of a trained module: which SVRs its keys and values solve, and how exactly."""
 
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -54,7 +54,9 @@ class ModuleCertificates(tuple[HeadCertificate, ...]):
         )
 
 
-def certify_module(module: nn.Module, x: Any, *, query: int | None = None) -> ModuleCertificates:
+def certify_module(
+    module: nn.Module, x: Any, *, query: int | None = None, track: Callable[[Any], Iterable[Any]] = iter
+) -> ModuleCertificates:
     """Run a module once and certify every head of every attention in it, in float64.
 
     Each head's keys and values are the optimum of an SVR without a bias; its certificate has the targets, the gap and
@@ -70,6 +72,8 @@ def certify_module(module: nn.Module, x: Any, *, query: int | None = None) -> Mo
     query : int, optional
         Where each query has an SVR of its own, as in causal attention: which is meant, from the end if it is negative.
         Without it all are certified and the one with the largest gap is returned.
+    track : callable
+        Wraps the list of attentions that ran, to show progress.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def certify_module(module: nn.Module, x: Any, *, query: int | None = None) -> Mo
         raise ValueError(
             f"certify_module: expected a module with torch_impl's attention inside; got {type(module).__name__}"
         )
-    return ModuleCertificates(each for name, call in calls for each in _certify_call(name, call, query))
+    return ModuleCertificates(each for name, call in track(calls) for each in _certify_call(name, call, query))
 
 
 def _run(module: nn.Module, x: Any) -> None:

@@ -362,10 +362,8 @@ assert fits[-1] < 0.75 and (np.diff(fits) < 0).all(), "shuffled targets can be f
 assert min(forecasts) > 0.97 * mean_change, "and forecast no more than the mean change"
 
 # %% [markdown]
-# This is the end of the series. You began with a curve through points, and have come to attentions that train on GPUs,
-# and to what their errors mean. Each is the support vector expansion of a regression that you can write down, solve and
-# certify. The next step is yours: a primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the
-# tools, and [tutorial 1](01_svr_in_pictures.ipynb) the beginning.
+# Next: [10. A pretrained transformer](10_a_pretrained_transformer.ipynb), whose heads nobody took for SVRs when they
+# were trained. They have certificates, too.
 #
 # Try it in the browser: run `primal-dual explore`, then open
 # [An SVR is an attention](http://127.0.0.1:5006/?C=100) and change C and epsilon.

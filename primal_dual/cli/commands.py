@@ -20,11 +20,11 @@ from primal_dual.cli import tables, training_commands
 from primal_dual.cli.console import (
     Figure,
     Json,
+    ProgressBar,
     check_figure,
     fail,
     one_line,
     plots_for,
-    progress_bar,
     say,
     shown,
     torch_part,
@@ -120,7 +120,7 @@ def certify(
         typer.Option(help="Every head of a model instead: a run, pretrained:DATA/ATTENTION, or Hugging Face's folder."),
     ] = None,
     input: Annotated[
-        Path | None, typer.Option(help="What the model sees: text for a model of text; for a run, as in predict.")
+        Path | None, typer.Option(help="What the model sees: a text or an image; for a run, as in predict.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that a run was trained with.")] = None,
     figure: Figure = None,
@@ -178,7 +178,7 @@ def bench(
 
     if json:
         files.check_writable(json)
-    with progress_bar() as progress:
+    with ProgressBar() as progress:
         results = benchmark.run(memory, progress.track)
     Console().print(tables.measured(results))
     if json:
@@ -201,7 +201,7 @@ def tutorials(
     chosen = [scripts.find(which)] if which else scripts.list_tutorials()
     console = Console()
     if notebooks:
-        with progress_bar() as progress:
+        with ProgressBar() as progress:
             tasks = {each: progress.add_task(each.name, total=None) for each in chosen}
 
             def advance(tutorial: scripts.Tutorial, done: int, cells: int) -> None:
@@ -280,7 +280,7 @@ def _verify(
     """Verify catalog entries with a progress bar, and print the table."""
     keys, targets = checks.matrix("keys", keys, "N D"), checks.matrix("targets", targets, "N Dv")
     rows = []
-    with progress_bar() as progress:
+    with ProgressBar() as progress:
         task = progress.add_task("", total=sum(len(list_svrs(primal, keys)) for primal in declared.values()))
         advance = functools.partial(progress.advance, task)
         for name, primal in declared.items():
@@ -298,8 +298,10 @@ def _certify_model(model: str, file: Path | None, data: Path | None, figure: Pat
     if json:
         files.check_writable(json)
     module, inputs = torch_part("analysis.models_to_certify").load_model(model, file, data, say)
-    with progress_bar() as progress:
-        heads = torch_part("analysis.head_complexity").describe_heads(module, inputs, progress.track)
+    with ProgressBar() as progress:
+        heads = torch_part("analysis.head_complexity").describe_heads(
+            module, inputs, functools.partial(progress.track, description="heads")
+        )
     Console().print(tables.heads_of_model(heads))
     if json:
         config = {"model": model, "input": str(file) if file else None}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from primal_dual.io import files
 from primal_dual.io.text import printable
 
+SILENCE = 30  # seconds at most
 Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this file: .png, .pdf or .svg.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
@@ -75,11 +77,32 @@ def write_figure(figure: Path | None, make: Callable[[], Any]) -> None:
         Console(soft_wrap=True).print(f"Figure: {shown(figure)}")
 
 
-def progress_bar() -> Progress:
-    """A progress bar on standard error, silent where that is no terminal."""
-    columns = TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+class ProgressBar(Progress):
+    """A progress bar on standard error; where that is no terminal, a line every 30 seconds."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        console = Console(stderr=True, highlight=False)
+        is_bar = console.is_terminal
+        super().__init__(*columns, console=console, transient=True, disable=not is_bar, auto_refresh=is_bar)
+        self._stopped = Event()
+
+    def start(self) -> None:
+        """Show the progress."""
+        super().start()
+        if self.disable:
+            Thread(target=self._print_lines, daemon=True).start()
+
+    def stop(self) -> None:
+        """Show it no longer."""
+        self._stopped.set()
+        super().stop()
+
+    def _print_lines(self) -> None:
+        while not self._stopped.wait(SILENCE):
+            for task in self.tasks:
+                if task.total is not None and not task.finished:
+                    self.console.print(f"{task.description}: {task.completed:g} of {task.total:g}", soft_wrap=True)
 
 
 def shown(text: object) -> str:

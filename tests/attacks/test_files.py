@@ -14,7 +14,7 @@ from primal_dual.io.files import load_array
 from tests.attacks.attempts import attack, choice, damaged, refused
 from tests.torch_impl.data import test_series_fuzz
 from tests.torch_impl.training.short_runs import TINY
-from torch_impl.data.arrays import read_npz
+from torch_impl.data.array_files import read_npz
 from torch_impl.data.images.loading import load_images
 from torch_impl.data.messages import say_nothing
 from torch_impl.data.series import load_new_series

@@ -132,7 +132,7 @@ def test_notebook_on_disk_is_that_of_the_script_with_its_outputs(path):
 def test_every_script_is_listed_and_every_notebook_has_a_script():
     listed = list_tutorials()
     assert [tutorial.path.name for tutorial in listed] == [path.name for path in PATHS]
-    assert [tutorial.number for tutorial in listed] == list(range(10))
+    assert [tutorial.number for tutorial in listed] == list(range(11))
     assert {book.stem for book in (FOLDER / "notebooks").glob("*")} == {path.stem for path in PATHS}
     assert listed[0].title == "The idea in one file" and find(0) == find("the_idea_in_one_file") == find(IDEA.stem)
     assert find("bn").name == "attention_bn" and find("GPU").number == 8  # a word of one name

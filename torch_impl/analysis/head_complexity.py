@@ -58,7 +58,7 @@ def describe_heads(module: torch.nn.Module, x: Any, track: Callable[[Any], Itera
     module, x
         As for `certify_module`.
     track : callable
-        Wraps the sequence of heads, to show progress.
+        Wraps each list that is gone through, to show progress.
 
     Raises
     ------
@@ -72,9 +72,9 @@ def describe_heads(module: torch.nn.Module, x: Any, track: Callable[[Any], Itera
     >>> [head.keys for head in describe_heads(layer, (x, x, x))]
     [5, 5]
     """
-    worst = last = certify_module(module, x)
+    worst = last = certify_module(module, x, track=track)
     if any(each.certificate.query is not None for each in worst):
-        last = certify_module(module, x, query=LAST)
+        last = certify_module(module, x, query=LAST, track=track)
     return [_described(*each) for each in track(list(zip(worst, last, strict=True)))]
 
 

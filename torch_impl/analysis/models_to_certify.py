@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.datasets import load_sample_image
 
 from torch_impl.data.messages import Say, one_line
 from torch_impl.drop_in.replace import replace_attention
@@ -24,10 +25,12 @@ def load_model(
     Parameters
     ----------
     folder : str
-        The folder of a finished run, "pretrained:DATA/ATTENTION", or the folder of a Hugging Face model of text.
+        The folder of a finished run, "pretrained:DATA/ATTENTION", or the folder of a Hugging Face model of text or
+        images.
     file : path, optional
-        The input: text for a model of text; what `predict` reads for a run, whose first example is taken. By default, a
-        paragraph of English, or the first example that the run was tested on.
+        The input: text for a model of text; an image for one of images; what `predict` reads for a run, whose first
+        example is taken. By default, a paragraph of English, a photograph of a flower, or the first example that the
+        run was tested on.
     data_folder : path, optional
         The folder of data sets that a run was trained with.
     say : callable
@@ -58,18 +61,31 @@ def _run(folder: str, file: Path | None, data_folder: Path | None, say: Say) -> 
 
 def _hugging_face(folder: Path, file: Path | None) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     try:
-        from transformers import AutoModel, AutoTokenizer
+        import transformers
     except ImportError as error:
         raise ValueError(f"{folder}: it needs transformers: pip install '.[transformers]' in the checkout") from error
+    model = _from_folder(transformers.AutoModel, folder).eval()
+    if model.main_input_name == "pixel_values":
+        processor = _from_folder(transformers.AutoImageProcessor, folder)
+        inputs = dict(processor(_image(file), return_tensors="pt"))
+    elif model.main_input_name == "input_ids":
+        inputs = _tokens(model, _from_folder(transformers.AutoTokenizer, folder), file)
+    else:
+        expected = "a model of text or images"
+        raise ValueError(f"{folder}: expected {expected}; got {type(model).__name__}, of {model.main_input_name}")
+    return replace_attention(model, "softmax"), inputs
+
+
+def _from_folder(kind: Any, folder: Path) -> Any:
+    """What one of the library's automatic classes finds in a folder."""
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{folder}: expected a Hugging Face model with its tokenizer; got {one_line(error)}"
-        ) from error
-    if model.main_input_name != "input_ids":
-        raise ValueError(f"{folder}: expected a model of text; got {type(model).__name__}, of {model.main_input_name}")
+        expected = "a Hugging Face model with its tokenizer or image processor"
+        raise ValueError(f"{folder}: expected {expected}; got {one_line(error)}") from error
+
+
+def _tokens(model: Any, tokenizer: Any, file: Path | None) -> dict[str, torch.Tensor]:
     inputs = dict(tokenizer(_text(file), return_tensors="pt", verbose=False))
     most = min(getattr(model.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
     tokens = inputs["input_ids"].shape[1]
@@ -77,7 +93,20 @@ def _hugging_face(folder: Path, file: Path | None) -> tuple[torch.nn.Module, dic
         raise ValueError(f"{file or 'text'}: expected at most {most} tokens, which the model takes; got {tokens}")
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"]
-    return replace_attention(model, "softmax"), inputs
+    return inputs
+
+
+def _image(file: Path | None) -> Any:
+    """The image of a file, in colour; by default a photograph that comes with scikit-learn."""
+    from PIL import Image
+
+    if file is None:
+        return Image.fromarray(load_sample_image("flower.jpg"))
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except Exception as error:  # a damaged image may raise anything inside a decoder
+        raise ValueError(f"{file}: expected an image; got {one_line(error)}") from error
 
 
 def _text(file: Path | None) -> str:

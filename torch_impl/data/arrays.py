@@ -1,12 +1,8 @@
 """Examples in arrays: time series as aeon has them, (n, channels, time), and images, (n, height, width[, channels]).
 
-They come from a caller, or from a file NAME.npz with X_train, y_train, X_test and y_test.
+They come from a caller, or from files: see `array_files`.
 """
 
-import tokenize
-import zipfile
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +13,6 @@ from torch_impl.data.ts_files import Series, checked_series
 
 SERIES = "time series, (n, time) or (n, channels, time), or a list of (channels, time) whose times differ"
 IMAGES = "images of bytes, 0 to 255, (n, height, width) or (n, height, width, 1 or 3)"
-
-DAMAGED = (  # what NumPy raises of damaged files
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def series_of_arrays(name: str, X: Any) -> Series:
@@ -90,29 +74,6 @@ def images_of_array(name: str, X: Any) -> UInt8[np.ndarray, "n H W *colours"]:
     if (pixels != X).any():
         raise ValueError(f"{name}: expected {IMAGES}; got numbers from {X.min():g} to {X.max():g}, {X.dtype}")
     return pixels[..., 0] if X.shape[3:] == (1,) else pixels
-
-
-def read_npz(path: Path, *names: str) -> list[np.ndarray]:
-    """The arrays of some names in a .npz file.
-
-    Raises
-    ------
-    ValueError
-        For another file, a name that is missing, and an array of objects.
-    """
-    expected = f"{path}: expected a .npz file with {', '.join(names)}"
-    try:
-        with open(path, "rb") as handle:
-            file = np.load(handle)
-            if isinstance(file, np.ndarray):
-                raise ValueError("a single array")
-            if any(name not in file for name in names):
-                raise ValueError(", ".join(file) or "no array")
-            return [file[name] for name in names]
-    except (*DAMAGED, ValueError) as error:
-        of_objects = "Object arrays" in str(error) or "pickle" in str(error)
-        got = "objects: series whose lengths differ go into a .ts file" if of_objects else one_line(error)
-        raise ValueError(f"{expected}; got {got}") from error
 
 
 def labels_of_array(name: str, y: np.ndarray, count: int) -> list[str]:

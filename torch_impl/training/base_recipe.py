@@ -14,7 +14,8 @@ from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, split_convolutions
 from primal_dual.types import Bool, Num
 from torch_impl import checks
-from torch_impl.data.arrays import labels_of_array, read_npz
+from torch_impl.data.array_files import SUFFIXES, read_examples, read_splits, split_files
+from torch_impl.data.arrays import labels_of_array
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
 from torch_impl.training.attentions import Attention
@@ -139,25 +140,25 @@ class Recipe:
     def load(self, folder: Path | str | None, say: Say) -> DataSet:
         """The data set; `folder` is the folder of those that do not come with a package.
 
-        A file NAME.npz in it, with X_train, y_train, X_test and y_test, takes precedence over a folder NAME.
+        Arrays in files, as `split_files` finds them, take precedence over a folder of the data set's name.
 
         Raises
         ------
         ValueError
             For what is missing, empty or malformed.
         """
-        file = Path(folder or "", f"{self.name}.npz")
-        if folder is None or not file.exists():
+        files = split_files(folder, self.name)
+        if not files:
             return self.load_files(folder, say)
-        X, y, X_test, y_test = read_npz(file, "X_train", "y_train", "X_test", "y_test")
+        X, y, X_test, y_test = read_splits(files)
         try:
             labels = labels_of_array("y_train", y, len(X))
             return self.from_arrays(X, labels, X_test, labels_of_array("y_test", y_test, len(X_test)), say)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise ValueError(f"{' and '.join(map(str, files))}: {error}") from error
 
     def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
-        """The data set that is not in a .npz file; see `load`."""
+        """The data set that is not in files of arrays; see `load`."""
         raise NotImplementedError
 
     def read(
@@ -168,7 +169,7 @@ class Recipe:
         Parameters
         ----------
         path : path
-            A file or a folder. A .npz file has the array X.
+            A file or a folder. A .npz file has the array X, a .csv file one case a row, without labels.
         description : dict
             `DataSet.described()` of the data set that the model was trained on.
 
@@ -177,9 +178,9 @@ class Recipe:
         ValueError
             For malformed files, and for a kind of data that is not read from files.
         """
-        if path.suffix != ".npz" or not path.exists():
+        if path.suffix not in SUFFIXES or not path.exists():
             return self.read_files(path, description)
-        (X,) = read_npz(path, "X")
+        X = read_examples(path)
         try:
             return *self.new_arrays(X, description), range(len(X))
         except ValueError as error:
@@ -188,7 +189,7 @@ class Recipe:
     def read_files(
         self, path: Path, description: dict[str, Any]
     ) -> tuple[Num[torch.Tensor, "n ..."], Bool[torch.Tensor, "n N"] | None, Sequence[object]]:
-        """New examples that are not in a .npz file; see `read`."""
+        """New examples that are not in a file of arrays; see `read`."""
         raise ValueError(f"{path}: expected a run on time series or images; one on {self.name} reads no files")
 
     def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from torch_impl.data.arrays import read_npz
+from torch_impl.data.array_files import read_splits, split_files
 from torch_impl.training.base_recipe import Recipe
 from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, TokenRecipe
 
@@ -207,7 +207,7 @@ def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recip
     ----------
     name : str
         Of the data set. One without a recipe of its own has the default for images if `folder`/`name` has a training
-        split of images or `name`.npz has arrays of four axes, and else that for time series.
+        split of images or arrays of four axes, and else that for time series.
     folder : path, optional
         The folder of data sets.
     **changes
@@ -250,9 +250,9 @@ def changed(recipe: Recipe, **changes: Any) -> Recipe:
 def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:
     if folder is None:
         return SeriesRecipe
-    files, arrays = Path(folder, name), Path(folder, f"{name}.npz")
-    if arrays.exists():
-        return ImageRecipe if read_npz(arrays, "X_train")[0].ndim == 4 else SeriesRecipe
+    files, arrays = Path(folder, name), split_files(folder, name)
+    if arrays:
+        return ImageRecipe if read_splits(arrays).X_train.ndim == 4 else SeriesRecipe
     has_images = any(files.glob("train*")) and not any(files.glob("*.ts"))
     return ImageRecipe if has_images else SeriesRecipe
 

@@ -211,7 +211,8 @@ def predict(
     folder : path
         As in `load_run`.
     file : path
-        A .ts file, whose labels are not used; a .npz file with X; or an image, or a folder of images.
+        A .ts file, whose labels are not used; a .npz file with X; a .csv file, one case a row, without labels; or an
+        image, or a folder of images.
 
     Returns
     -------

@@ -27,8 +27,6 @@ from torch_impl.training.benchmarks import recipe as recipe_of
 from torch_impl.training.distributed import shutdown_distributed, this_process
 from torch_impl.training.trainer import train
 
-SILENCE = 30  # seconds at most, where there is no progress bar
-
 
 class OutOfTime(Exception):
     """A run that is stopped after an epoch, which it goes on from the next time."""
@@ -179,10 +177,8 @@ class _Show:
 
     def __init__(self, progress: Progress, name: str, runs: int, epochs: int) -> None:
         self.progress = progress
-        self.name, self.spoke = name, time.monotonic()
         self.epochs_done: dict[_Run, int] = {}
-        self.total = runs * epochs
-        self.task = progress.add_task(escape(printable(name)), total=self.total)
+        self.task = progress.add_task(escape(printable(name)), total=runs * epochs)
 
     def __call__(self, run: _Run, line: dict[str, Any] | str) -> None:
         """Show a line of a run's log, or a message."""
@@ -190,13 +186,9 @@ class _Show:
             _print(self.progress, line)
             return
         self.epochs_done[run] = line["epoch"]
-        loss = f" loss {line['loss']:.3f}" if "loss" in line else ""
-        description = f"{run.attention} {run.seed}{loss}"
-        done = sum(self.epochs_done.values())
-        self.progress.update(self.task, description=description, completed=done)
-        if self.progress.disable and time.monotonic() > self.spoke + SILENCE:
-            self.spoke = time.monotonic()
-            _print(self.progress, f"{self.name}: {description}, epoch {done} of {self.total} in all runs")
+        loss = f", loss {line['loss']:.3f}" if "loss" in line else ""
+        description = escape(printable(f"epochs, {run.attention} {run.seed}{loss}"))
+        self.progress.update(self.task, description=description, completed=sum(self.epochs_done.values()))
 
 
 def _print(progress: Progress, message: str) -> None:

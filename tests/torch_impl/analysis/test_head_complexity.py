@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, ViTConfig, ViTImageProcessorPil, ViTModel
 from typer.testing import CliRunner
 
 from primal_dual import Primal, catalog, certify, solve_dual
@@ -92,6 +93,21 @@ def test_a_hugging_face_model(model_folder, tmp_path):
     assert (tmp_path / "heads.png").stat().st_size > 10_000
 
 
+def test_a_hugging_face_model_of_images(tmp_path):
+    sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=4)).save_pretrained(tmp_path)
+    done = command("--model", tmp_path)
+    assert done.exit_code == 2 and "with its tokenizer or image processor; got" in " ".join(done.output.split())
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    Image.new("L", (20, 30), 90).save(tmp_path / "grey.png")
+    for given in ((), ("--input", tmp_path / "grey.png")):
+        done = command("--model", tmp_path, *given)
+        assert done.exit_code == 0 and "4 heads, each the optimum of an SVR with 17 keys" in done.output, done.output
+    (tmp_path / "text.png").write_text("no image")
+    done = command("--model", tmp_path, "--input", tmp_path / "text.png")
+    assert done.exit_code == 2 and "text.png: expected an image; got" in " ".join(done.output.split()), done.output
+
+
 def test_a_trained_model(tmp_path):
     done = command("--model", "pretrained:JapaneseVowels/bn+sh")
     assert done.exit_code == 0 and "24 heads" in done.output, done.output
@@ -101,12 +117,8 @@ def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path):
     long, empty = tmp_path / "long.txt", tmp_path / "empty.txt"
     long.write_text("a " * 81)
     empty.write_text(" \n")
-    ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)).save_pretrained(
-        tmp_path / "vit"
-    )
     for words, message in (
         (["--model", tmp_path], "expected a finished run, pretrained:DATA/ATTENTION, or the folder of"),
-        (["--model", tmp_path / "vit"], "expected a Hugging Face model with its tokenizer; got"),
         (["--model", model_folder, "--input", long], "expected at most 80 tokens, which the model takes; got 81"),
         (["--model", model_folder, "--input", empty], "expected text; got none"),
         (["--model", model_folder, "--input", tmp_path / "missing"], "No such file"),

@@ -1,4 +1,4 @@
-"""Data sets in a file NAME.npz: trained, evaluated and predicted on from the command line."""
+"""Data sets in files of arrays, .npz and .csv: trained, evaluated and predicted on from the command line."""
 
 import json
 
@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import write_set
+from torch_impl.data.array_files import read_labelled_csv
 from torch_impl.data.series import load_series
 from torch_impl.training.benchmarks import recipe
 from torch_impl.training.finished_run import load_run, predict
@@ -133,3 +134,60 @@ def test_no_npz_file_and_other_data_to_predict(tmp_path):
 
 def a(*shape):
     return np.random.default_rng(0).standard_normal(shape)
+
+
+def test_two_files_are_the_same_as_one(tmp_path):
+    """Of univariate series: NAME.npz; two .npz; two .csv, with a header, a byte order mark and missing values."""
+    X, y = a(9, 5), np.array(["b", "a", "c"] * 3)
+    X[2, 1:3] = np.nan
+    sets = {name: tmp_path / name for name in ("one", "npz", "csv")}
+    for folder in sets.values():
+        folder.mkdir()
+    np.savez(sets["one"] / "Own.npz", X_train=X[:6], y_train=y[:6], X_test=X[6:], y_test=y[6:])
+    for split, part in (("TRAIN", slice(6)), ("TEST", slice(6, 9))):
+        np.savez(sets["npz"] / f"Own_{split}.npz", X=X[part], y=y[part])
+        cells = [["" if np.isnan(x) else repr(float(x)) for x in row] for row in X[part]]
+        rows = [",".join([*row, label]) for row, label in zip(cells, y[part], strict=True)]
+        text = "\ufefft1,t2,t3,t4,t5,class\r\n" + "\r\n".join(rows) + "\r\n\r\n"
+        (sets["csv"] / f"Own_{split}.csv").write_text(text if split == "TEST" else "\n".join(rows), encoding="utf-8")
+    whole, *others = (recipe("Own", folder).load(folder, quiet) for folder in sets.values())
+    for other in others:
+        for split in ("train", "test"):
+            one, two = getattr(whole, split), getattr(other, split)
+            assert torch.equal(one.inputs, two.inputs) and torch.equal(one.labels, two.labels)
+        assert other.classes == whole.classes == ("a", "b", "c")
+    assert call("train", "Own", *SMALL, "--data", sets["csv"], "--folder", tmp_path / "runs")[0] == 0
+    run = tmp_path / "runs" / "Own" / "bn+sh" / "0"
+    np.savez(tmp_path / "new.npz", X=X[6:])
+    (tmp_path / "new.csv").write_text("\n".join(",".join(map(str, row)) for row in X[6:]))
+    assert torch.equal(predict(run, tmp_path / "new.npz")[0], predict(run, tmp_path / "new.csv")[0])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("1,2,a\n3,b\n", "expected 3 cells in each row; got 2 in row 2"),
+        ("1,2,a\n3,x,b\n", "expected numbers; got 'x' in row 2"),
+        ("t,u,class\n1,2,a\n3,x,b\n", "expected numbers; got 'x' in row 3"),
+        ("1,2,a\n3,4, \n", "expected a label in the last column; got none in row 2"),
+        ("1;2;a\n3;4;b\n", "expected values and a label in each row, separated by commas; got ['3;4;b']"),
+        ("t,u,class\n", "expected one case a row; got none"),
+        ("", "expected one case a row; got none"),
+        ('1,2,"a\n3,4,b\n', "expected a .csv file; got unexpected end of data"),
+        ("1,2,a\n3,inf,b\n", "got inf"),
+        ("1,2,a\n\xff\x00,4,b\n", "expected a .csv file; got"),
+    ],
+)
+def test_a_bad_csv_file_is_one_line(tmp_path, text, message):
+    (tmp_path / "Own_TRAIN.csv").write_text(text, encoding="latin-1")
+    status, output = call("train", "Own", *SMALL, "--data", tmp_path, "--folder", tmp_path / "runs")
+    assert status == 2 and "expected both Own_TRAIN.csv and Own_TEST.csv; got no" in output, output
+    (tmp_path / "Own_TEST.csv").write_text("1,2,a\n3,4,b\n")
+    status, output = call("train", "Own", *SMALL, "--data", tmp_path, "--folder", tmp_path / "runs")
+    assert status == 2 and message in output and "Own_TRAIN.csv" in output, output
+
+
+def test_a_row_of_missing_values_is_no_header(tmp_path):
+    (tmp_path / "Own_TRAIN.csv").write_text(",,a\n3,4,b\n")
+    X, y = read_labelled_csv(tmp_path / "Own_TRAIN.csv")
+    assert np.isnan(X[0]).all() and y.tolist() == ["a", "b"]
