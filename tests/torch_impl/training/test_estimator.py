@@ -41,6 +41,30 @@ def test_check_estimator():
     assert others.keys() == {"check_array_api_input"} and len(results) > 50, others
 
 
+AEONS = "EqualLengthUnivariate", "EqualLengthMultivariate", "UnequalLengthMultivariate", "MissingValues"
+
+
+@pytest.mark.parametrize("kind", [f"{each}-Classification-np-list" for each in AEONS])
+def test_aeons_checks(kind):
+    """Those that take any estimator: the others ask for aeon's base class, with its tags and its clone."""
+    from aeon.testing.estimator_checking import _yield_classification_checks as classifiers
+    from aeon.testing.estimator_checking import _yield_estimator_checks as estimators
+
+    model = small(epochs=1)
+    classifiers.check_classifier_output(model, kind)
+    estimators.check_persistence_via_pickle(model, kind)
+    estimators.check_fit_deterministic(model, kind)
+    estimators.check_get_params(model)
+    estimators.check_repr(model)
+
+
+def test_aeons_resamples(vowels):
+    from aeon.benchmarking.resampling import stratified_resample_data
+
+    X, y, X_test, y_test = stratified_resample_data(*vowels, random_state=1)
+    assert small(epochs=1).fit(X, y).predict(X_test).shape == y_test.shape
+
+
 def test_fit_is_a_run_of_the_trainer(motions, tmp_path):
     from aeon.datasets import load_basic_motions
 
