@@ -9,7 +9,8 @@
 # - what its parameter $\beta$ does, and how to choose it;
 # - why a key that is like many others loses weight;
 # - why only the query changes, so that Attention-BN costs hardly more than softmax attention;
-# - how to make it causal, so that no output depends on the future.
+# - how to make it causal, so that no output depends on the future;
+# - why it goes on learning where large keys stop softmax attention.
 
 # %%
 import time
@@ -386,6 +387,50 @@ figure.colorbar(image, ax=axes, label="how far the output moves, log10 (white: n
 plt.show()
 
 # %% [markdown]
+# ## Step 6: keys that grow
+#
+# Training makes queries and keys longer, and the more so, the larger the learning rate is. What do they do when all of
+# them are multiplied by a factor $c$? The logits $q\cdot k_j/\sqrt D$ of softmax attention are multiplied by $c^2$, so
+# that at last each query attends to a single key. There learning stops: the derivative of a weight $w$ by its logit is
+# $w\,(1-w)$, which is zero for a weight of zero or one. In Attention-BN, $\sigma$ is multiplied by $c$ as well, and
+# nothing changes.
+
+
+# %%
+def slope(primal, factor):
+    """The largest w (1 - w) of each query, their mean."""
+    weights = attention_weights(primal, factor * keys, factor * keys)
+    return (weights * (1 - weights)).max(axis=1).mean()
+
+
+factors = np.geomspace(1, 30, 13)
+slopes = {name: np.array([slope(catalog[name], c) for c in factors]) for name in ("softmax", "bn", "qk-norm")}
+
+# %%
+plt.figure(figsize=(7, 3.5), layout="constrained")
+for (name, each), marker in zip(slopes.items(), "osv", strict=True):
+    plt.semilogx(factors, each, marker + "-", label=name)
+plt.xlabel("factor by which queries and keys are multiplied")
+plt.ylabel("derivative of a weight by its logit")
+plt.ylim(bottom=0)
+plt.legend()
+plt.show()
+
+# %% [markdown]
+# **Claim.** In softmax attention the derivatives vanish as keys grow; in Attention-BN they stay. (So they do in
+# QK-norm, another remedy, which divides each query and each key by its own length.)
+
+# %%
+assert slopes["softmax"][-1] < 0.2 * slopes["softmax"].max(), "softmax attention stops learning"
+assert abs(slopes["bn"] - slopes["bn"][-1]).max() < 1e-3, "Attention-BN does not depend on the factor (but for eps)"
+assert abs(slopes["qk-norm"] - slopes["qk-norm"][0]).max() < 1e-12, "neither does QK-norm"
+
+# %% [markdown]
+# This is where Attention-BN pays in training. At a learning rate that is well chosen for softmax attention, both are
+# equally accurate. But with eight times that rate, a transformer on the series of *Handwriting* reaches an accuracy of
+# about 17% with softmax attention, and of 66% with Attention-BN. The page *When do they help?* of the documentation
+# has the measurements.
+#
 # ## Exercises
 #
 # ### Exercise 1: another microphone

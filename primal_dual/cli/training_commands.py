@@ -96,24 +96,30 @@ def results(
     ] = None,
     json: Json = None,
     figure: Figure = None,
+    against: Annotated[
+        str | None, typer.Option(help="A field of the recipe, such as lr: the figure is of the accuracies against it.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
     """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax.
 
     With several sources, --json merges them into one file. Runs of different commits are never averaged.
     """
+    if against and not figure:
+        raise ValueError("--against: expected --figure FILE beside it; got none")
     accuracy_table, plots = torch_part("analysis.accuracy_table"), plots_for(figure)
     if json:
         check_writable(json)
     summaries = accuracy_table.load(*sources or [Path("runs")])
-    rows = accuracy_table.table(summaries)
+    rows = accuracy_table.table(summaries) + torch_part("analysis.over_sets").averages(summaries)
+    by_field = torch_part("analysis.by_field").accuracies_by_field(summaries, against) if against else None
     if markdown:
         print(tables.markdown(rows))
     else:
         Console().print(tables.runs(rows))
     if json:
         write_json(json, {"runs": summaries})
-    write_figure(figure, lambda: plots.plot_accuracies(rows))
+    write_figure(figure, lambda: plots.plot_by_field(by_field, against) if by_field else plots.plot_accuracies(rows))
 
 
 @command

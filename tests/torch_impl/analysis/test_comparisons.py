@@ -1,0 +1,125 @@
+"""Comparisons of many runs: over all data sets together, and against one field of the recipe."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from primal_dual.cli.commands import app
+from torch_impl.analysis import over_sets
+from torch_impl.analysis.accuracy_table import table
+from torch_impl.analysis.by_field import accuracies_by_field
+from torch_impl.analysis.over_sets import averages, hierarchical_interval
+from torch_impl.training.benchmarks import recipe
+from torch_impl.training.recipes import to_config
+
+SETS = "JapaneseVowels", "Handwriting", "BasicMotions"
+
+
+def result(data, attention, seed, accuracy, commit="abc", **changes):
+    config = to_config(replace(recipe(data), **changes))
+    return {
+        "recipe": config,
+        "data": data,
+        "attention": attention,
+        "seed": seed,
+        "test_accuracy": accuracy,
+        "best_test_epoch": accuracy,
+        "seconds": 1.0,
+        "machine": {"commit": commit},
+    }
+
+
+def runs(advantage, seeds=5, sets=SETS, rng=None):
+    """Softmax and bn on some sets; bn is better by `advantage` and noise of one point a run."""
+    rng = rng or np.random.default_rng(0)
+    found = []
+    for i, data in enumerate(sets):
+        for seed in range(seeds):
+            common = 0.5 + 0.1 * i + 0.01 * seed
+            found.append(result(data, "softmax", seed, common))
+            found.append(result(data, "bn", seed, common + advantage[i] + 0.01 * rng.standard_normal()))
+    return found
+
+
+def test_the_average_is_that_of_the_tables_rows():
+    found = runs((0.1, 0.2, 0.0))
+    extra = [result("Handwriting", "bn", 0, 0.01, lr=0.5), result("BasicMotions", "sh", 0, 0.3)]
+    softmax, bn = averages(found + extra)
+    rows = {(row["recipe"], row["attention"]): row for row in table(found)}
+    for row, name in ((softmax, "softmax"), (bn, "bn")):
+        assert row["recipe"] == "average of 3 data sets" and row["seeds"] == 15
+        assert row["mean"] == pytest.approx(np.mean([rows[data, name]["mean"] for data in SETS]))
+    assert bn["difference"][0] == pytest.approx(np.mean([rows[data, "bn"]["difference"][0] for data in SETS]))
+    assert softmax["difference"] is None
+    assert averages(found[:10]) == []
+    twice = found + [result("Handwriting", name, 0, 0.9, "def") for name in ("softmax", "bn")]
+    assert averages(twice)[0]["recipe"] == "average of 2 data sets"
+
+
+def test_the_interval_sees_the_scatter_over_sets_and_over_seeds():
+    """Of groups that are alike it has the width of a bootstrap of all numbers; of groups that differ, theirs."""
+    rng = np.random.default_rng(1)
+    alike = rng.standard_normal((17, 11))
+    mean, low, high = hierarchical_interval(alike.tolist())
+    assert mean == pytest.approx(alike.mean())
+    expected = 2 * 1.96 * np.sqrt(alike.mean(axis=1).var() / 17 + alike.var(axis=1).mean() / (17 * 11))
+    assert high - low == pytest.approx(expected, rel=0.05) and low < mean < high
+    apart = np.arange(17.0)[:, None] + np.zeros((17, 3))
+    _, low, high = hierarchical_interval(apart.tolist())
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(apart[:, 0].var() / 17), rel=0.05)
+
+
+def test_an_interval_of_nothing_holds_zero_about_as_often_as_it_says(monkeypatch):
+    """Five sets of five seeds: somewhat less than 95 %, as the docstring warns."""
+    monkeypatch.setattr(over_sets, "DRAWS", 1000)
+    rng, holds = np.random.default_rng(2), 0
+    for _ in range(200):
+        groups = 0.5 * rng.standard_normal((5, 1)) + rng.standard_normal((5, 5))
+        _, low, high = hierarchical_interval(groups.tolist())
+        holds += low < 0 < high
+    assert 0.8 < holds / 200 < 0.99
+
+
+def test_accuracies_against_a_field():
+    rates = {0.002: 0.7, 0.016: 0.2}
+    found = [
+        result("Handwriting", name, seed, accuracy + 0.01 * seed, lr=lr)
+        for name in ("bn", "softmax")
+        for lr, accuracy in rates.items()
+        for seed in range(2)
+    ]
+    others = [result("BasicMotions", "softmax", 0, 0.9), result("Handwriting", "bn", 0, 0.1, lr=0.1, dropout=0.9)]
+    rows = accuracies_by_field(found + others, "lr")
+    assert [(row["attention"], row["value"]) for row in rows] == [
+        (name, rate) for name in ("softmax", "bn") for rate in rates
+    ]
+    assert {row["data"] for row in rows} == {"Handwriting"} and {row["seeds"] for row in rows} == {2}
+    assert rows[0]["mean"] == pytest.approx(70.5) and rows[0]["deviation"] == pytest.approx(np.sqrt(0.5))
+    for field in ("dropout", "depth"):
+        with pytest.raises(ValueError, match=f"{field}: expected runs whose recipes differ in this field alone"):
+            accuracies_by_field(found, field)
+    with pytest.raises(ValueError, match=r"lr 0.002, softmax, seed 0: expected one run; got several"):
+        accuracies_by_field([*found, result("Handwriting", "softmax", 0, 0.1, "def", lr=0.002)], "lr")
+
+
+def test_the_command(tmp_path):
+    found = runs((0.1, 0.2, 0.0)) + [result("Handwriting", "bn", seed, 0.3, lr=0.5) for seed in range(2)]
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": found}))
+
+    def call(*words):
+        done = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["results", str(tmp_path / "runs.json"), *map(str, words)])
+        return done.exit_code, done.output
+
+    status, output = call("--against", "lr", "--figure", tmp_path / "lr.png")
+    assert status == 0 and "average of 3 data sets" in output and (tmp_path / "lr.png").stat().st_size > 10_000
+    assert "| average of 3 data sets | softmax | 15 |" in call("--markdown")[1]
+    for words, message in (
+        (["--against", "lr"], "--against: expected --figure FILE beside it; got none"),
+        (["--against", "width", "--figure", tmp_path / "width.png"], "width: expected runs whose recipes differ"),
+    ):
+        status, output = call(*words)
+        assert status == 2 and message in output, output
+    assert not (tmp_path / "width.png").exists()

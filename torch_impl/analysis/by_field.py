@@ -1,0 +1,60 @@
+"""Accuracies against one field of the recipe, such as the learning rate."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from primal_dual.primal import catalog
+from torch_impl.training.base_recipe import NO_CHANGE
+from torch_impl.training.recipes import from_config, to_config
+from torch_impl.training.run_files import Result
+
+
+def accuracies_by_field(results: Sequence[Result], field: str) -> list[dict[str, Any]]:
+    """The accuracies of runs whose recipes differ in one field alone.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        Those of the runs.
+    field : str
+        A field of their recipes.
+
+    Returns
+    -------
+    list of dict
+        A row for each data set, attention and value of the field: data, attention, value; mean and deviation of the
+        test accuracy over the seeds, in percent, and seeds, their number. Attentions are in the order of the catalog.
+
+    Raises
+    ------
+    ValueError
+        If no two runs differ in that field alone; and for two runs of one seed, at different commits.
+    """
+    groups: dict[tuple[str, str], dict[Any, dict[int, float]]] = {}
+    for result in results:
+        recipe = to_config(from_config(dict(result["recipe"])))
+        value = recipe.pop(field, None)
+        others = {name: each for name, each in recipe.items() if name not in NO_CHANGE}
+        key = result["data"], json.dumps(others, sort_keys=True)
+        by_seed = groups.setdefault(key, {}).setdefault((result["attention"], value), {})
+        if result["seed"] in by_seed:
+            run = f"{result['data']}, {field} {value}, {result['attention']}, seed {result['seed']}"
+            raise ValueError(f"{run}: expected one run; got several, at different commits")
+        by_seed[result["seed"]] = result["test_accuracy"]
+    rows = []
+    for (data, _), cells in groups.items():
+        if len({value for _, value in cells}) > 1:
+            for (attention, value), by_seed in cells.items():
+                rows.append({"data": data, "attention": attention, "value": value} | _statistics(by_seed))
+    if not rows:
+        raise ValueError(f"{field}: expected runs whose recipes differ in this field alone; got none")
+    order = {name: i for i, name in enumerate(catalog)}
+    return sorted(rows, key=lambda row: (row["data"], order.get(row["attention"], len(order)), row["value"]))
+
+
+def _statistics(by_seed: Mapping[int, float]) -> dict[str, Any]:
+    percent = [100 * accuracy for accuracy in by_seed.values()]
+    deviation = statistics.stdev(percent) if len(percent) > 1 else None
+    return {"mean": statistics.mean(percent), "deviation": deviation, "seeds": len(percent)}

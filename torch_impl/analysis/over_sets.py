@@ -1,0 +1,86 @@
+"""The comparison with softmax over all data sets together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from primal_dual.types import Float
+from torch_impl.analysis.accuracy_table import table, title
+from torch_impl.training.run_files import Result
+
+DRAWS = 20_000
+
+
+def averages(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each attention, over all data sets that it and softmax were trained on by their recipes.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        Those of the runs; runs with changed fields, and those at several commits, are left out.
+
+    Returns
+    -------
+    list of dict
+        As `accuracy_table.table`, with means over the data sets; seeds is the number of all runs; and difference has
+        the mean over the sets of the paired differences to softmax, and its `hierarchical_interval`. Empty for fewer
+        than two sets.
+
+    Examples
+    --------
+    >>> run = {"recipe": {"name": "own", "folds": 0}, "seed": 0, "best_test_epoch": 0.9, "seconds": 1.0}
+    >>> cells = {("a", "softmax"): 0.8, ("a", "bn"): 0.9, ("b", "softmax"): 0.6, ("b", "bn"): 0.5}
+    >>> runs = [run | {"data": d, "attention": a, "test_accuracy": x} for (d, a), x in cells.items()]
+    >>> [(row["recipe"], row["attention"], round(row["mean"], 1)) for row in averages(runs)]
+    [('average of 2 data sets', 'softmax', 70.0), ('average of 2 data sets', 'bn', 70.0)]
+    """
+    whole = [result for result in results if title(result) == result["data"]]
+    rows = [row for row in table(whole) if row["recipe"] in {result["data"] for result in whole}]
+    accuracies = {(each["data"], each["attention"], each["seed"]): 100 * each["test_accuracy"] for each in whole}
+    averaged = []
+    for attention in dict.fromkeys(row["attention"] for row in rows):
+        sets = [row["recipe"] for row in rows if row["attention"] == "softmax"]
+        mine = [row for row in rows if row["attention"] == attention and row["recipe"] in sets]
+        if len(mine) < 2:
+            continue
+        differences = [
+            [
+                mean - accuracies[data, "softmax", seed]
+                for (data, name, seed), mean in accuracies.items()
+                if (data, name) == (row["recipe"], attention) and (data, "softmax", seed) in accuracies
+            ]
+            for row in mine
+        ]
+        averaged.append(
+            {
+                "recipe": f"average of {len(mine)} data sets",
+                "attention": attention,
+                "seeds": sum(row["seeds"] for row in mine),
+                "deviation": None,
+                "difference": None if attention == "softmax" else hierarchical_interval(differences),
+                **{
+                    name: float(np.mean([row[name] for row in mine])) for name in ("mean", "best_test_epoch", "seconds")
+                },
+            }
+        )
+    return averaged
+
+
+def hierarchical_interval(groups: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """The mean over groups of the means of their numbers, and its 95 % interval by a hierarchical bootstrap.
+
+    A draw takes as many groups as there are, with replacement, and from each as many numbers as it has. The interval
+    is between the quantiles of 2.5 % and 97.5 % of the means of 20,000 draws. With few groups it is a little short.
+
+    Examples
+    --------
+    >>> hierarchical_interval([[1.0, 1.0], [2.0]])
+    (1.5, 1.0, 2.0)
+    """
+    rng, places = np.random.default_rng(0), len(groups)
+    means = np.array([rng.choice(group, (DRAWS, places, len(group))).mean(axis=2) for group in groups])
+    chosen = rng.integers(places, size=(DRAWS, places))
+    drawn: Float[np.ndarray, " draws"] = np.take_along_axis(means, chosen[None], axis=0)[0].mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(np.mean([np.mean(group) for group in groups])), float(low), float(high)
