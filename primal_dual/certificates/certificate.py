@@ -40,9 +40,9 @@ class Certificate:
     log_scale : float
         The natural logarithm of the unit of the next two.
     primal_value, dual_value : float
-        P of the primal at W, and D of the dual at the nearest feasible delta; equal at the optimum.
+        P of the primal at W, and Q of the dual at the nearest feasible delta; equal at the optimum.
     relative_gap : float
-        (P - D) / max(|P|, |D|, 0.01 C sum |y|).
+        (P - Q) / max(|P|, |Q|, 0.01 C sum |y|).
     stationarity : float
         max_jd |f(k_j) - sum_i delta_i z_i.z_j|, relative to max |f|: how far the expansion is from W.
     feasibility : float
@@ -89,7 +89,7 @@ class Certificate:
 
             |f(x) - f*(x)| <= (|Phi(T x)| / |h(x)| + m) sqrt(2 max(gap, 0)),    Euclidean norm over outputs
 
-        Without a bias m = 0: the primal is 1-strongly convex in W, so |W - W*|^2 / 2 <= P - P* <= P - D = gap, whatever
+        Without a bias m = 0: the primal is 1-strongly convex in W, so |W - W*|^2 / 2 <= P - P* <= P - Q = gap, whatever
         solver made the values, and f - f* = (W - W*) Phi / h. With a bias, m = max_j |z_j|: the best bias of a function
         moves by at most as much as the function does at the training points, max_j |(W - W*) z_j|. With a violated dual
         constraint there is no bound: infinity.

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -54,7 +55,7 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
 def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The rows of the table: one for each recipe and attention, in the order of the catalog, and then others.
 
-    Runs of one recipe at several commits have rows of their own.
+    Runs of one recipe and attention at several commits have rows of their own, and differences are of one commit.
 
     Parameters
     ----------
@@ -65,9 +66,9 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     -------
     list of dict
         With recipe, attention, and seeds, their number; mean and deviation, the mean and the standard deviation of the
-        test accuracy over the seeds, in percent; difference, the `interval` of the difference to softmax over common
-        seeds; and the means of best_test_epoch, in percent, and of seconds. deviation and difference are None where
-        there are fewer than two seeds; the difference is, too, for softmax itself.
+        test accuracy over the seeds, in percent; differences, those to softmax with the same seed, and difference,
+        their `interval`; and the means of best_test_epoch, in percent, and of seconds. deviation and difference are
+        None where there are fewer than two seeds; the difference is, too, for softmax itself.
 
     Examples
     --------
@@ -76,16 +77,17 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     >>> [(row["attention"], row["seeds"], row["mean"], round(row["deviation"], 3)) for row in table(runs)]
     [('bn', 2, 75.0, 7.071)]
     """
-    titles = _titles_with_commits(results)
-    by_seed: dict[tuple[str, str], dict[int, Result]] = {}
-    for recipe, result in zip(titles, results, strict=True):
-        by_seed.setdefault((recipe, result["attention"]), {})[result["seed"]] = result
-    order = {name: i for i, name in enumerate(catalog)}
+    cells: dict[tuple[str, str, str | None], dict[int, Result]] = {}
+    for result in results:
+        cells.setdefault((title(result), result["attention"], _commit(result)), {})[result["seed"]] = result
+    counts = Counter((name, attention) for name, attention, _ in cells)
     rows = []
-    for recipe, attention in sorted(by_seed, key=lambda cell: (cell[0], order.get(cell[1], len(order)), cell[1])):
-        softmax = {} if attention == "softmax" else by_seed.get((recipe, "softmax"), {})
-        rows.append({"recipe": recipe, "attention": attention} | _statistics(by_seed[recipe, attention], softmax))
-    return rows
+    for (name, attention, commit), runs in cells.items():
+        recipe = name if counts[name, attention] == 1 else f"{name}, commit {str(commit)[:7]}"
+        softmax = {} if attention == "softmax" else cells.get((name, "softmax", commit), {})
+        rows.append({"recipe": recipe, "attention": attention} | _statistics(runs, softmax))
+    order = {name: i for i, name in enumerate(catalog)}
+    return sorted(rows, key=lambda row: (row["recipe"], order.get(row["attention"], len(order)), row["attention"]))
 
 
 def title(result: Result) -> str:
@@ -130,18 +132,6 @@ def _commit(result: Result) -> str | None:
     return result.get("machine", {}).get("commit")
 
 
-def _titles_with_commits(results: Sequence[Result]) -> list[str]:
-    """The titles of some results, with the commit where there are several: their runs are never averaged."""
-    titles = [title(result) for result in results]
-    commits: dict[str, set[str | None]] = {}
-    for name, result in zip(titles, results, strict=True):
-        commits.setdefault(name, set()).add(_commit(result))
-    return [
-        name if len(commits[name]) == 1 else f"{name}, commit {str(_commit(result))[:7]}"
-        for name, result in zip(titles, results, strict=True)
-    ]
-
-
 def _statistics(runs: Mapping[int, Result], softmax: Mapping[int, Result]) -> dict[str, Any]:
     """Of the runs of a recipe and attention by their seeds, beside those of softmax."""
     percent = [100 * run["test_accuracy"] for run in runs.values()]
@@ -151,6 +141,7 @@ def _statistics(runs: Mapping[int, Result], softmax: Mapping[int, Result]) -> di
         "seeds": len(runs),
         "mean": statistics.mean(percent),
         "deviation": statistics.stdev(percent) if len(percent) > 1 else None,
+        "differences": differences,
         "difference": interval(differences) if len(differences) > 1 else None,
         "best_test_epoch": statistics.mean(100 * run["best_test_epoch"] for run in runs.values()),
         "seconds": statistics.mean(run["seconds"] for run in runs.values()),

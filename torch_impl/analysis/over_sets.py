@@ -37,28 +37,21 @@ def averages(results: Sequence[Result]) -> list[dict[str, Any]]:
     """
     whole = [result for result in results if title(result) == result["data"]]
     rows = [row for row in table(whole) if row["recipe"] in {result["data"] for result in whole}]
-    accuracies = {(each["data"], each["attention"], each["seed"]): 100 * each["test_accuracy"] for each in whole}
     averaged = []
     for attention in dict.fromkeys(row["attention"] for row in rows):
-        sets = [row["recipe"] for row in rows if row["attention"] == "softmax"]
-        mine = [row for row in rows if row["attention"] == attention and row["recipe"] in sets]
+        is_softmax = attention == "softmax"
+        mine = [row for row in rows if row["attention"] == attention and (row["differences"] or is_softmax)]
         if len(mine) < 2:
             continue
-        differences = [
-            [
-                mean - accuracies[data, "softmax", seed]
-                for (data, name, seed), mean in accuracies.items()
-                if (data, name) == (row["recipe"], attention) and (data, "softmax", seed) in accuracies
-            ]
-            for row in mine
-        ]
+        difference = None if is_softmax else hierarchical_interval([row["differences"] for row in mine])
         averaged.append(
             {
                 "recipe": f"average of {len(mine)} data sets",
                 "attention": attention,
                 "seeds": sum(row["seeds"] for row in mine),
                 "deviation": None,
-                "difference": None if attention == "softmax" else hierarchical_interval(differences),
+                "differences": [],
+                "difference": difference,
                 **{
                     name: float(np.mean([row[name] for row in mine])) for name in ("mean", "best_test_epoch", "seconds")
                 },

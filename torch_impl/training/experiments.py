@@ -110,6 +110,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
 RATES = (0.016, 0.008, 0.004)  # beside the recipe's
+STABILITY = (("Handwriting", 0.83), ("UWaveGestureLibrary", 0.68))
 
 PLAN = [
     Experiment("accuracy", "JapaneseVowels", 0.42),
@@ -119,8 +120,9 @@ PLAN = [
     *(
         Experiment("stability", data, minutes, f"lr {rate}", {"lr": rate}, ("softmax", "bn", "sh", "qk-norm"), seeds=3)
         for rate in RATES
-        for data, minutes in (("Handwriting", 0.83), ("UWaveGestureLibrary", 0.68))
+        for data, minutes in STABILITY
     ),
+    *(Experiment("stability", data, minutes, "qk-norm", {}, ("qk-norm",), seeds=3) for data, minutes in STABILITY),
     Experiment("accuracy", "SpokenArabicDigits", 1.7),
     Experiment("accuracy", "fashion_mnist", None, seeds=3),
     Experiment("accuracy", "JapaneseVowels", None, "steps as tokens", STEPS),

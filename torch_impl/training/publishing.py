@@ -38,7 +38,7 @@ A transformer with the attention `{attention}` for {count} classes, {parameters:
 | data | {source}; not included |
 | seed | {seed}; one run of those in `results/runs.json`, which has the mean and the deviation over the seeds |
 | training | `config.json`; commit {commit}; {machine}; {seconds:.0f} s |
-| limits | not tested beyond this data set; how the recipe was chosen stands in the project's README |
+| limits | not tested beyond this data set; how the recipe was chosen stands in RESULTS.md of the project |
 """
 
 

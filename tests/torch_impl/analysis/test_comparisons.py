@@ -57,6 +57,8 @@ def test_the_average_is_that_of_the_tables_rows():
     assert averages(found[:10]) == []
     twice = found + [result("Handwriting", name, 0, 0.9, "def") for name in ("softmax", "bn")]
     assert averages(twice)[0]["recipe"] == "average of 2 data sets"
+    alone = found + [result(data, "qk-norm", 0, 0.9, "def") for data in SETS]  # no softmax of its commit
+    assert averages(alone) == [softmax, bn]
 
 
 def test_the_interval_sees_the_scatter_over_sets_and_over_seeds():
