@@ -21,7 +21,7 @@ from primal_dual.cli import tables
 from primal_dual.cli.commands import app
 from torch_impl.analysis import accuracy_table
 from torch_impl.analysis.over_sets import averages
-from torch_impl.training.benchmarks import RECIPES
+from torch_impl.training.recipes.benchmarks import RECIPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -29,8 +29,8 @@ __all__ = [
 
 LAZY = {
     "AttentionClassifier": "torch_impl.training.estimator",
-    "load_pretrained": "torch_impl.training.finished_run",
-    "pretrained": "torch_impl.training.pretrained_models",
+    "load_pretrained": "torch_impl.training.trained.finished_run",
+    "pretrained": "torch_impl.training.trained.pretrained_models",
 }
 
 

@@ -27,10 +27,10 @@ from primal_dual.io.datasets import japanese_vowels
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.data.series import load_series
 from torch_impl.models.encoders import TimeSeriesEncoder
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.finished_run import load_run
-from torch_impl.training.run_folder import folder_of_run
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.runs.run_folder import folder_of_run
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.finished_run import load_run
 
 # %%
 plt.style.use("tableau-colorblind10")

@@ -38,9 +38,9 @@ from torch_impl.analysis.head_redundancy import redundancy
 from torch_impl.data.series import load_series
 from torch_impl.drop_in import replace_attention
 from torch_impl.models.encoders import TimeSeriesEncoder
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.finished_run import load_run
-from torch_impl.training.trainer import learning_rate, train
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.runs.trainer import learning_rate, train
+from torch_impl.training.trained.finished_run import load_run
 
 plt.style.use("tableau-colorblind10")
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -67,7 +67,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 def find_attention(name: str) -> Primal | Heads:
     """An entry of the catalog, or the primal FILE.py:NAME."""
-    found = torch_part("training.attentions").find_attention(name) if ".py:" in name else name
+    found = torch_part("training.recipes.attentions").find_attention(name) if ".py:" in name else name
     return catalog[found] if isinstance(found, str) else found
 
 
@@ -154,7 +154,7 @@ def demo(
 
     It ends with what scaled heads cost on this machine. About a minute. Exit status 1 if an entry fails.
     """
-    torch_part("training.finished_run")
+    torch_part("training.trained.finished_run")
     check_figure(output)
     from primal_dual.cli.demo_figure import draw
     from primal_dual.cli.demo_model import told

@@ -13,7 +13,7 @@ def told() -> Iterator[str]:
     """What is found, a sentence at a time."""
     import torch
 
-    finished_run, certificate = torch_part("training.finished_run"), torch_part("certificate")
+    finished_run, certificate = torch_part("training.trained.finished_run"), torch_part("certificate")
     name = f"pretrained:{DATA}/{ATTENTION}"
     run = finished_run.load_run(name)
     data = finished_run.load_data_of_run(run, None)

@@ -34,7 +34,7 @@ class Pretrained:
 
     @cached_property
     def attentions(self) -> tuple[str, ...]:
-        names = torch_part("training.pretrained_models").pretrained()
+        names = torch_part("training.trained.pretrained_models").pretrained()
         return tuple(name.removeprefix(DATA) for name in names if name.startswith(DATA))
 
     @property

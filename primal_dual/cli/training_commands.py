@@ -43,7 +43,7 @@ class _WithFields(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
         try:
-            Console().print(tables.fields(torch_part("training.recipe_fields").fields_by_kind()))
+            Console().print(tables.fields(torch_part("training.recipes.recipe_fields").fields_by_kind()))
         except ValueError as error:  # without torch
             say(error)
 
@@ -77,7 +77,7 @@ def train(
     for option, number in (("--jobs", jobs), ("--threads", threads)):
         if number is not None:
             checks.integer(option, number, 1)
-    runs, accuracy_table = torch_part("training.runs"), torch_part("analysis.accuracy_table")
+    runs, accuracy_table = torch_part("training.runs.schedule"), torch_part("analysis.accuracy_table")
     fields = _fields(context.args)
     attentions = fields.pop("attention", COMPARED)
     changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
@@ -203,7 +203,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
 ) -> None:
     """Test a finished run once more, from its weights."""
-    share, cases = torch_part("training.finished_run").evaluate(run, data, say)
+    share, cases = torch_part("training.trained.finished_run").evaluate(run, data, say)
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
 
 
@@ -218,7 +218,7 @@ def predict(
     """Classify new cases by a finished run. The file of --json has all of them, with all probabilities."""
     if json:
         check_writable(json)
-    probabilities, classes, names = torch_part("training.finished_run").predict(run, file)
+    probabilities, classes, names = torch_part("training.trained.finished_run").predict(run, file)
     rows, names = probabilities.tolist(), list(map(str, names))
     Console().print(tables.predictions(rows, classes, names))
     if json:
@@ -234,7 +234,7 @@ def export(
 
     Its inputs are those of the data as measured, any number of examples; its output is the probability of each class.
     """
-    difference = torch_part("training.exporting").export(run, file)
+    difference = torch_part("training.trained.exporting").export(run, file)
     Console(soft_wrap=True).print(f"{shown(file)}: probabilities differ from torch's by at most {difference:.1e}")
 
 

@@ -18,8 +18,8 @@ from torch_impl.data.array_files import read_npz
 from torch_impl.data.images.loading import load_images
 from torch_impl.data.messages import say_nothing
 from torch_impl.data.series import load_new_series
-from torch_impl.training.finished_run import evaluate
-from torch_impl.training.trainer import train
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.finished_run import evaluate
 
 ODD = [
     None,

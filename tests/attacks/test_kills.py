@@ -8,7 +8,7 @@ import time
 from tests.attacks.attempts import attack
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl.data.messages import say_nothing
-from torch_impl.training.trainer import train
+from torch_impl.training.runs.trainer import train
 
 
 def test_kills(tmp_path, motions, attempts_of):

@@ -11,10 +11,10 @@ from typing import Any
 from scipy.stats import t
 
 from primal_dual.primal import catalog
-from torch_impl.training.base_recipe import NO_CHANGE
-from torch_impl.training.benchmarks import RECIPES
-from torch_impl.training.recipes import from_config, to_config
-from torch_impl.training.run_files import Result, Results, read_json
+from torch_impl.training.recipes.base_recipe import NO_CHANGE
+from torch_impl.training.recipes.benchmarks import RECIPES
+from torch_impl.training.recipes.kinds import from_config, to_config
+from torch_impl.training.runs.run_files import Result, Results, read_json
 
 # Fields that a title does not name: folds has words of its own, the name of the data set tells the length and the
 # number of examples, and the others do not change the result.

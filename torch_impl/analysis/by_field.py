@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from primal_dual.primal import catalog
-from torch_impl.training.base_recipe import NO_CHANGE
-from torch_impl.training.recipes import from_config, to_config
-from torch_impl.training.run_files import Result
+from torch_impl.training.recipes.base_recipe import NO_CHANGE
+from torch_impl.training.recipes.kinds import from_config, to_config
+from torch_impl.training.runs.run_files import Result
 
 
 def accuracies_by_field(results: Sequence[Result], field: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from primal_dual.primal import COMPARED
 from torch_impl.analysis.cost import Step, peak, timed
 from torch_impl.models.encoders import TimeSeriesEncoder
 from torch_impl.models.tokens import Tokens
-from torch_impl.training.machine import describe_machine
+from torch_impl.training.runs.machine import describe_machine
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 WIDTH, HEADS = 512, 8

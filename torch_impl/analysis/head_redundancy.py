@@ -10,7 +10,7 @@ from primal_dual.types import Bool, Float, Num
 from torch_impl.data.messages import Say
 from torch_impl.expansion import attention, attention_weights
 from torch_impl.recorder import Call, recording
-from torch_impl.training.finished_run import Run, load_data_of_run, load_run
+from torch_impl.training.trained.finished_run import Run, load_data_of_run, load_run
 
 
 class Redundancy(NamedTuple):

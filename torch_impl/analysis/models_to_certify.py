@@ -8,8 +8,8 @@ from sklearn.datasets import load_sample_image
 
 from torch_impl.data.messages import Say, one_line
 from torch_impl.drop_in.replace import replace_attention
-from torch_impl.training.finished_run import load_data_of_run, load_run
-from torch_impl.training.pretrained_models import PREFIX
+from torch_impl.training.trained.finished_run import load_data_of_run, load_run
+from torch_impl.training.trained.pretrained_models import PREFIX
 
 TEXT = """A layer of a neural network maps an input to an output by its weights. Take its training as a support vector
 regression, write down the dual, and the weights become a sum over the training points: each point is a key, its dual

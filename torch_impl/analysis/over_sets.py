@@ -7,7 +7,7 @@ import numpy as np
 
 from primal_dual.types import Float
 from torch_impl.analysis.accuracy_table import table, title
-from torch_impl.training.run_files import Result
+from torch_impl.training.runs.run_files import Result
 
 DRAWS = 20_000
 

@@ -24,7 +24,7 @@ from torch_impl.analysis.cost import Step, peak, timed
 from torch_impl.bench.measure import interleaved
 from torch_impl.data.messages import Say, say_nothing
 from torch_impl.expansion import attention
-from torch_impl.training.machine import describe_machine
+from torch_impl.training.runs.machine import describe_machine
 
 D, H = 64, 8
 WINDOW = Primal(support=Window(128))

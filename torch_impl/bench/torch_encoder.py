@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from primal_dual.types import Bool, Float
-from torch_impl.training.recipes import SeriesRecipe
+from torch_impl.training.recipes.kinds import SeriesRecipe
 
 # How the model of the timed epoch is trained, ours and torch's. It stays as it is when the recipe of the set is tuned.
 EPOCH = SeriesRecipe(

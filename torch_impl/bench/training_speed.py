@@ -30,9 +30,9 @@ from torch_impl.bench.torch_encoder import EPOCH, Baseline
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
 from torch_impl.models.vision_transformer import deit_tiny
-from torch_impl.training.benchmarks import ImageNet
-from torch_impl.training.machine import describe_machine
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.benchmarks import ImageNet
+from torch_impl.training.runs.machine import describe_machine
+from torch_impl.training.runs.trainer import train
 
 AT_MOST = {"epoch": 0.45, "bn": 1.03, "sh": 1.05}
 

@@ -23,21 +23,21 @@ from primal_dual.types import Float
 from torch_impl.certificate import ModuleCertificates, certify_module
 from torch_impl.data.arrays import series_of_arrays
 from torch_impl.data.messages import first_names, one_line, say_nothing
-from torch_impl.training.attentions import (
+from torch_impl.training.recipes.attentions import (
     Attention,
     attention_files,
     attention_text,
     find_attention,
     rebuild_attention,
 )
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.benchmarks import changed
-from torch_impl.training.benchmarks import recipe as recipe_of
-from torch_impl.training.checkpoint import contiguous, metadata
-from torch_impl.training.finished_run import Run, classify, load_run, rebuild_model
-from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, from_config, to_config
-from torch_impl.training.run_folder import folder_of_run
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.benchmarks import changed
+from torch_impl.training.recipes.benchmarks import recipe as recipe_of
+from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, from_config, to_config
+from torch_impl.training.runs.checkpoint import contiguous, metadata
+from torch_impl.training.runs.run_folder import folder_of_run
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.finished_run import Run, classify, load_run, rebuild_model
 
 CHANGES = ("patch", "epochs", "batch", "lr", "layers", "width", "num_heads")  # parameters that are fields of a recipe
 FITTED = ("n_features_in_", "feature_names_in_")  # what scikit-learn keeps of X
@@ -56,8 +56,8 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         A name of the catalog, or the primal of all heads, or one a head; or FILE.py:NAME, a primal in a Python file.
     recipe : str or Recipe, optional
         Where all other settings are from: the name of a benchmark, such as "JapaneseVowels" or "digits", or a
-        `SeriesRecipe` or an `ImageRecipe` of `torch_impl.training.recipes`. By default the latter for X of four axes,
-        else the former. Grey images without an axis of channels, (n, height, width), need a recipe for images.
+        `SeriesRecipe` or an `ImageRecipe` of `torch_impl.training.recipes.kinds`. By default the latter for X of four
+        axes, else the former. Grey images without an axis of channels, (n, height, width), need a recipe for images.
     patch, epochs, batch, lr, layers, width, num_heads : optional
         Fields of the recipe that are changed.
     random_state : int, RandomState instance or None

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from primal_dual.primal import COMPARED
-from torch_impl.training.base_recipe import NO_CHANGE, Recipe
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.recipes import from_config, to_config
+from torch_impl.training.recipes.base_recipe import NO_CHANGE, Recipe
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.recipes.kinds import from_config, to_config
 
 
 @dataclass(frozen=True)

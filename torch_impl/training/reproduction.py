@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 
 from torch_impl.training.experiments import Experiment, data_folder
-from torch_impl.training.runs import Schedule, train_all
+from torch_impl.training.runs.schedule import Schedule, train_all
 
 Results = Sequence[Mapping[str, Any]]
 

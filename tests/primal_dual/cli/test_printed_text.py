@@ -13,7 +13,7 @@ from primal_dual.cli import tables
 from primal_dual.cli.commands import app
 from primal_dual.cli.console import fail, say, shown
 from primal_dual.io.text import printable
-from torch_impl.training.pretrained_models import WEIGHTS
+from torch_impl.training.trained.pretrained_models import WEIGHTS
 
 NASTY = ["[x]", "[/foo]", "[red]a[/]", "a\x1b[31mb", "a\x07b", "a\x9b2Jb", "a\u202eb"]
 

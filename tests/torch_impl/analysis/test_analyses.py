@@ -20,7 +20,7 @@ from torch_impl.analysis.head_redundancy import redundancy
 from torch_impl.models.encoders import TimeSeriesEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
 from torch_impl.recorder import recording
-from torch_impl.training.runs import train_all
+from torch_impl.training.runs.schedule import train_all
 
 
 def call(*words):

@@ -12,8 +12,8 @@ from torch_impl.analysis import over_sets
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.recipes import to_config
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.recipes.kinds import to_config
 
 SETS = "JapaneseVowels", "Handwriting", "BasicMotions"
 

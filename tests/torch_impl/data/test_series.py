@@ -10,9 +10,9 @@ from torch_impl.analysis.accuracy_table import table
 from torch_impl.data.dataset import folds
 from torch_impl.data.series import load_series
 from torch_impl.data.series_augmentation import augment_series
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.runs import Schedule, train_all
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.runs.schedule import Schedule, train_all
+from torch_impl.training.runs.trainer import train
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

@@ -1,6 +1,6 @@
 """What the tests of training share."""
 
-from torch_impl.training.recipes import SeriesRecipe
+from torch_impl.training.recipes.kinds import SeriesRecipe
 
 TINY = SeriesRecipe(
     "BasicMotions", epochs=3, batch=8, layers=1, width=16, num_heads=4, feedforward=16, patch=1, warp=0.3, jitter=0.1

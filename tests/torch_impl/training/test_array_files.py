@@ -12,8 +12,8 @@ from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import write_set
 from torch_impl.data.array_files import read_labelled_csv
 from torch_impl.data.series import load_series
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.finished_run import load_run, predict
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.trained.finished_run import load_run, predict
 
 SMALL = ["--epochs", 2, "--width", 16, "--layers", 1, "--seeds", 1, "--attention", "bn+sh"]
 

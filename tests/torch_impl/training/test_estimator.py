@@ -14,8 +14,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl import AttentionClassifier
-from torch_impl.training.finished_run import load_run
-from torch_impl.training.trainer import train
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.finished_run import load_run
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from torch_impl.data.images import loading
-from torch_impl.training.recipes import ImageRecipe, TokenRecipe
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.kinds import ImageRecipe, TokenRecipe
+from torch_impl.training.runs.trainer import train
 
 SMALL = ["--epochs", 2, "--layers", 1, "--width", 16, "--num_heads", 2, "--batch", 8]
 

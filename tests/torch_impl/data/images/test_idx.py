@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from torch_impl.data.images.loading import load_images
-from torch_impl.training.benchmarks import recipe
+from torch_impl.training.recipes.benchmarks import recipe
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

@@ -14,10 +14,10 @@ import torch_impl
 from primal_dual.cli.commands import app
 from torch_impl.data.dataset import Split
 from torch_impl.data.series import load_series
-from torch_impl.training.checkpoint import metadata
-from torch_impl.training.finished_run import evaluate, load_pretrained, load_run
-from torch_impl.training.pretrained_models import WEIGHTS, pretrained
-from torch_impl.training.run_files import sealed
+from torch_impl.training.runs.checkpoint import metadata
+from torch_impl.training.runs.run_files import sealed
+from torch_impl.training.trained.finished_run import evaluate, load_pretrained, load_run
+from torch_impl.training.trained.pretrained_models import WEIGHTS, pretrained
 
 AT_HAND = [name for name in pretrained() if name.startswith("JapaneseVowels")]  # of the data that aeon brings
 
@@ -97,7 +97,7 @@ def test_another_accuracy_is_told_and_other_data_refused(copied, monkeypatch):
     changed = data.test.inputs.clone()
     changed[0, 0, 0] += 1e-3
     other = data._replace(test=Split(changed, *data.test[1:]))
-    monkeypatch.setattr("torch_impl.training.recipes.load_series", lambda name, folder: other)
+    monkeypatch.setattr("torch_impl.training.recipes.kinds.load_series", lambda name, folder: other)
     with pytest.raises(
         ValueError, match=r"expected the data .* on, 270 \+ 370 examples, SHA-256 \w+; got 270 \+ 370 ex"
     ):

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
-from torch_impl.training.pretrained_models import WEIGHTS
+from torch_impl.training.trained.pretrained_models import WEIGHTS
 
 RUN = WEIGHTS / "JapaneseVowels" / "softmax"
 DEEP = "[" * 100_000

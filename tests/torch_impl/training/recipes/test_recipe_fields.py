@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.recipe_fields import GROUPS, fields_by_kind
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.recipe_fields import GROUPS, fields_by_kind
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -18,7 +18,7 @@ from torch_impl.data.array_files import SUFFIXES, read_examples, read_splits, sp
 from torch_impl.data.arrays import labels_of_array
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
-from torch_impl.training.attentions import Attention
+from torch_impl.training.recipes.attentions import Attention
 
 Limits = dict[str, tuple[float, float]]
 

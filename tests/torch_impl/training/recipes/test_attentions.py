@@ -27,10 +27,10 @@ from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl import AttentionClassifier
 from torch_impl.analysis.accuracy_table import table
-from torch_impl.training.attentions import attention_text, find_attention
-from torch_impl.training.finished_run import load_run
-from torch_impl.training.run_folder import folder_of_run
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.attentions import attention_text, find_attention
+from torch_impl.training.runs.run_folder import folder_of_run
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.finished_run import load_run
 
 FILE = """
 from dataclasses import dataclass

@@ -21,11 +21,11 @@ from rich.progress import Progress
 from primal_dual.io.files import check_writable
 from primal_dual.io.text import printable
 from torch_impl.data.dataset import DataSet, folds
-from torch_impl.training.attentions import Attention, attention_text, find_attention
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.benchmarks import recipe as recipe_of
-from torch_impl.training.distributed import shutdown_distributed, this_process
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.attentions import Attention, attention_text, find_attention
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.benchmarks import recipe as recipe_of
+from torch_impl.training.runs.distributed import shutdown_distributed, this_process
+from torch_impl.training.runs.trainer import train
 
 
 class OutOfTime(Exception):

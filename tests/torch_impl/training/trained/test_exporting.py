@@ -10,10 +10,10 @@ from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl.data.images.loading import load_images
 from torch_impl.data.messages import say_nothing
-from torch_impl.training.exporting import export
-from torch_impl.training.finished_run import classify, load_run
-from torch_impl.training.recipes import ImageRecipe
-from torch_impl.training.trainer import train
+from torch_impl.training.recipes.kinds import ImageRecipe
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.exporting import export
+from torch_impl.training.trained.finished_run import classify, load_run
 
 
 def probabilities(file, **inputs):

@@ -13,7 +13,7 @@ from torch import nn
 from primal_dual.io.files import check_writable, write_bytes
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.messages import one_line
-from torch_impl.training.finished_run import Run, load_run
+from torch_impl.training.trained.finished_run import Run, load_run
 
 LARGEST_DIFFERENCE = 1e-5  # of a probability, between torch and the ONNX file
 EXAMPLES = 3

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from primal_dual.io.files import write_json
-from torch_impl.training.distributed import World
-from torch_impl.training.recipes import from_config, to_config
-from torch_impl.training.run_files import Config, read_json
+from torch_impl.training.recipes.kinds import from_config, to_config
+from torch_impl.training.runs.distributed import World
+from torch_impl.training.runs.run_files import Config, read_json
 
 LONGEST_NAME, LONGEST_TEXT = 200, 150  # bytes of the name of a folder, and what is kept of a longer one
 

@@ -17,10 +17,10 @@ from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import write_set
 from torch_impl.analysis.accuracy_table import interval, load, table, title
 from torch_impl.data.series import load_series
-from torch_impl.training.benchmarks import recipe
-from torch_impl.training.finished_run import evaluate, predict
-from torch_impl.training.recipes import to_config
-from torch_impl.training.runs import Schedule, train_all
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.recipes.kinds import to_config
+from torch_impl.training.runs.schedule import Schedule, train_all
+from torch_impl.training.trained.finished_run import evaluate, predict
 
 
 def run_of(attention, seed, right):
@@ -186,7 +186,7 @@ def test_a_run_that_is_out_of_time_goes_on(tmp_path, monkeypatch):
         clock = iter([0.0, 2.0])  # when the run is begun, and after its first epoch
         with monkeypatch.context() as patch:
             times = SimpleNamespace(time=partial(next, clock), monotonic=time.monotonic)
-            patch.setattr("torch_impl.training.runs.time", times)
+            patch.setattr("torch_impl.training.runs.schedule.time", times)
             assert train_all(*fixed, tmp_path / "parts", *rest, Schedule(until=1.0)) == []
         assert len(log.read_text().splitlines()) == epochs
     (result,) = train_all(*fixed, tmp_path / "parts", *rest)

@@ -13,16 +13,16 @@ from safetensors.torch import load
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.dataset import DataSet
 from torch_impl.data.messages import Say, one_line
-from torch_impl.training.attentions import Attention, rebuild_attention
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.checkpoint import metadata
-from torch_impl.training.distributed import this_process
-from torch_impl.training.memory import expect_to_fit
-from torch_impl.training.pretrained_models import PREFIX, folder_of_pretrained
-from torch_impl.training.recipes import from_config
-from torch_impl.training.run_files import Config, Description, Result, parse_json, read_json
-from torch_impl.training.runs import fold_of_seed
-from torch_impl.training.trainer import accuracy
+from torch_impl.training.recipes.attentions import Attention, rebuild_attention
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.kinds import from_config
+from torch_impl.training.runs.checkpoint import metadata
+from torch_impl.training.runs.distributed import this_process
+from torch_impl.training.runs.memory import expect_to_fit
+from torch_impl.training.runs.run_files import Config, Description, Result, parse_json, read_json
+from torch_impl.training.runs.schedule import fold_of_seed
+from torch_impl.training.runs.trainer import accuracy
+from torch_impl.training.trained.pretrained_models import PREFIX, folder_of_pretrained
 
 FILES = ("config.json", "result.json", "model.safetensors")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 PREFIX = "pretrained:"  # of their names, where the folder of a run is expected
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 def pretrained() -> list[str]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from torch_impl.data.dataset import Split
-from torch_impl.training.benchmarks import RECIPES, recipe
-from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, from_config, to_config
-from torch_impl.training.trainer import learning_rate
+from torch_impl.training.recipes.benchmarks import RECIPES, recipe
+from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, from_config, to_config
+from torch_impl.training.runs.trainer import learning_rate
 
 
 @pytest.mark.parametrize(

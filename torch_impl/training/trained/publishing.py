@@ -1,6 +1,6 @@
 """Add a finished run to the trained models that come with the package.
 
-    python -m torch_impl.training.publishing RUN [--data DIR]
+    python -m torch_impl.training.trained.publishing RUN [--data DIR]
 
 It rounds the weights to half precision, tests them, and writes them to weights/DATA/ATTENTION, with the configuration,
 the result and a model card.
@@ -14,10 +14,10 @@ from typing import Any
 from safetensors.torch import load, save
 
 from primal_dual.io.files import ensure_folder, write_bytes, write_json, write_text
-from torch_impl.training.checkpoint import metadata
-from torch_impl.training.finished_run import FILES, Run, load_data_of_run, load_run, test_accuracy
-from torch_impl.training.pretrained_models import WEIGHTS
-from torch_impl.training.run_files import Config, read_json, sealed
+from torch_impl.training.runs.checkpoint import metadata
+from torch_impl.training.runs.run_files import Config, read_json, sealed
+from torch_impl.training.trained.finished_run import FILES, Run, load_data_of_run, load_run, test_accuracy
+from torch_impl.training.trained.pretrained_models import WEIGHTS
 
 SOURCES = {
     "JapaneseVowels": "Kudo, Toyama and Shimbo (1999), UCI repository, CC BY 4.0; as in the UEA archive",
@@ -107,7 +107,7 @@ def _card(run: Run, result: dict[str, Any], tests: int) -> str:
 
 def main() -> None:
     """The command line, see the top of this file."""
-    parser = argparse.ArgumentParser(prog="python -m torch_impl.training.publishing", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m torch_impl.training.trained.publishing", description=__doc__)
     parser.add_argument("run", help="a finished run, RUNS/DATA/ATTENTION/SEED")
     parser.add_argument("--data", help="the folder of data sets")
     options = parser.parse_args()

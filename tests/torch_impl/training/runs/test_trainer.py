@@ -14,9 +14,9 @@ from tests.torch_impl.training.short_runs import TINY
 from torch_impl.analysis.accuracy_table import load
 from torch_impl.data.dataset import Split
 from torch_impl.models.encoders import TimeSeriesEncoder
-from torch_impl.training.distributed import this_process
-from torch_impl.training.recipes import SeriesRecipe, to_config
-from torch_impl.training.trainer import accuracy, train
+from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
+from torch_impl.training.runs.distributed import this_process
+from torch_impl.training.runs.trainer import accuracy, train
 
 
 def test_training_learns_and_is_recorded(tmp_path, motions):

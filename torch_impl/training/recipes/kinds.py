@@ -22,8 +22,8 @@ from torch_impl.data.series import load_new_series, load_series, new_series, ser
 from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
-from torch_impl.training.attentions import Attention
-from torch_impl.training.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, Limits, Recipe
+from torch_impl.training.recipes.attentions import Attention
+from torch_impl.training.recipes.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, Limits, Recipe
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
 TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from torch_impl.data.array_files import read_splits, split_files
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, TokenRecipe
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, TokenRecipe
 
 
 @dataclass(frozen=True)

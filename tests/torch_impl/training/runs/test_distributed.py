@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 PROGRAM = """
 import sys, torch
 from torch_impl.data.dataset import Split
-from torch_impl.training.recipes import SeriesRecipe
+from torch_impl.training.recipes.kinds import SeriesRecipe
 from torch_impl.data.series import load_series
-from torch_impl.training.distributed import shutdown_distributed
-from torch_impl.training.trainer import train
+from torch_impl.training.runs.distributed import shutdown_distributed
+from torch_impl.training.runs.trainer import train
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
 data = load_series("BasicMotions")

@@ -28,15 +28,15 @@ from primal_dual.io.files import write_bytes, write_json
 from primal_dual.types import Float
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import say_nothing
-from torch_impl.training.attentions import Attention, attention_files, attention_text, find_attention
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.checkpoint import Log, contiguous, resume, save_checkpoint
-from torch_impl.training.distributed import World, parallel_model, share_batch, this_process
-from torch_impl.training.machine import describe_machine
-from torch_impl.training.memory import expect_to_fit
-from torch_impl.training.recipes import to_config
-from torch_impl.training.run_files import Result, read_json, sealed
-from torch_impl.training.run_folder import check_configuration, folder_of_run
+from torch_impl.training.recipes.attentions import Attention, attention_files, attention_text, find_attention
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.kinds import to_config
+from torch_impl.training.runs.checkpoint import Log, contiguous, resume, save_checkpoint
+from torch_impl.training.runs.distributed import World, parallel_model, share_batch, this_process
+from torch_impl.training.runs.machine import describe_machine
+from torch_impl.training.runs.memory import expect_to_fit
+from torch_impl.training.runs.run_files import Result, read_json, sealed
+from torch_impl.training.runs.run_folder import check_configuration, folder_of_run
 
 EVALUATIONS = 10  # how often a run is tested; the last time gives its accuracy, the others only best_test_epoch
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
@@ -82,7 +82,7 @@ def train(
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
-    >>> from torch_impl.training.benchmarks import recipe
+    >>> from torch_impl.training.recipes.benchmarks import recipe
     >>> tiny = recipe("digits", epochs=1, layers=1, width=8)
     >>> with TemporaryDirectory() as folder:
     ...     result = train(tiny, "bn", 0, tiny.load(None, print), folder)

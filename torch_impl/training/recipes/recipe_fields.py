@@ -5,8 +5,8 @@ import re
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from torch_impl.training.base_recipe import Recipe
-from torch_impl.training.recipes import ImageRecipe, SeriesRecipe, TokenRecipe
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, TokenRecipe
 
 GROUPS = {"all data": Recipe, "time series": SeriesRecipe, "sequences of tokens": TokenRecipe, "images": ImageRecipe}
 

@@ -1,0 +1,1 @@
+"""What is trained: the attention, the model and its training, as one value."""
