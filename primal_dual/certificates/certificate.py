@@ -29,7 +29,7 @@ SMALLEST_SHARE = 1e-6  # of C, which a delta that is not zero has at least
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """The SVR that values solve, and the proof.
+    """The SVR that values solve, and the proof; printed as a one-line summary.
 
     Attributes
     ----------
@@ -72,6 +72,12 @@ class Certificate:
     bias: np.ndarray
     delta: np.ndarray
     _training_set: TrainingSet = field(repr=False)
+
+    def __str__(self) -> str:
+        n, outputs = self.targets.shape
+        whose = "" if self.query is None else f" of query {self.query}"
+        size = f"log C = {self.log_C:.4g}, log |W| = {self.log_norm:.4g}"
+        return f"SVR{whose} on {n} points with {outputs} outputs: relative gap {self.relative_gap:.1e}, {size}"
 
     @property
     def log_norm(self) -> float:
@@ -140,7 +146,8 @@ def certify(
     Raises
     ------
     ValueError
-        For shapes that do not fit, numbers that are not finite, C <= 0 and epsilon < 0.
+        For shapes that do not fit, numbers that are not finite, C <= 0 and epsilon < 0; and for a kernel that is not
+        symmetric and positive semidefinite, at the keys if they are few, else at 256 of them or fewer.
 
     Examples
     --------
@@ -183,6 +190,7 @@ def _certify_head(
 def _certify_query(
     train: TrainingSet, values: Array, targets: Array | None, C: float | None, epsilon: float, query: int | None
 ) -> Certificate:
+    train.check_kernel()
     svr, stationarity = _expand(train, values)
     y = None if targets is None else pooled_rows("targets", targets, train)
     judged = judge(svr, y, C, epsilon, train.primal.bias)

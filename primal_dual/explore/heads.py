@@ -13,6 +13,7 @@ from primal_dual.explore.head_sources import Head, Source
 from primal_dual.svr.training_sets import training_set
 
 ALL = 9  # where the slider of the decimals ends
+ROUNDING = 2e-16  # a bound below it is not told
 SUPPORT_VECTOR = 1e-6  # of C
 SMALLEST = 1e-300  # whose logarithm stands for that of zero
 WHOSE = 'print(f"Whose SVR: query {exact.query}, with the largest gap")\n'
@@ -114,7 +115,7 @@ class RealHeads:
             "Primal value": f"{proof.primal_value * np.exp(proof.log_scale):.6g}",
             "Dual value": f"{proof.dual_value * np.exp(proof.log_scale):.6g}",
             "Gap, relative": f"{proof.relative_gap:.1e}",
-            "Error of f at the keys, at most": f"{found.bound:.1e}",
+            "Error of f at the keys, at most": f"{max(found.bound, ROUNDING):.1e}",
             "Error of f there, in fact": f"{found.error:.1e}",
             "Largest weight of the query": f"{self.weights_of_query(state).max():.4f}",
         }
@@ -149,7 +150,7 @@ print(f"C: {{np.exp(certificate.log_C):.5g}}")
 print(f"Primal value: {{certificate.primal_value * unit:.6g}}")
 print(f"Dual value: {{certificate.dual_value * unit:.6g}}")
 print(f"Gap, relative: {{certificate.relative_gap:.1e}}")
-print(f"Error of f at the keys, at most: {{certificate.error_bound(keys){rows}.max():.1e}}")
+print(f"Error of f at the keys, at most: {{max(certificate.error_bound(keys){rows}.max(), {ROUNDING!r}):.1e}}")
 print(f"Error of f there, in fact: {{error{rows}.max():.1e}}")
 print(f"Largest weight of the query: {{weights[{min(state.query, len(head.queries) - 1)}].max():.4f}}")
 {whose}"""

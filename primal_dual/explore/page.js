@@ -58,9 +58,18 @@ function explore(exchange) {
   };
   exchange.properties.answer.change.connect(show);
 
+  const withPoints = (query) => { // an example starts over, but with the points of the reader
+    for (const { type, name, value } of form.elements) {
+      if (type === "text" && !query.has(name)) query.set(name, value);
+    }
+    return query;
+  };
+
   document.addEventListener("click", (event) => {
     const what = event.target.dataset.copy;
     if (what) navigator.clipboard.writeText(what === "address" ? location.href : shown(what).textContent);
+    const example = event.target.closest('a[href^="?"]');
+    if (example) example.search = withPoints(new URLSearchParams(example.search));
   });
   ask(location.search.slice(1));
 }

@@ -23,7 +23,7 @@ class ScalesState:
     waves: float = slider(2.0, "Waves of the signal", 0.5, 6.0, 0.5)
     noise: float = slider(0.3, "Noise in the targets", 0.0, 1.0, 0.05)
     sharpness: float = slider(30.0, "Sharpness of the kernel", 1.0, 200.0, 0.05, logarithmic=True)
-    C: float = slider(10.0, "C, in medians of h(k)", 0.1, 1000.0, 0.05, logarithmic=True)
+    C: float = slider(10.0, "C, times the median of h(k)", 0.1, 1000.0, 0.05, logarithmic=True)
     epsilon: float = slider(0.1, "epsilon, half the tube", 0.0, 1.0, 0.01)
     seed: int = slider(0, "Another draw of the noise", 0, 20, 1)
     query: int = slider(10, "Query token", 0, 95, 1)

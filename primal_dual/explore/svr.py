@@ -40,6 +40,7 @@ KERNELS: dict[str, Any] = {
 SUPPORTS: dict[str, Any] = {"all keys": Everything(), "window": Window(3), "strided": Strided(2), "causal": Causal()}
 EXACT = 11  # where the slider of the tolerance ends: 10^-0 to 10^-10, and then Newton's method
 GRID = np.linspace(-3, 3, 151)
+ROUNDING = 2e-16  # a bound below it is not told
 SUPPORT_VECTOR = 1e-6  # of C: a smaller |delta| is zero, and one so near to C is at the bound
 
 
@@ -51,9 +52,9 @@ class SVRState:
     transform: str = choice("none", "Transform", ("none", "batch normalisation", "unit length"))
     support: str = choice("all keys", "Support", SUPPORTS)
     position: int = slider(0, "Whose SVR: position of the query", 0, 59, 1)
-    scale: int = slider(1, "Scale: keys in an average", 1, 6, 1)
+    scale: int = slider(1, "Keys in an average (scale)", 1, 6, 1)
     bias: str = choice("no", "Bias", ("no", "yes"))
-    C: float = slider(10.0, "C, in medians of h(k)", 0.1, 1000.0, 0.05, logarithmic=True)
+    C: float = slider(10.0, "C, times the median of h(k)", 0.1, 1000.0, 0.05, logarithmic=True)
     epsilon: float = slider(0.15, "epsilon, half the tube", 0.0, 1.0, 0.01)
     beta: float = slider(1.0, "beta, share of the mean", -1.0, 2.0, 0.05)
     digits: int = slider(EXACT, "Solver stops at this many digits", 0, EXACT, 1, last="all")
@@ -112,6 +113,9 @@ class Solved:
 
     def predict(self, x: float) -> float:
         return float(self.solution.predict(np.array([[x]]))[0, 0])
+
+    def error_bound(self, x: float) -> float:
+        return float(self.certificate.error_bound(np.array([[x]]))[0])
 
 
 def problem(state: SVRState) -> Problem:
@@ -197,7 +201,7 @@ def readout(state: SVRState) -> dict[str, str]:
         "Gap, relative": f"{found.certificate.relative_gap:.1e}",
         "Support vectors": f"{free} free, {bound} at the bound, of {len(found.kinds)} points",
         "f at the query": f"{found.predict(state.query):.4f}",
-        "Error of f there, at most": f"{found.certificate.error_bound(np.array([[state.query]]))[0]:.1e}",
+        "Error of f there, at most": f"{max(found.error_bound(state.query), ROUNDING):.1e}",
         "Largest weight there": f"{weights_of_query(state).max():.4f}",
         "C": f"{found.problem.C:.5g}",
     }
@@ -236,7 +240,7 @@ print(f"Gap / C: {{gap:.1e}}")
 print(f"Gap, relative: {{certificate.relative_gap:.1e}}")
 print(f"Support vectors: {{free}} free, {{bound}} at the bound, of {{len(size)}} points")
 print(f"f at the query: {{solution.predict(x)[0, 0]:.4f}}")
-print(f"Error of f there, at most: {{certificate.error_bound(x)[0]:.1e}}")
+print(f"Error of f there, at most: {{max(certificate.error_bound(x)[0], {ROUNDING!r}):.1e}}")
 print(f"Largest weight there: {{weights.max():.4f}}")
 print(f"C: {{svr['C']:.5g}}")
 """

@@ -23,6 +23,7 @@ from primal_dual.types import Array, Bool, Float
 ROUNDING = 1e-8  # of cosines
 MOST_HELD = 4_000  # training points whose kernel matrix is held
 ROWS_AT_A_TIME = 200  # of a larger one
+MOST_CHECKED = 256  # training points, of a kernel that is only evaluated
 LARGEST_EXPONENT = 700  # exp of more overflows
 
 Rows = tuple[Float[Array, "M n"], Float[Array, "M 1"], Float[Array, "M 1"], Float[Array, "M 1"]]
@@ -145,22 +146,14 @@ class TrainingSet:
         ValueError
             Where it is not symmetric and positive semidefinite: then the kernel is none.
         """
-        kernel, x = self.primal.kernel, self.transformed_keys
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
-            if isinstance(kernel, PositiveKernel):
-                a = kernel.log_gram(x, x)
-                cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
-            else:
-                K, sign = kernel.gram(x, x), self.own_rows[2]
-                cosines = sign * sign.T * K / np.sqrt(np.diag(K)[:, None] * np.diag(K))
-        skew = abs(cosines - cosines.T).max()
-        if not (skew <= ROUNDING and _is_semidefinite(cosines)):
-            smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
-            raise ValueError(
-                f"{self.primal.kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got "
-                f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
-            )
-        return (cosines + cosines.T) / 2
+        cosines = _cosines(self.primal.kernel, self.transformed_keys)
+        if isinstance(self.primal.kernel, PositiveKernel):
+            return cosines
+        return self.own_rows[2] * self.own_rows[2].T * cosines
+
+    def check_kernel(self) -> None:
+        """ValueError where the kernel is none at some of the keys, which are all if they are few; see `cosines`."""
+        _cosines(self.primal.kernel, self.transformed_keys[:: -(-len(self.keys) // MOST_CHECKED)])
 
     def log_lengths(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """log |Phi(T x)|."""
@@ -173,6 +166,27 @@ class TrainingSet:
     def attend(self, x: Float[Array, "M D"], values: Float[Array, "n Dv"]) -> Float[Array, "M Dv"]:
         """f(x) by `attention`, for x that is convolved already."""
         return attention(self.primal, x, self.keys, values)
+
+
+def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
+    """The cosines between the Phi(x_i). ValueError as in `TrainingSet.cosines`."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
+        if isinstance(kernel, PositiveKernel):
+            a = kernel.log_gram(x, x)
+            cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
+        else:
+            K = kernel.gram(x, x)
+            length = np.sqrt(np.diag(K))
+            length = np.where(length == 0, 1, length)
+            cosines = K / length[:, None] / length
+    skew = abs(cosines - cosines.T).max()
+    if not (skew <= ROUNDING and _is_semidefinite(cosines)):
+        smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
+        raise ValueError(
+            f"{kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got "
+            f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
+        )
+    return (cosines + cosines.T) / 2
 
 
 def _is_semidefinite(cosines: Float[Array, "n n"]) -> bool:

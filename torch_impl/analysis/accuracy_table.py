@@ -78,8 +78,8 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     [('bn', 2, 75.0, 7.071)]
     """
     cells: dict[tuple[str, str, str | None], dict[int, Result]] = {}
-    for result in results:
-        cells.setdefault((title(result), result["attention"], _commit(result)), {})[result["seed"]] = result
+    for name, result in zip(titles(results), results, strict=True):
+        cells.setdefault((name, result["attention"], _commit(result)), {})[result["seed"]] = result
     counts = Counter((name, attention) for name, attention, _ in cells)
     rows = []
     for (name, attention, commit), runs in cells.items():
@@ -103,6 +103,24 @@ def title(result: Result) -> str:
         names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
         changes += [f"{name} {now[name]}" for name in names]
     return ", ".join([result["data"], *changes])
+
+
+def titles(results: Sequence[Result]) -> list[str]:
+    """The title of each run, and the fields in which runs of one title differ: "mine, epochs 15"."""
+    names = [title(result) for result in results]
+    recipes = [result["recipe"] for result in results]
+    values: dict[tuple[str, str], set[str]] = {}  # of a field, among the runs of a title
+    for name, recipe in zip(names, recipes, strict=True):
+        for field, value in recipe.items():
+            values.setdefault((name, field), set()).add(str(value))
+    return [
+        ", ".join([name, *(f"{field} {recipe[field]}" for field in recipe if _tells(field, values[name, field]))])
+        for name, recipe in zip(names, recipes, strict=True)
+    ]
+
+
+def _tells(field: str, values: set[str]) -> bool:
+    return len(values) > 1 and field not in FIELDS_NOT_IN_TITLE
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:

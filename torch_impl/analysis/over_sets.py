@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from primal_dual.types import Float
-from torch_impl.analysis.accuracy_table import table, title
+from torch_impl.analysis.accuracy_table import table, titles
 from torch_impl.training.runs.run_files import Result
 
 DRAWS = 20_000
@@ -35,7 +35,7 @@ def averages(results: Sequence[Result]) -> list[dict[str, Any]]:
     >>> [(row["recipe"], row["attention"], round(row["mean"], 1)) for row in averages(runs)]
     [('average of 2 data sets', 'softmax', 70.0), ('average of 2 data sets', 'bn', 70.0)]
     """
-    whole = [result for result in results if title(result) == result["data"]]
+    whole = [result for name, result in zip(titles(results), results, strict=True) if name == result["data"]]
     rows = [row for row in table(whole) if row["recipe"] in {result["data"] for result in whole}]
     averaged = []
     for attention in dict.fromkeys(row["attention"] for row in rows):

@@ -1,13 +1,25 @@
 """Keys and values are the optimum of an SVR; wrong ones are not; and the error bound holds."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primal_dual import BatchNorm, Everything, Heads, Primal, attention, catalog, certify, heads, solve_dual
+from primal_dual import (
+    BatchNorm,
+    Causal,
+    Everything,
+    Heads,
+    Polynomial,
+    Primal,
+    attention,
+    catalog,
+    certify,
+    heads,
+    solve_dual,
+)
 from primal_dual.io.datasets import japanese_vowels
 from primal_dual.svr.training_sets import training_set
 from tests.problems import kernels, naive_attention, primals, random_mask, seeds
@@ -201,3 +213,40 @@ def test_a_query_beyond_the_keys():
     np.testing.assert_allclose(
         solution.predict(x)[9], attention(catalog["causal"], x, k, solution.values)[9], rtol=1e-12
     )
+
+
+@dataclass(frozen=True)
+class Distance:
+    def log_gram(self, x, y):
+        return abs(x[..., :, None, :] - y[..., None, :, :]).sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Asymmetric:
+    def log_gram(self, x, y):
+        return x @ y.swapaxes(-1, -2) + x[..., :1]
+
+
+@pytest.mark.parametrize("n", [11, 600])
+@pytest.mark.parametrize("support", [Everything(), Causal()])
+def test_what_is_no_kernel_has_no_certificate(n, support):
+    """exp(|x - y|_1) is symmetric, not positive semidefinite; exp(x.y + x_1) is not symmetric."""
+    keys, values = np.random.default_rng(0).standard_normal((2, n, 5))
+    for kernel in (Distance(), Asymmetric()):
+        with pytest.raises(ValueError, match=r"expected <Phi.*symmetric and positive semidefinite; got"):
+            certify(Primal(kernel, support=support), keys, values)
+
+
+def test_a_certificate_is_printed_in_one_line():
+    keys, values = np.random.default_rng(0).standard_normal((2, 7, 3))
+    whole, causal = (
+        certify(Primal(support=support), keys, values, query=q) for support, q in ((Everything(), None), (Causal(), 4))
+    )
+    assert str(whole).startswith("SVR on 7 points with 3 outputs: relative gap ") and "\n" not in str(whole)
+    assert str(causal).startswith("SVR of query 4 on 5 points") and f"log |W| = {causal.log_norm:.4g}" in str(causal)
+
+
+def test_a_key_of_zero_has_a_certificate():
+    keys, values = np.random.default_rng(0).standard_normal((2, 7, 3))
+    keys[2] = 0
+    assert certify(Primal(Polynomial(2, 0.0), normalizer="one"), keys, values).relative_gap < 1e-12

@@ -64,7 +64,7 @@ def test_an_error_is_told_and_the_last_picture_stays(session):
     drawn = session.drawing.tube.data["f"]
     session.ask("C=none")
     session.draw()
-    assert session.exchange.answer["error"].startswith("C, in medians of h(k): expected numbers")
+    assert session.exchange.answer["error"].startswith("C, times the median of h(k): expected numbers")
     session.ask("targets=1 2")
     session.draw()
     answer = session.exchange.answer

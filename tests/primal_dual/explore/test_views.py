@@ -99,9 +99,9 @@ def test_what_is_shown_first_has_numbers_captions_and_links_that_are_states(view
     "query, message",
     [
         ("colour=red", "address: expected kernel, .*; got 'colour'"),
-        ("C=0", "C, in medians of h.*: expected a number from 0.1 to 1000; got 0"),
+        ("C=0", "C, times the median of h.*: expected a number from 0.1 to 1000; got 0"),
         ("C=nan", "expected numbers of at most 1e[+]06; got 'nan'"),
-        ("scale=1.5", "Scale: .*: expected a whole number; got 1.5"),
+        ("scale=1.5", "Keys in an average .*: expected a whole number; got 1.5"),
         ("kernel=cubic", "Kernel: expected one of exponential, .*; got 'cubic'"),
         ("keys=1", "Keys: expected 2 to 60 numbers; got 1"),
         ("keys=1+two", "Keys: expected numbers .*; got 'two'"),

@@ -13,7 +13,7 @@ from torch_impl.analysis.accuracy_table import table
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
 from torch_impl.training.recipes.benchmarks import recipe
-from torch_impl.training.recipes.kinds import to_config
+from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
 
 SETS = "JapaneseVowels", "Handwriting", "BasicMotions"
 
@@ -59,6 +59,23 @@ def test_the_average_is_that_of_the_tables_rows():
     assert averages(twice)[0]["recipe"] == "average of 2 data sets"
     alone = found + [result(data, "qk-norm", 0, 0.9, "def") for data in SETS]  # no softmax of its commit
     assert averages(alone) == [softmax, bn]
+
+
+def test_runs_of_different_settings_are_never_averaged():
+    """The data set has no recipe of its own, whose changes a title could name."""
+    runs = []
+    for attention, epochs in (("softmax", 40), ("softmax", 15), ("bn", 15)):
+        config = to_config(SeriesRecipe("mine", epochs=epochs))
+        runs.append(
+            result("Handwriting", attention, int(epochs == 15), epochs / 100) | {"recipe": config, "data": "mine"}
+        )
+    rows = {(row["recipe"], row["attention"]): row["mean"] for row in table(runs)}
+    assert rows == {
+        ("mine, epochs 15", "softmax"): 15,
+        ("mine, epochs 15", "bn"): 15,
+        ("mine, epochs 40", "softmax"): 40,
+    }
+    assert [row["recipe"] for row in table(runs[1:])] == ["mine", "mine"]
 
 
 def test_the_interval_sees_the_scatter_over_sets_and_over_seeds():

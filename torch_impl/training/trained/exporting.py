@@ -1,6 +1,7 @@
 """A finished run as an ONNX file, which other programs run without Python or torch."""
 
 import logging
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from torch import nn
 
 from primal_dual.io.files import check_writable, write_bytes
+from primal_dual.io.text import printable
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.messages import one_line
 from torch_impl.training.trained.finished_run import Run, load_run
 
 LARGEST_DIFFERENCE = 1e-5  # of a probability, between torch and the ONNX file
 EXAMPLES = 3
+MISSING = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 
 
 class Classifier(nn.Module):
@@ -94,7 +97,7 @@ def export(folder: Path | str, file: Path | str) -> float:
             warnings.simplefilter("ignore")  # those of the exporter about itself
             program = torch.onnx.export(model, examples, input_names=names, output_names=["probabilities"], **options)
     except RuntimeError as error:
-        raise ValueError(f"{folder}: expected a model that ONNX can express; {one_line(error)}") from error
+        raise ValueError(f"{folder}: expected a model that ONNX can express; {_reason(error)}") from error
     assert program is not None
     program.model.metadata_props["classes"] = "\n".join(run.classes)
     with tempfile.TemporaryDirectory() as folder_of_it:
@@ -110,6 +113,12 @@ def export(folder: Path | str, file: Path | str) -> float:
         )
     write_bytes(file, content)
     return difference
+
+
+def _reason(error: RuntimeError) -> str:
+    """Which operation ONNX lacks, if the exporter says so among its advice."""
+    missing = MISSING.findall(str(error))
+    return f"it has no operation {missing[0]}" if missing else printable(one_line(error))
 
 
 def _examples(run: Run) -> tuple[torch.Tensor, ...]:

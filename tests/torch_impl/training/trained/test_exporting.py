@@ -1,5 +1,7 @@
 """Runs as ONNX files: the probabilities of torch, for any number of examples, on what was measured."""
 
+import warnings
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,6 +14,7 @@ from torch_impl.data.images.loading import load_images
 from torch_impl.data.messages import say_nothing
 from torch_impl.training.recipes.kinds import ImageRecipe
 from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained import exporting
 from torch_impl.training.trained.exporting import export
 from torch_impl.training.trained.finished_run import classify, load_run
 
@@ -54,6 +57,17 @@ def test_images(tmp_path):
     np.testing.assert_allclose(
         probabilities(file, inputs=inputs)[0], classify(load_run(run_folder), inputs, None), atol=1e-5
     )
+
+
+def test_an_operation_that_onnx_lacks_is_named():
+    class Distances(torch.nn.Module):
+        def forward(self, x):
+            return torch.cdist(x, x, p=1)
+
+    with warnings.catch_warnings(action="ignore"), pytest.raises(RuntimeError) as caught:
+        torch.onnx.export(Distances(), (torch.randn(3, 4, 2),), dynamo=True, verbose=False)
+    assert exporting._reason(caught.value) == "it has no operation aten._cdist_forward"
+    assert exporting._reason(RuntimeError("\x1b[96mtwo\nlines")) == r"\x1b[96mtwo lines"
 
 
 def test_bad_input(tmp_path):
