@@ -112,8 +112,8 @@ def _image(file: Path | None) -> Any:
 def _text(file: Path | None) -> str:
     try:
         text = TEXT if file is None else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected text in UTF-8; got {one_line(error)}") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{file}: expected a file of text in UTF-8; got {one_line(error)}") from error
     if not text.strip():
         raise ValueError(f"{file}: expected text; got none")
     return text

@@ -99,7 +99,7 @@ def plot_head_distances(found: Mapping[str, Redundancy]) -> Figure:
 
 
 def plot_head_complexity(heads: Sequence[Head]) -> Figure:
-    """Two maps of the heads of a model, a row a module: their norm, and how many keys carry 90% of their weight.
+    """Two maps of the heads of a model, a row a module: their norm, and how many keys carry 90% of sum |delta|.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def plot_head_complexity(heads: Sequence[Head]) -> Figure:
     figure = Figure(figsize=(9, 1.6 + 0.35 * shape[0]), layout="constrained")
     titles = {
         "log10 of the norm |W|": lambda head: head.log_norm / math.log(10),
-        f"keys, of {heads[0].keys}, with 90% of the weight": lambda head: head.most_keys,
+        f"keys, of {heads[0].keys}, with 90% of all |δ|": lambda head: head.most_keys,
     }
     for axes, (title, number) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         numbers = np.full(shape, np.nan)

@@ -55,7 +55,7 @@ def read_split(name: str, folder: Path | str | None, split: str) -> tuple[Series
     if path is not None and (path.exists() or name not in EMBEDDED):
         return read_ts_file(path)
     if name not in EMBEDDED:
-        raise ValueError(f"{name}: expected a folder of the archive with --data, or one of {', '.join(EMBEDDED)}")
+        raise ValueError(f"{name}: expected --data, the folder with its files, or one of {', '.join(EMBEDDED)}")
     datasets = _aeon_datasets()
     load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions
     series, labels = load(split=split)

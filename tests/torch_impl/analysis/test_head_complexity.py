@@ -121,7 +121,10 @@ def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path):
         (["--model", tmp_path], "expected a finished run, pretrained:DATA/ATTENTION, or the folder of"),
         (["--model", model_folder, "--input", long], "expected at most 80 tokens, which the model takes; got 81"),
         (["--model", model_folder, "--input", empty], "expected text; got none"),
-        (["--model", model_folder, "--input", tmp_path / "missing"], "No such file"),
+        (
+            ["--model", model_folder, "--input", tmp_path / "missing"],
+            "missing: expected a file of text in UTF-8; got [Errno 2] No such file",
+        ),
         (["--model", "pretrained:Nothing/bn"], "Nothing"),
         (["--model", model_folder, "--keys", long], "expected --keys and --values of a head, or --model"),
         ([], "expected --keys and --values of a head, or --model"),

@@ -57,7 +57,7 @@ def test_bad_files(tmp_path, options, message):
 def test_missing_sets(tmp_path):
     with pytest.raises(ValueError, match=r"Own_TRAIN\.ts: no such file"):
         load_series("Own", tmp_path)
-    with pytest.raises(ValueError, match="expected a folder of the archive with --data, or one of JapaneseVowels"):
+    with pytest.raises(ValueError, match="expected --data, the folder with its files, or one of JapaneseVowels"):
         load_series("Own")
 
 

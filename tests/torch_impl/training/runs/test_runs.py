@@ -76,7 +76,7 @@ def test_command_line(tmp_path):
         (("BasicMotions", "--epochs"), "epochs: expected int; got 'true'"),
         (("BasicMotions", "softmax"), "expected --attention NAME"),
         (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
-        (("Nothing",), "expected a folder of the archive"),
+        (("Nothing",), "expected --data, the folder with its files"),
         (("BasicMotions", "--folder", "/dev/null/runs"), "Not a directory: '/dev/null/runs'"),
     ):
         failed = call("train", "--folder", tmp_path, *words)
