@@ -65,7 +65,9 @@ def plot_by_field(rows: Sequence[Mapping[str, Any]], field: str) -> Figure:
             mine = [row for row in rows if (row["data"], row["attention"]) == (data, attention)]
             places = [values.index(row["value"]) for row in mine]
             means, deviations = [row["mean"] for row in mine], [row["deviation"] or 0 for row in mine]
-            axes.errorbar(places, means, deviations, fmt="o-", color=colour, markersize=5, capsize=3, label=attention)
+            axes.errorbar(
+                places, means, deviations, fmt="o-", color=colour, markersize=5, capsize=3, label=fill(attention, 32)
+            )
         axes.set(title=data, xlabel=field, xticks=range(len(values)), xticklabels=values)
         axes.grid(True, alpha=0.3)
     figure.supylabel("test accuracy, %")
@@ -165,7 +167,7 @@ def _draw_attention(
     """The accuracies of one attention on the left, and its differences to softmax on the right."""
     style: dict[str, Any] = dict(fmt="o", color=colour, markersize=5, capsize=3)
     means, deviations = [row["mean"] for row in rows], [row["deviation"] or 0 for row in rows]
-    left.errorbar(means, heights, xerr=deviations, label=attention, **style)
+    left.errorbar(means, heights, xerr=deviations, label=fill(attention, 32), **style)
     for row, height in zip(rows, heights, strict=True):
         if row["difference"]:
             mean, low, high = row["difference"]

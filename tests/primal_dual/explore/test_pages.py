@@ -1,6 +1,7 @@
 """The pages in a real browser: what they show is what the package computes, to the digit."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,12 @@ def test_a_key_that_is_dragged_by_mouse_has_the_svr_of_the_package(open_tab):
     tab.open(tab.page.url)
     assert tab.wait_for_state(state, lambda found: True) == pointed
     assert tab.readout["Largest weight there"] == f"{weights.max():.4f}"
+
+    with tab.page.expect_navigation():
+        tab.page.get_by_role("link", name="Stop the solver early").click()
+    tab.open(tab.page.url)
+    stopped = tab.wait_for_state(state, lambda found: found.digits == 1)
+    assert stopped == replace(state, digits=1, keys=pointed.keys, targets=pointed.targets)
 
 
 def test_what_cannot_be_is_said_and_the_picture_stays(open_tab):
