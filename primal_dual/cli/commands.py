@@ -225,6 +225,12 @@ def explore(
         Path | None, typer.Option(help="Or their keys, a .npy file: (N, D), (heads, N, D), (layers, heads, N, D).")
     ] = None,
     values: Annotated[Path | None, typer.Option(help="And their values, a .npy file (..., N, Dv).")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Or a model: a run, pretrained:DATA/ATTENTION, or Hugging Face's folder."),
+    ] = None,
+    input: Annotated[Path | None, typer.Option(help="What the model sees, as in certify.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder of data sets that a run was trained with.")] = None,
     port: Annotated[int, typer.Option(help="Where it listens, on this machine alone; any free port for 0.")] = 5006,
     browser: Annotated[bool, typer.Option(help="Whether it is opened in a browser.")] = True,
 ) -> None:
@@ -234,14 +240,19 @@ def explore(
     trained model or your own. They are served on 127.0.0.1 until Ctrl-C, and need no network.
     """
     try:
-        from primal_dual.cli import pretrained_heads
+        from primal_dual.cli import model_heads
         from primal_dual.explore import head_sources, server, views
     except ImportError as error:
         raise ValueError(f"this needs bokeh: pip install '.[explore]' in the checkout ({error})") from error
     sources: dict[str, head_sources.Source] = {}
     if any(given is not None for given in (head, keys, values)):
         sources["your files"] = head_sources.Files.load(keys, values, head)
-    sources |= {"the spoken vowel": head_sources.Vowel()} | pretrained_heads.sources()
+    if model is not None:
+        torch_part("analysis.models_to_certify")
+        sources["your model"] = model_heads.OneModel(model, input, data)
+    elif input is not None or data is not None:
+        raise ValueError("--input and --data: expected --model beside them; got none")
+    sources |= {"the spoken vowel": head_sources.Vowel()} | model_heads.sources()
     server.serve(server.start(views.all_views(sources), port), browser)
 
 

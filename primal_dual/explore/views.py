@@ -27,11 +27,11 @@ SVR = View(
         beyond it they cost C. Its solution is an attention: at the query x, f(x) is an average of the values of the
         keys (blue bars), by the attention weights (lines). A value is at most C/h(k) in size, where h(k) is the sum of
         the kernel over the keys: values are often much larger than f, and those of both signs cancel in the average.
-        <b>Try:</b> drag a target out of the tube, and it becomes a square: its value is at this bound. Move the pointer
-        along the curve: the lines go to the keys that the query attends to. Make ε larger: more targets are inside the
-        tube, and their keys have the value 0: they take weight, and add nothing. <a href="?digits=1">Stop the solver
-        early</a>: the primal and the dual value are apart, and their gap bounds the error of f, everywhere. (All points
-        look free then: a solver that was stopped has made no δ exactly 0 or C.) <a
+        <b>Try:</b> drag a target out of the tube, and it becomes a square: its value is at this bound. Move the
+        pointer along the curve: the lines go to the keys that the query attends to. Make ε larger: more targets are
+        inside the tube, and their keys have the value 0: they take weight, and add nothing. <a href="?digits=1">Stop
+        the solver early</a>: the primal and the dual value are apart, and their gap bounds the error of f, everywhere.
+        (All points look free then: a solver that was stopped has made no δ exactly 0 or C.) <a
         href="?kernel=gaussian&C=100">Another kernel</a> makes another attention; so do <a
         href="?transform=batch+normalisation">batch normalisation</a>, <a href="?support=causal&position=9">a causal
         support</a>, under which each query has an SVR of its own, and <a href="?scale=3">averages of three
@@ -84,14 +84,14 @@ SCALES = View(
     path="/scales",
     title="What scaled heads see",
     prose="""
-        A head of scale s is trained on averages of s neighbours, the pools. There are fewer training points, and so the
-        attention costs less: a weight for each pool, not for each token. What is lost? The head sees the pools' means
-        alone (thick lines). <b>Try:</b> set the scale to 1, 4 and 16, and compare f with the signal (dashed). <a
+        A head of scale s is trained on averages of s neighbours, the pools. There are fewer training points, and so
+        the attention costs less: a weight for each pool, not for each token. What is lost? The head sees the pools'
+        means alone (thick lines). <b>Try:</b> set the scale to 1, 4 and 16, and compare f with the signal (dashed). <a
         href="?noise=0">Without noise</a>, no scale has a smaller error than 1. But averages also take noise away: with
-        <a href="?noise=0.8">much noise</a>, scale 4 is better than 1 here (not in each draw of the noise), at a quarter
-        of the cost. A signal with <a href="?scale=8&waves=6&noise=0.1">many waves</a> is lost in large pools. Move the
-        pointer along the tokens: all tokens of a pool have the same weight (bars on the floor), since the pool is one
-        key. A layer has heads of several scales, so that fine and coarse are both seen.""",
+        <a href="?noise=0.8">much noise</a>, scale 4 is better than 1 here (not in each draw of the noise), at a
+        quarter of the cost. A signal with <a href="?scale=8&waves=6&noise=0.1">many waves</a> is lost in large pools.
+        Move the pointer along the tokens: all tokens of a pool have the same weight (bars on the floor), since the
+        pool is one key. A layer has heads of several scales, so that fine and coarse are both seen.""",
     tutorial=5,
     state=scales.ScalesState,
     drawing=ScalesDrawing,
@@ -122,8 +122,8 @@ def real_head(sources: Mapping[str, Source]) -> View:
             href="?attention=sh">a scaled head</a>, whose training points are half as many. <a href="?decimals=2">Keep
             two decimals of the values</a>: they no longer are the optimum, the gap shows it, and the error of f is
             below the bound that follows from the gap. (The smallest C that the values need is taken, and with cut
-            values nearly all δ look free.) Heads of your own: <code>primal-dual explore --keys K.npy --values
-            V.npy</code>.""",
+            values nearly all δ look free.) Heads of your own: <code>primal-dual explore --model FOLDER</code> or
+            <code>primal-dual explore --keys K.npy --values V.npy</code>.""",
         tutorial=6,
         state=HeadState,
         drawing=partial(HeadsDrawing, found),

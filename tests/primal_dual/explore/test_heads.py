@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
 from primal_dual import Primal, attention, attention_weights, catalog, certify
-from primal_dual.cli import pretrained_heads
+from primal_dual.cli import model_heads
 from primal_dual.explore.head_sources import Files, Vowel
 from primal_dual.explore.heads import ALL, HeadState, RealHeads
 from tests.primal_dual.explore.test_server import expect_one_line, explore
@@ -72,12 +73,23 @@ def test_a_vowel_has_frames_that_are_no_support_vectors_and_scaled_heads_have_ha
 
 
 def test_a_head_of_a_trained_model_is_certified():
-    heads = RealHeads(pretrained_heads.sources())
+    heads = RealHeads(model_heads.sources())
     state = HeadState(attention="softmax", layer="2", head="6")
     options = heads.options(state)
     assert options["attention"] == ["bn+sh", "softmax"]
     assert options["layer"] == ["1", "2", "3"] and options["head"][-1] == "8"
     assert heads.head(state).primal.scale == 1 and heads.head(replace(state, attention="bn+sh")).primal.scale == 2
+    assert heads.certified(state).certificate.relative_gap < 1e-12
+    assert printed(heads.as_python(state)) == heads.readout(state)
+
+
+def test_a_hugging_face_model_and_a_causal_one(tmp_path):
+    sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=4)).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    heads = RealHeads({"your model": model_heads.OneModel(str(tmp_path))})
+    state = HeadState(layer="2", head="2")
+    assert heads.options(state)["layer"] == ["1", "2"] and len(heads.head(state).keys) == 17
     assert heads.certified(state).certificate.relative_gap < 1e-12
     assert printed(heads.as_python(state)) == heads.readout(state)
 
