@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 from bokeh.document import Document
 from bokeh.events import DoubleTap, MouseMove, Pan, PanEnd, PanStart
 from tornado.httpclient import AsyncHTTPClient
@@ -133,15 +134,26 @@ def test_an_interrupt_stops_the_server_and_a_browser_is_asked_for(monkeypatch, c
     assert capsys.readouterr().out.count("http://127.0.0.1:5/ and ends with Ctrl-C.") == 2
 
 
-def test_the_command_starts_all_views_with_the_files_first(monkeypatch, tmp_path):
+def test_the_command_starts_all_views_with_the_files_first(monkeypatch, tmp_path, capsys):
     for name in ("keys", "values"):
         np.save(tmp_path / f"{name}.npy", np.ones((5, 2)))
     started = []
     monkeypatch.setattr(server, "start", lambda *arguments: started.append(arguments))
     monkeypatch.setattr(server, "serve", lambda *arguments: None)
-    commands.explore(None, tmp_path / "keys.npy", tmp_path / "values.npy", 7, False)
+    given = {name: tmp_path / f"{name}.npy" for name in ("keys", "values")}
+    commands.explore(**given, model="pretrained:JapaneseVowels/softmax", port=7, browser=False)
     views, port = started[0]
     assert port == 7 and [view.path for view in views] == ["/", "/normalisation", "/scales", "/head"]
     head = views[-1]
-    assert head.options(head.state())["source"] == ["your files", "the spoken vowel", "a trained transformer"]
+    assert head.options(head.state())["source"] == [
+        "your files",
+        "your model",
+        "the spoken vowel",
+        "a trained transformer",
+    ]
     assert head.readout(from_query(head.state(), "source=your files"))["Keys, features"] == "5, 2"
+    assert head.options(from_query(head.state(), "source=your model"))["attention"] == ["its own"]
+    with pytest.raises(typer.Exit):
+        commands.explore(input=tmp_path / "keys.npy", browser=False)
+    assert "--input and --data: expected --model beside them; got none" in capsys.readouterr().err
+    assert len(started) == 1
