@@ -248,7 +248,6 @@ def explore(
     if any(given is not None for given in (head, keys, values)):
         sources["your files"] = head_sources.Files.load(keys, values, head)
     if model is not None:
-        torch_part("analysis.models_to_certify")
         sources["your model"] = model_heads.OneModel(model, input, data)
     elif input is not None or data is not None:
         raise ValueError("--input and --data: expected --model beside them; got none")

@@ -99,11 +99,12 @@ def _pretrained(attention: str) -> OneModel:
 
 def _calls(name: str, file: Path | None, data: Path | None) -> tuple[list[Any], str]:
     """What each layer of a model calls `attention` with, and the stars that the model's argument is called with."""
+    models, recorder = torch_part("analysis.models_to_certify"), torch_part("recorder")
     import torch
 
-    model, example = torch_part("analysis.models_to_certify").load_model(name, file, data)
+    model, example = models.load_model(name, file, data)
     stars = "**" if isinstance(example, Mapping) else "*"
-    with torch_part("recorder").recording(model.eval()) as calls, torch.no_grad():
+    with recorder.recording(model.eval()) as calls, torch.no_grad():
         model(**example) if stars == "**" else model(*example)
     return [call for _, call in calls], stars
 

@@ -10,11 +10,10 @@ import numpy as np
 from primal_dual import attention, attention_weights, certify
 from primal_dual.explore.controls import choice, slider
 from primal_dual.explore.head_sources import Head, Source
+from primal_dual.explore.svr import ROUNDING, SUPPORT_VECTOR
 from primal_dual.svr.training_sets import training_set
 
 ALL = 9  # where the slider of the decimals ends
-ROUNDING = 2e-16  # a bound below it is not told
-SUPPORT_VECTOR = 1e-6  # of C
 SMALLEST = 1e-300  # whose logarithm stands for that of zero
 WHOSE = 'print(f"Whose SVR: query {exact.query}, with the largest gap")\n'
 

@@ -150,15 +150,25 @@ def _commit(result: Result) -> str | None:
     return result.get("machine", {}).get("commit")
 
 
+def over_seeds(percent: Sequence[float]) -> dict[str, Any]:
+    """The number, mean and standard deviation of some accuracies; no deviation of one alone.
+
+    Examples
+    --------
+    >>> over_seeds([70.0, 72.0, 74.0])
+    {'seeds': 3, 'mean': 72.0, 'deviation': 2.0}
+    """
+    deviation = statistics.stdev(percent) if len(percent) > 1 else None
+    return {"seeds": len(percent), "mean": statistics.mean(percent), "deviation": deviation}
+
+
 def _statistics(runs: Mapping[int, Result], softmax: Mapping[int, Result]) -> dict[str, Any]:
     """Of the runs of a recipe and attention by their seeds, beside those of softmax."""
     percent = [100 * run["test_accuracy"] for run in runs.values()]
     common = [seed for seed in runs if seed in softmax]
     differences = [100 * (runs[seed]["test_accuracy"] - softmax[seed]["test_accuracy"]) for seed in common]
     return {
-        "seeds": len(runs),
-        "mean": statistics.mean(percent),
-        "deviation": statistics.stdev(percent) if len(percent) > 1 else None,
+        **over_seeds(percent),
         "differences": differences,
         "difference": interval(differences) if len(differences) > 1 else None,
         "best_test_epoch": statistics.mean(100 * run["best_test_epoch"] for run in runs.values()),

@@ -1,11 +1,11 @@
 """Accuracies against one field of the recipe, such as the learning rate."""
 
 import json
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from primal_dual.primal import catalog
+from torch_impl.analysis.accuracy_table import over_seeds
 from torch_impl.training.recipes.base_recipe import NO_CHANGE
 from torch_impl.training.recipes.kinds import from_config, to_config
 from torch_impl.training.runs.run_files import Result
@@ -42,19 +42,13 @@ def accuracies_by_field(results: Sequence[Result], field: str) -> list[dict[str,
         if result["seed"] in by_seed:
             run = f"{result['data']}, {field} {value}, {result['attention']}, seed {result['seed']}"
             raise ValueError(f"{run}: expected one run; got several, at different commits")
-        by_seed[result["seed"]] = result["test_accuracy"]
+        by_seed[result["seed"]] = 100 * result["test_accuracy"]
     rows = []
     for (data, _), cells in groups.items():
         if len({value for _, value in cells}) > 1:
             for (attention, value), by_seed in cells.items():
-                rows.append({"data": data, "attention": attention, "value": value} | _statistics(by_seed))
+                rows.append({"data": data, "attention": attention, "value": value} | over_seeds([*by_seed.values()]))
     if not rows:
         raise ValueError(f"{field}: expected runs whose recipes differ in this field alone; got none")
     order = {name: i for i, name in enumerate(catalog)}
     return sorted(rows, key=lambda row: (row["data"], order.get(row["attention"], len(order)), row["value"]))
-
-
-def _statistics(by_seed: Mapping[int, float]) -> dict[str, Any]:
-    percent = [100 * accuracy for accuracy in by_seed.values()]
-    deviation = statistics.stdev(percent) if len(percent) > 1 else None
-    return {"mean": statistics.mean(percent), "deviation": deviation, "seeds": len(percent)}
