@@ -25,8 +25,9 @@ class VisionTransformer(nn.Module):
     classes, size, channels : int
         The number of classes, the height and width of an image, and the number of its channels.
     convolutions : int
-        Before the patches, each image goes through so many convolutions of stride 2, each with batch normalisation and
-        gelu, the last of which has as many channels as a token has features (Xiao et al., NeurIPS 2021).
+        Before the patches, each image goes through so many pairs of convolutions, 3 x 3, the first of each of stride 2,
+        each with batch normalisation and gelu. The last pair has as many channels as a token has features (Xiao et al.,
+        NeurIPS 2021).
     patch : int
         The height and width of the patch that makes a token: of pixels, or of what the convolutions put out.
     layers, width, num_heads, mlp_ratio : int
@@ -129,14 +130,18 @@ class _VisionBlock(nn.Module):
 
 
 def _stem(channels: int, width: int, convolutions: int) -> nn.Sequential:
-    """Convolutions of stride 2: channels -> width / 2^(convolutions - 1) -> ... -> width / 2 -> width."""
+    """Pairs of convolutions: channels -> width / 2^(convolutions - 1) -> ... -> width / 2 -> width."""
     if width % 2 ** max(convolutions - 1, 0):
         raise ValueError(f"width: expected one that {convolutions} convolutions can halve; got {width}")
     widths = [channels, *(width // 2**i for i in reversed(range(convolutions)))]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.GELU()]
+        layers += [*_convolution(before, after, stride=2), *_convolution(after, after, stride=1)]
     return nn.Sequential(*layers)
+
+
+def _convolution(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.GELU()
 
 
 def _initialise(module: nn.Module) -> None:
