@@ -13,7 +13,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from tests import pretend_device
 from tests.attacks.attempts import SURVIVED
+from tests.on_device import OnDevice
 from torch_impl.data.series import load_series
 from torch_impl.fast import softmax
 
@@ -26,6 +28,15 @@ torch.set_num_threads(1)  # tests are small, and run in parallel
 
 def pytest_addoption(parser):
     parser.addoption("--attack", action="store_true", help="make 5,000 attempts to break the program; 200 without")
+    parser.addoption("--device", default="cpu", help="where the tests of torch_impl compute: cpu, cuda, or pretend")
+
+
+def pytest_configure(config):
+    device = config.getoption("device")
+    if device == pretend_device.NAME:
+        pretend_device.use()
+    if device != "cpu":
+        OnDevice(device).__enter__()  # before tests are imported, some of which make tensors then
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -66,7 +66,7 @@ def recorded(layer, x, padding=None):
 
 def keys_and_values(layer, x):
     _, k, v = (x @ layer.in_proj_weight.T + layer.in_proj_bias).double().chunk(3, -1)
-    return (z[0].unflatten(-1, (layer.num_heads, -1)).transpose(0, 1).detach().numpy() for z in (k, v))
+    return (z[0].unflatten(-1, (layer.num_heads, -1)).transpose(0, 1).detach().cpu().numpy() for z in (k, v))
 
 
 @pytest.mark.parametrize("name", [name for name in catalog if name != "multi-head"])
@@ -145,11 +145,13 @@ def test_causality_and_masks_of_the_call_cut_the_support():
     call = attending(Primal(support=Window(2)), is_causal=True)
     call_with_padding = attending(Primal(support=Window(2)), is_causal=True, key_mask=key_mask)
     table = np.tril(np.triu(np.ones((6, 6), bool), -2))
-    for module, rows in ((call, table), (call_with_padding, (table & key_mask.numpy())[key_mask.numpy()])):
+    for module, rows in ((call, table), (call_with_padding, (table & key_mask.cpu().numpy())[key_mask.cpu().numpy()])):
         ((_, _, _, certificate),) = certify_module(module, x)
-        queries = np.arange(6) if module is call else key_mask.nonzero()[:, 0].numpy()
+        queries = np.arange(6) if module is call else key_mask.nonzero()[:, 0].cpu().numpy()
         own = rows[np.flatnonzero(queries == certificate.query)[0]]
-        np.testing.assert_allclose(certificate.targets, certify(Primal(), x[own].numpy(), x[own].numpy()).targets)
+        np.testing.assert_allclose(
+            certificate.targets, certify(Primal(), x[own].cpu().numpy(), x[own].cpu().numpy()).targets
+        )
 
 
 def test_what_sees_nothing_has_no_svr_and_modes_are_kept():
@@ -170,9 +172,9 @@ def test_what_sees_nothing_has_no_svr_and_modes_are_kept():
 def test_error_bounds_are_those_of_certify():
     x = torch.randn(8, 4).double()
     (only,) = certify_module(attending(catalog["conv2d"]), x)
-    right = certify(catalog["conv2d"], x.numpy(), x.numpy())
+    right = certify(catalog["conv2d"], x.cpu().numpy(), x.cpu().numpy())
     np.testing.assert_allclose(
-        only.certificate.error_bound(x[:3].numpy()), right.error_bound(x[:3].numpy()), rtol=1e-6, atol=1e-12
+        only.certificate.error_bound(x[:3].cpu().numpy()), right.error_bound(x[:3].cpu().numpy()), rtol=1e-6, atol=1e-12
     )
 
 
@@ -208,6 +210,6 @@ def test_convolutions_under_a_mask_look_where_those_of_the_call_do(is_causal):
     if not is_causal:  # each query's SVR has all valid keys, so that its targets are the outputs of the call
         np.testing.assert_allclose(only.certificate.targets, whole[seen], rtol=1e-9)
     supports = Causal() if is_causal else catalog["conv1d"].support
-    k = convolve_sequence(replace(catalog["conv1d"], support=supports), x.numpy(), key_mask.numpy())[seen]
-    right = certify(Primal(), k, x[seen].numpy())
+    k = convolve_sequence(replace(catalog["conv1d"], support=supports), x.cpu().numpy(), key_mask.cpu().numpy())[seen]
+    right = certify(Primal(), k, x[seen].cpu().numpy())
     np.testing.assert_allclose(only.certificate.targets, right.targets, rtol=1e-9)

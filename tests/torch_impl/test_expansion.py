@@ -58,17 +58,17 @@ def assert_equal_to_numpys(primal, q, k, v, key_mask, seed):
     gradients = [grad(lambda *x: anp.sum(g * attention(primal, *x, key_mask)), i)(q, k, v) for i in range(3)]
     x = tensors(q, k, v)
     f = torch_impl.attention(primal, *x, *tensors(key_mask))
-    np.testing.assert_allclose(f.detach().numpy(), expected, rtol=1e-10, atol=1e-10 * abs(v).max())
+    np.testing.assert_allclose(f.detach().cpu().numpy(), expected, rtol=1e-10, atol=1e-10 * abs(v).max())
     size = max(abs(each).max() for each in gradients)
     for ours, theirs in zip(torch.autograd.grad(f, x, torch.tensor(g)), gradients, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-10, atol=1e-10 * size)
+        np.testing.assert_allclose(ours.cpu().numpy(), theirs, rtol=1e-10, atol=1e-10 * size)
 
 
 def assert_refused_by_numpy_and_zero(primal, q, k, v, key_mask):
     """The mirror gives zero for a query that sees no key, and the other queries what the definition says."""
     with pytest.raises(ValueError, match=r"query \d+ sees no key|expected a valid key at least in each row"):
         attention(primal, q, k, v, key_mask)
-    f = torch_impl.attention(primal, *tensors(q, k, v, key_mask)).detach().numpy()
+    f = torch_impl.attention(primal, *tensors(q, k, v, key_mask)).detach().cpu().numpy()
     np.testing.assert_allclose(f, naive_batch(primal, q, k, v, key_mask), rtol=1e-9, atol=1e-9 * abs(v).max())
 
 
@@ -94,7 +94,7 @@ def test_padded_queries_change_nothing_for_the_others(primal, seed):
     key_mask[:, 0] = True
     expected = attention(primal, q, k, v, key_mask, query_mask=key_mask)
     valid = torch.tensor(key_mask)
-    f = torch_impl.attention(primal, *tensors(q, k, v), valid, query_mask=valid).detach().numpy()
+    f = torch_impl.attention(primal, *tensors(q, k, v), valid, query_mask=valid).detach().cpu().numpy()
     np.testing.assert_allclose(f[key_mask], expected[key_mask], rtol=1e-10, atol=1e-10 * abs(v).max())
 
 
@@ -102,7 +102,7 @@ def test_padded_queries_change_nothing_for_the_others(primal, seed):
 def test_weights_equal_numpys(primal, seed):
     _, q, k, _, _ = random_problem(seed, (2,), 5, 7, 3, 2, False)
     expected = attention_weights(primal, q, k)
-    ours = torch_impl.attention_weights(primal, *tensors(q, k)).detach().numpy()
+    ours = torch_impl.attention_weights(primal, *tensors(q, k)).detach().cpu().numpy()
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10 * abs(expected).max())
 
 
@@ -127,7 +127,7 @@ def test_other_lengths(name, N):
     f = torch_impl.attention(members, *tensors(q, k, v, valid), query_mask=torch.tensor(valid))
     expected = attention(members, q, k, v, valid, query_mask=valid)
     rows = np.broadcast_to(valid[:, None, :, None], expected.shape)
-    np.testing.assert_allclose(f.detach().numpy()[rows], expected[rows], rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(f.detach().cpu().numpy()[rows], expected[rows], rtol=1e-9, atol=1e-10)
 
 
 def test_every_part_has_a_torch_version():

@@ -34,11 +34,11 @@ def test_encoder_equals_numpys(name):
     expected = primal_dual.encoder(params, tokens, primal, key_mask)
     mirror = as_tensors(params)
     logits = torch_impl.encoder(mirror, torch.tensor(tokens), primal, torch.tensor(key_mask))
-    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(logits.detach().cpu().numpy(), expected, rtol=1e-10, atol=1e-11)
     logits.square().sum().backward()
     gradients = grad(lambda p: anp.sum(primal_dual.encoder(p, tokens, primal, key_mask) ** 2))(params)
     size = abs(gradients["W_E"]).max()
     ours, theirs = flat(mirror), flat(gradients)
     assert len(ours) == 5 + 2 * 8 and ours.keys() == theirs.keys()
     for name, W in ours.items():
-        np.testing.assert_allclose(W.grad.numpy(), theirs[name], rtol=1e-9, atol=1e-9 * size, err_msg=name)
+        np.testing.assert_allclose(W.grad.cpu().numpy(), theirs[name], rtol=1e-9, atol=1e-9 * size, err_msg=name)

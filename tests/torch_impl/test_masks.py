@@ -36,7 +36,7 @@ def test_a_mask_may_have_more_axes():
 
 
 def as_support(primal, table):
-    return replace(primal, support=primal_dual.Mask(table.numpy()))
+    return replace(primal, support=primal_dual.Mask(table.cpu().numpy()))
 
 
 @given(primals(supports=st.just(primal_dual.Everything()), transforms=TOKENWISE), seeds)

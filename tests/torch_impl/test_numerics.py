@@ -138,7 +138,7 @@ def test_autocast(name, dtype):
     members = heads(name, SIZE["H"])
     expected = torch_impl.attention(members, *x)
     x = [each.requires_grad_() for each in x]
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(x[0].device.type, dtype):
         f = torch_impl.attention(members, *x)
     f.float().square().sum().backward()
     assert f.dtype == dtype and all(each.grad.isfinite().all() for each in x)
@@ -152,7 +152,7 @@ def test_autocast_centres_keys_before_it_rounds_them():
     def error(f):
         return ((f.double() - exact).norm() / exact.norm()).item()
 
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x[0].device.type, torch.bfloat16):
         ours = error(torch_impl.attention(catalog["bn"], *x))
     assert 3 * ours < error(folded_once(*(each.bfloat16() for each in x)))
 
@@ -248,9 +248,11 @@ def test_nothing_underflows(primal, dtype):
     f = torch_impl.attention(primal, k, k, v)
     f.sum().backward()
     assert f.isfinite().all() and k.grad.isfinite().all()
-    expected = primal_dual.attention(primal, *(x.detach().double().numpy() for x in (k, k, v)))
+    expected = primal_dual.attention(primal, *(x.detach().double().cpu().numpy() for x in (k, k, v)))
     if primal.support != Causal():
-        np.testing.assert_allclose(f.detach().double().numpy(), expected, atol=1e-3 if dtype == torch.float32 else 1e-9)
+        np.testing.assert_allclose(
+            f.detach().double().cpu().numpy(), expected, atol=1e-3 if dtype == torch.float32 else 1e-9
+        )
 
 
 @pytest.mark.parametrize("support", [Window(3), Causal(), Everything()])
@@ -264,12 +266,12 @@ def test_tokens_far_from_zero_keep_their_digits_beside_padding(kernel, support):
         shift = -300.0  # beyond e^637 in a chunk of keys, the smaller count as that much smaller
     expected = primal_dual.attention(
         Primal(kernel, support=support),
-        *(x.numpy() for x in (q + shift, k + shift, v)),
-        key_mask.numpy(),
-        query_mask=key_mask.numpy(),
+        *(x.cpu().numpy() for x in (q + shift, k + shift, v)),
+        key_mask.cpu().numpy(),
+        query_mask=key_mask.cpu().numpy(),
     )
     f = torch_impl.attention(Primal(kernel, support=support), q + shift, k + shift, v, key_mask)
-    np.testing.assert_allclose(f[:45].numpy(), expected[:45], rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(f[:45].cpu().numpy(), expected[:45], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", LOW)
@@ -299,5 +301,5 @@ def test_vectors_of_any_length_become_unit_vectors(size):
     x = torch.randn(7, 5)
     expected = torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x)
     torch.testing.assert_close(torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x * size), expected)
-    in_numpy = UnitNorm().fit(None, None)(x.double().numpy() * size * np.float64(size) ** 5)
+    in_numpy = UnitNorm().fit(None, None)(x.double().cpu().numpy() * size * np.float64(size) ** 5)
     np.testing.assert_allclose(in_numpy, expected, rtol=1e-5)

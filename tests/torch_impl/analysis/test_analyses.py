@@ -45,8 +45,8 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
     with torch.no_grad(), recording(model) as calls:
         model(x, valid)
     for layer, (_, recorded) in enumerate(calls):
-        q, k, v = (each.numpy() for each in (recorded.q, recorded.k, recorded.v))
-        mask = recorded.key_mask.numpy()
+        q, k, v = (each.cpu().numpy() for each in (recorded.q, recorded.k, recorded.v))
+        mask = recorded.key_mask.cpu().numpy()
         for each, distances in (
             (attention(heads(name, 4), q, k, v, mask), found.outputs),
             (attention_weights(heads(name, 4), q, k, mask), found.maps),

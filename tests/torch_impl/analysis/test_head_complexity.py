@@ -33,7 +33,7 @@ def test_the_numbers_of_a_head(name):
         layer(x)
     call = calls[0][1]
     for head in describe_heads(layer, x):
-        keys, values = call.k[0, head.head].detach().numpy(), call.v[0, head.head].detach().numpy()
+        keys, values = call.k[0, head.head].detach().cpu().numpy(), call.v[0, head.head].detach().cpu().numpy()
         query = 10 if name == "causal" else None
         right = certify(catalog[name], keys, values, query=query)
         assert head.log_C == right.log_C and head.relative_gap <= 1e-12 and head.keys == 11

@@ -161,13 +161,13 @@ def evaluated(call):
 def defined(call):
     """The call by NumPy, a query's SVR after another: its masks are supports there."""
     (B, H, M), N = call.q.shape[:3], call.k.shape[2]
-    seen = np.ones((B, H, M, N), bool) if call.attn_mask is None else call.attn_mask.expand(B, H, M, N).numpy()
+    seen = np.ones((B, H, M, N), bool) if call.attn_mask is None else call.attn_mask.expand(B, H, M, N).cpu().numpy()
     f = np.zeros((B, H, M, call.v.shape[-1]))
     for b, h in np.ndindex(B, H):
         primal = call.primal.primals[h]
         table = seen[b, h] & supports.visibility_table(primal.support, np.arange(M), N)
         table &= np.arange(N) <= np.arange(M)[:, None] if call.is_causal else True
-        q, k, v = (x[b, h].numpy() for x in (call.q, call.k, call.v))
+        q, k, v = (x[b, h].cpu().numpy() for x in (call.q, call.k, call.v))
         f[b, h] = primal_dual.attention(replace(primal, support=Mask(table)), q, k, v)
     return torch.tensor(f)
 

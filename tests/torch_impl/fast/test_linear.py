@@ -49,7 +49,7 @@ def test_it_is_the_two_sums(M, N, masked, weighted, is_causal, size, monkeypatch
     )
     for b in range(2):
         expected = naive(log_q[b], log_k[b], v[b], valid[b], log_weight[b, 0], is_causal)
-        np.testing.assert_allclose(f[b].numpy(), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(f[b].cpu().numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("is_causal", [False, True])

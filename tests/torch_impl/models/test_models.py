@@ -152,6 +152,8 @@ def test_dropout_keeps_its_share_and_the_mean():
     torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / (1 - rate)]))
     assert (kept == 0).float().mean().item() == pytest.approx(rate, abs=0.002)
     for axis in (0, 1):
-        assert (kept == 0).float().mean(axis).std().item() == pytest.approx((0.21 / 1000) ** 0.5, rel=0.1)  # independent
+        assert (kept == 0).float().mean(axis).std().item() == pytest.approx(
+            (0.21 / 1000) ** 0.5, rel=0.1
+        )  # independent
     assert torch.equal(Dropout(0.3).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
     assert torch.equal(Dropout(1.0)(x), 0 * x)
