@@ -213,15 +213,21 @@ def predictions(
     return table
 
 
-def redundancy(summaries: dict[str, Any]) -> Table:
-    """The summaries of `torch_impl.redundancy`, a row a run."""
-    table = _table("L2 distance between heads, mean and deviation over layers")
-    for heading in ("attention", "of outputs", "of attention maps"):
-        table.add_column(heading, justify="left" if heading == "attention" else "right")
-    for name, summary in summaries.items():
-        numbers = ((each["mean"], each["deviation"]) for each in (summary["outputs"], summary["maps"]))
-        table.add_row(shown(name), *(f"{m:.3f}" + ("" if d is None else f" ± {d:.3f}") for m, d in numbers))
+def redundancy(rows: Rows) -> Table:
+    """The rows of `torch_impl.analysis.redundancy_table.table`."""
+    table = _table("Mean L2 distance between two heads; below softmax's, relative to it, with 95% intervals")
+    for heading in ("data set", "attention", "seeds", "of outputs", "of directions", "of maps"):
+        table.add_column(heading, justify="left" if heading in ("data set", "attention") else "right")
+    for name, row in _named_once(rows):
+        cells = (_redundancy_cell(row[distance]) for distance in ("outputs", "directions", "maps"))
+        table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *cells)
     return table
+
+
+def _redundancy_cell(distance: dict[str, Any]) -> str:
+    """The difference to softmax, in percent, where there is one, and else the distance."""
+    paired = distance["difference"]
+    return f"{distance['mean']:.2f}" if paired is None else "{:+z.0f}% ({:+z.0f} to {:+z.0f})".format(*paired)
 
 
 def efficiency(rows: Rows) -> Table:

@@ -157,24 +157,36 @@ def reproduce(
 
 @command
 def redundancy(
-    runs: Annotated[list[Path], typer.Argument(help=f"{RUN} One of each attention.")],
+    runs: Annotated[list[Path], typer.Argument(help=f"{RUN} Or a folder of several.")],
     data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
     figure: Figure = None,
     json: Json = None,
 ) -> None:
-    """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant."""
-    analysis, plots = torch_part("analysis.head_redundancy"), plots_for(figure)
+    """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant.
+
+    The distances are means over the pairs of heads and the layers: of the outputs, of the outputs at unit length, and
+    of the attention maps. The figure shows those of the outputs, for the first run of each attention on the first data
+    set.
+    """
+    analysis, table = torch_part("analysis.head_redundancy"), torch_part("analysis.redundancy_table")
+    plots = plots_for(figure)
     if json:
         check_writable(json)
-    found = {}
-    for folder in runs:
-        each, run = analysis.of_run(folder, data_folder, say=say)
-        found[run.attention if run.attention not in found else str(folder)] = each
-    summaries = {name: each.summary() for name, each in found.items()}
-    Console().print(tables.redundancy(summaries))
+    folders = [each for folder in runs for each in analysis.runs_below(folder)]
+    described: list[dict[str, Any]] = []
+    pictures: dict[str, Any] = {}  # the first of each attention, on the first data set
+    with ProgressBar() as progress:
+        for folder in progress.track(folders):
+            each, run = analysis.of_run(folder, data_folder, say=say)
+            described.append(table.describe(run, each))
+            if described[-1]["recipe"] == described[0]["recipe"]:
+                pictures.setdefault(run.attention, each)
+    rows = table.table(described)
+    Console().print(tables.redundancy(rows))
     if json:
-        write_json(json, tables.plain({"runs": list(map(str, runs)), "redundancy": summaries}))
-    write_figure(figure, lambda: plots.plot_head_distances(found))
+        write_json(json, tables.plain({"runs": described, "rows": rows}))
+    drawn = {row["attention"]: pictures[row["attention"]] for row in rows if row["attention"] in pictures}
+    write_figure(figure, lambda: plots.plot_head_distances(drawn))
 
 
 @command

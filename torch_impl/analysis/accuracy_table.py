@@ -79,13 +79,18 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     """
     cells: dict[tuple[str, str, str | None], dict[int, Result]] = {}
     for name, result in zip(titles(results), results, strict=True):
-        cells.setdefault((name, result["attention"], _commit(result)), {})[result["seed"]] = result
+        cells.setdefault((name, result["attention"], commit_of(result)), {})[result["seed"]] = result
     counts = Counter((name, attention) for name, attention, _ in cells)
     rows = []
     for (name, attention, commit), runs in cells.items():
         recipe = name if counts[name, attention] == 1 else f"{name}, commit {str(commit)[:7]}"
         softmax = {} if attention == "softmax" else cells.get((name, "softmax", commit), {})
         rows.append({"recipe": recipe, "attention": attention} | _statistics(runs, softmax))
+    return in_order(rows)
+
+
+def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by their recipes, and those of a recipe in the order of the catalog, then others."""
     order = {name: i for i, name in enumerate(catalog)}
     return sorted(rows, key=lambda row: (row["recipe"], order.get(row["attention"], len(order)), row["attention"]))
 
@@ -142,11 +147,12 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 def _key(result: Result) -> str:
     """What tells a run apart from all others."""
-    parts = result["recipe"], result["data"], result["attention"], result["seed"], _commit(result)
+    parts = result["recipe"], result["data"], result["attention"], result["seed"], commit_of(result)
     return json.dumps(parts, sort_keys=True)
 
 
-def _commit(result: Result) -> str | None:
+def commit_of(result: Result) -> str | None:
+    """The commit that a run was trained at, if it is known."""
     return result.get("machine", {}).get("commit")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.messages import Say
@@ -17,28 +18,31 @@ class Redundancy(NamedTuple):
     """L2 distances between the heads s and t of each layer l. The nearer the heads, the more redundant they are.
 
         outputs[l, s, t] = mean over queries i of |f^s_i - f^t_i|;   maps[l, s, t] = mean over i of |A^s_i - A^t_i|
+        directions[l, s, t] = mean over i of |f^s_i / |f^s_i| - f^t_i / |f^t_i||
 
-    with f^s the output of head s and A^s its attention map, over the queries of all examples that are not padding.
+    with f^s the output of head s and A^s its attention map, over the queries of all examples that are not padding. A
+    distance of outputs grows with their length; one of directions is at most 2, and about sqrt(2) for unrelated ones.
 
     Parameters
     ----------
-    outputs, maps : tensors, (layers, heads, heads)
+    outputs, directions, maps : tensors, (layers, heads, heads)
         The distances.
     """
 
     outputs: Float[torch.Tensor, "layers H H"]
+    directions: Float[torch.Tensor, "layers H H"]
     maps: Float[torch.Tensor, "layers H H"]
 
-    def summary(self) -> dict[str, dict[str, float | None]]:
-        """The mean distance between two heads: its mean and its standard deviation over the layers.
+    def means(self) -> dict[str, float]:
+        """Each distance, averaged over the pairs of different heads and over the layers.
 
         Examples
         --------
         >>> distances = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 3.0], [3.0, 0.0]]])
-        >>> Redundancy(distances, distances).summary()["maps"]["mean"]
-        2.0
+        >>> Redundancy(distances, distances, 2 * distances).means()
+        {'outputs': 2.0, 'directions': 2.0, 'maps': 4.0}
         """
-        return {"outputs": _over_layers(self.outputs), "maps": _over_layers(self.maps)}
+        return {name: between_heads(distances).mean().item() for name, distances in self._asdict().items()}
 
 
 def between_heads(distances: Float[torch.Tensor, "layers H H"]) -> Float[torch.Tensor, " layers"]:
@@ -83,8 +87,8 @@ def redundancy(
         model(inputs, key_mask)
     if calls[0][1].q.shape[-3] < 2:
         raise ValueError("redundancy: expected two heads or more; got one")
-    outputs, maps = zip(*(_distances_of_call(call) for _, call in calls), strict=True)
-    return Redundancy(torch.stack(outputs), torch.stack(maps))
+    outputs, directions, maps = zip(*(_distances_of_call(call) for _, call in calls), strict=True)
+    return Redundancy(torch.stack(outputs), torch.stack(directions), torch.stack(maps))
 
 
 def of_run(
@@ -121,21 +125,21 @@ def of_run(
     return redundancy(run.model, run.recipe.prepare(inputs, data.mean, data.deviation), key_mask), run
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """The finished runs below a folder; the folder itself if it is a run, or if there is none."""
+    return sorted(file.parent for file in folder.rglob("result.json")) or [folder]
+
+
 @torch.no_grad()
-def _distances_of_call(call: Call) -> tuple[Float[torch.Tensor, "H H"], Float[torch.Tensor, "H H"]]:
-    """The distances of outputs and of maps in one layer."""
+def _distances_of_call(call: Call) -> list[Float[torch.Tensor, "H H"]]:
+    """The distances of outputs, of directions, and of maps in one layer."""
     valid = torch.ones_like(call.q[:, 0, :, 0], dtype=torch.bool) if call.key_mask is None else call.key_mask
     outputs = attention(call.primal, call.q, call.k, call.v, call.key_mask)
     maps = attention_weights(call.primal, call.q, call.k, call.key_mask)
-    return _distances(outputs, valid), _distances(maps, valid)
+    return [_distances(each, valid) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
 
 
 def _distances(x: Float[torch.Tensor, "B H M F"], valid: Bool[torch.Tensor, "B M"]) -> Float[torch.Tensor, "H H"]:
     """The mean distance of two heads over the queries that are not padding."""
     rows = x.transpose(1, 2)[valid]  # (queries, H, F)
     return torch.stack([(rows - rows[:, s : s + 1]).norm(dim=-1).mean(0) for s in range(rows.shape[1])])
-
-
-def _over_layers(distances: Float[torch.Tensor, "layers H H"]) -> dict[str, float | None]:
-    mean = between_heads(distances)
-    return {"mean": mean.mean().item(), "deviation": mean.std().item() if len(mean) > 1 else None}

@@ -23,7 +23,8 @@ def test_names_are_printed_as_they_are(name, capsys):
     expected = printable(name)
     console = Console(width=200, record=True)
     console.print(tables.predictions([[0.4, 0.6]], ["one", name], [name]))
-    console.print(tables.redundancy({name: {key: {"mean": 1.0, "deviation": None} for key in ("outputs", "maps")}}))
+    distances = {key: dict(mean=1.0, difference=None) for key in ("outputs", "directions", "maps")}
+    console.print(tables.redundancy([dict(recipe="one", attention=name, seeds=1) | distances]))
     row = dict(recipe=name, attention="bn", seeds=1, mean=1.0, deviation=None, difference=None)
     console.print(tables.runs([row | dict(best_test_epoch=1.0, seconds=1.0)]))
     console.print(shown(name))

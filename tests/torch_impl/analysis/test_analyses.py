@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from primal_dual import attention, attention_weights, heads
 from primal_dual.cli.commands import app
-from torch_impl.analysis import efficiency, plots
+from torch_impl.analysis import efficiency, plots, redundancy_table
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.analysis.efficiency import flops
 from torch_impl.analysis.head_redundancy import redundancy
@@ -47,8 +47,10 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
     for layer, (_, recorded) in enumerate(calls):
         q, k, v = (each.cpu().numpy() for each in (recorded.q, recorded.k, recorded.v))
         mask = recorded.key_mask.cpu().numpy()
+        outputs = attention(heads(name, 4), q, k, v, mask)
         for each, distances in (
-            (attention(heads(name, 4), q, k, v, mask), found.outputs),
+            (outputs, found.outputs),
+            (outputs / np.linalg.norm(outputs, axis=-1, keepdims=True), found.directions),
             (attention_weights(heads(name, 4), q, k, mask), found.maps),
         ):
             for s, t in combinations(range(4), 2):
@@ -56,10 +58,7 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
                 assert distances[layer, s, t] == pytest.approx(np.mean(apart), rel=1e-10)
                 assert distances[layer, t, s] == distances[layer, s, t] and distances[layer, s, s] == 0
     pairs = [[found.maps[layer, s, t].item() for s, t in combinations(range(4), 2)] for layer in range(2)]
-    summary = found.summary()["maps"]
-    assert summary["mean"] == pytest.approx(np.mean(pairs)) and summary["deviation"] == pytest.approx(
-        np.std(np.mean(pairs, 1), ddof=1)
-    )
+    assert found.means()["maps"] == pytest.approx(np.mean(pairs))
 
 
 def test_redundancy_of_images_and_of_one_head():
@@ -79,13 +78,40 @@ def test_operations_are_those_of_the_matrix_products():
         assert 2 * inference < flops("softmax", N, "training") < 3 * inference
 
 
+def test_differences_of_redundancy_are_shares_of_softmaxs_paired_by_seed():
+    def run(recipe, attention, seed, distance):
+        names = dict(recipe=recipe, attention=attention, seed=seed)
+        return names | dict(outputs=distance, directions=1.4, maps=0.1 * distance)
+
+    runs = [run(recipe, "softmax", seed, 2.0 + seed) for recipe in "AB" for seed in range(3)]
+    runs += [run("A", "bn", seed, 1.1 * (2.0 + seed)) for seed in range(3)] + [run("B", "bn", 7, 9.0)]
+    runs += [run("B", "sh", seed, (2.0 + seed) * (1.0 + 0.1 * seed)) for seed in range(2)]
+    runs += [run("A", "sh", seed, 2.0 + seed) for seed in range(3)]
+    rows = {(row["recipe"], row["attention"]): row for row in redundancy_table.table(runs)}
+    assert list(rows) == [(r, a) for r in "AB" for a in ("softmax", "bn", "sh")] + [("average of 2 data sets", "sh")]
+    assert rows["A", "bn"]["outputs"]["difference"] == pytest.approx((10, 10, 10))
+    assert rows["A", "bn"]["directions"]["difference"] == (0, 0, 0)
+    assert rows["B", "bn"]["outputs"] == {"mean": 9.0, "percent": [], "difference": None}  # softmax lacks seed 7
+    assert rows["B", "sh"]["maps"]["percent"] == pytest.approx([0, 10])
+    mean, low, high = rows["average of 2 data sets", "sh"]["outputs"]["difference"]
+    assert mean == pytest.approx(2.5) and low == 0 and 5 <= high <= 10
+
+
 def test_redundancy_command(trained, tmp_path):
     runs = [trained / "BasicMotions" / name / "0" for name in ("softmax", "bn")]
-    done = call("redundancy", *runs, "--figure", tmp_path / "h.png", "--json", tmp_path / "h.json")
+    done = call("redundancy", trained, "--figure", tmp_path / "h.png", "--json", tmp_path / "h.json")
     assert done.exit_code == 0 and "softmax" in done.output, done.output
-    kept = json.loads((tmp_path / "h.json").read_text())["redundancy"]
+    kept = json.loads((tmp_path / "h.json").read_text())
+    softmax, bn = kept["rows"]
+    measured = [(run["attention"], run["seed"]) for run in kept["runs"]]
+    assert measured == [("bn", 0), ("bn", 1), ("softmax", 0), ("softmax", 1)]
+    assert softmax["seeds"] == bn["seeds"] == 2 and softmax["maps"]["difference"] is None and bn["maps"]["mean"] > 0
     with Image.open(tmp_path / "h.png") as picture:
-        assert kept["bn"]["maps"]["mean"] > 0 and picture.size[0] > 300
+        assert picture.size[0] > 300
+    alone = call("redundancy", *runs, "--json", tmp_path / "h.json")
+    assert (
+        alone.exit_code == 0 and json.loads((tmp_path / "h.json").read_text())["rows"][1]["maps"]["difference"] is None
+    )
     for words, message in (
         ((tmp_path,), "expected a finished run"),
         ((*runs, "--figure", tmp_path / "h.xyz"), "ends in .png"),

@@ -194,8 +194,8 @@ class ImageRecipe(Recipe):
     size : int
         The height and width of the images; 0 for those of the first one.
     convolutions : int
-        How many pairs of convolutions make the tokens, each of which halves height and width; 0 for a linear map of each
-        patch.
+        How many pairs of convolutions make the tokens, each of which halves height and width; 0 for a linear map of
+        each patch.
     patch : int
         The height and width of the patches that are the tokens.
     crop : str
