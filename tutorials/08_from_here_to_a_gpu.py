@@ -366,7 +366,7 @@ assert abs(fraction - 15 / 32) < 1e-3, "in the limit, Attention-SH takes 15/32 o
 # about them.
 
 # %%
-measured = efficiency.run(device, lengths=(128, 256, 512), repeats=1)["rows"]
+measured = efficiency.run(device, lengths=(128, 256, 512), repeats=9)["rows"]
 lengths = 2 ** np.arange(6, 18)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 for name, label, marker in (("bn", "softmax, bn", "s"), ("bn+sh", "sh, bn+sh", "^")):
@@ -377,7 +377,7 @@ for name, marker in zip(attentions, "osv^", strict=True):
     right.semilogx([row["N"] for row in rows], [row["seconds_ratio"] for row in rows], marker + "-", base=2, label=name)
 left.axhline(15 / 32, color="0.5", linestyle=":")
 left.set(xlabel="tokens", ylabel="relative to softmax", ylim=0, title="Operations of a training step")
-right.set(xlabel="tokens", ylim=0, title=f"Seconds of a training step, measured once on {device}")
+right.set(xlabel="tokens", ylim=0, title=f"Seconds of a training step, measured on {device}")
 left.legend()
 right.legend()
 plt.show()

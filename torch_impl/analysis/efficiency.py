@@ -35,7 +35,7 @@ def run(
     device_type: str,
     lengths: Sequence[int] = LENGTHS,
     attentions: Sequence[str] = COMPARED,
-    repeats: int = 3,
+    repeats: int | None = None,
     track: Callable[..., Iterable[int]] | None = None,
 ) -> dict[str, Any]:
     """Measure some attentions at some lengths.
@@ -48,8 +48,8 @@ def run(
         Numbers of tokens N.
     attentions : sequence of str
         Names of the catalog, with softmax.
-    repeats : int
-        The least number of timings; short sequences have more.
+    repeats : int, optional
+        The number of timings; by default at least 3, and more for short sequences.
     track : callable, optional
         track(lengths, description=...) iterates over the lengths and shows the progress, as rich's `Progress.track`.
 
@@ -63,7 +63,7 @@ def run(
     for N in lengths if track is None else track(lengths, description="lengths"):
         for mode in ("training", "inference"):
             steps = {name: _step(name, N, device_type, mode) for name in attentions}
-            seconds = _median_seconds(steps, device_type, max(repeats, TOKENS_TIMED // N))
+            seconds = _median_seconds(steps, device_type, repeats or max(3, TOKENS_TIMED // N))
             measured = {
                 name: dict(flops=flops(name, N, mode), bytes=peak(step, device_type), seconds=seconds[name])
                 for name, step in steps.items()
