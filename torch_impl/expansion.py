@@ -92,9 +92,11 @@ def attention_unchecked(
     k: Float[torch.Tensor, "... N D"],
     v: Float[torch.Tensor, "... N Dv"],
     key_mask: Bool[torch.Tensor, "... N"] | None,
+    *,
+    beta: Float[torch.Tensor, " H"] | None = None,
 ) -> Float[torch.Tensor, "... M Dv"]:
-    """attention(primal, q, k, v, key_mask) without its checks, for k and v that are zero where key_mask is False."""
-    call = Call(primal, q, k, v, key_mask)
+    """attention(...) without its checks, for k and v that are zero where key_mask is False."""
+    call = Call(primal, q, k, v, key_mask, beta=beta)
     record(call)
     return _attend(call, Way(hidden_are_zero=True))
 

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from primal_dual.primal import Heads
 from primal_dual.protocols import Transform
-from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm
+from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl.blocks import split_into_blocks
 from torch_impl.key_statistics import precise, shared
@@ -25,6 +27,22 @@ class TensorBatchNorm(NamedTuple):
 
 
 TorchTransform = Transform | TensorBatchNorm
+
+
+def learned_beta(primals: Heads, weight: torch.Tensor) -> nn.Parameter | None:
+    """A beta for each head, (H,), that starts at its own, in the dtype of a weight; None unless each has a BatchNorm.
+
+    Examples
+    --------
+    >>> from primal_dual import Primal
+    >>> learned_beta(Heads(Primal(transform=BatchNorm(0.5)), Primal(transform=BatchNorm())), torch.ones(1)).tolist()
+    [0.5, 1.0]
+    """
+    transforms = [part for primal in primals for part in split_convolutions(primal.transform)[1]]
+    norms = [part for part in transforms if isinstance(part, BatchNorm)]
+    if len(norms) != len(primals):
+        return None
+    return nn.Parameter(torch.tensor([part.beta for part in norms]).to(weight))
 
 
 @register(Identity)

@@ -134,8 +134,8 @@ def runs_below(folder: Path) -> list[Path]:
 def _distances_of_call(call: Call) -> list[Float[torch.Tensor, "H H"]]:
     """The distances of outputs, of directions, and of maps in one layer."""
     valid = torch.ones_like(call.q[:, 0, :, 0], dtype=torch.bool) if call.key_mask is None else call.key_mask
-    outputs = attention(call.primal, call.q, call.k, call.v, call.key_mask)
-    maps = attention_weights(call.primal, call.q, call.k, call.key_mask)
+    outputs = attention(call.primal, call.q, call.k, call.v, call.key_mask, beta=call.beta)
+    maps = attention_weights(call.primal, call.q, call.k, call.key_mask, beta=call.beta)
     return [_distances(each, valid) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
 
 

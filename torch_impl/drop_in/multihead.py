@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from primal_dual.primal import Heads, Primal, heads
-from primal_dual.transforms import BatchNorm, split_convolutions
+from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl import checks
 from torch_impl.expansion import attention, attention_with_weights
+from torch_impl.transforms import learned_beta
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -85,7 +86,9 @@ class MultiheadAttention(nn.MultiheadAttention):
         )
         self.register_forward_pre_hook(keep_forward)
         self.primal = heads(primal, num_heads)
-        self.beta = nn.Parameter(_betas(self.primal).to(self.out_proj.weight)) if learn_beta else None
+        self.beta = learned_beta(self.primal, self.out_proj.weight) if learn_beta else None
+        if learn_beta and self.beta is None:
+            raise ValueError(f"learn_beta: expected one BatchNorm in each head; got {self.primal}")
         self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
 
     def __prepare_scriptable__(self) -> None:
@@ -261,15 +264,6 @@ def _check_mask(name: str, mask: Any, *shapes: tuple[int, ...]) -> None:
     if not checks.booleans_or_floats(mask) or tuple(mask.shape) not in shapes:
         expected = f"booleans or floats {' or '.join(map(str, shapes))}"
         raise ValueError(f"{name}: expected {expected}; got {checks.describe(mask)}")
-
-
-def _betas(primals: Heads) -> Float[torch.Tensor, " H"]:
-    """The beta of each head. ValueError unless each has one."""
-    transforms = [part for primal in primals for part in split_convolutions(primal.transform)[1]]
-    norms = [part for part in transforms if isinstance(part, BatchNorm)]
-    if len(norms) != len(primals):
-        raise ValueError(f"learn_beta: expected one BatchNorm in each head; got {len(norms)} in {len(primals)} heads")
-    return torch.tensor([part.beta for part in norms])
 
 
 def _taps(primals: Heads) -> Float[torch.Tensor, "..."]:

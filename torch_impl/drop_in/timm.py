@@ -10,9 +10,10 @@ from primal_dual.primal import Heads, Primal, heads
 from primal_dual.types import Bool, Float
 from torch_impl.drop_in.masks import valid_queries
 from torch_impl.expansion import attention
+from torch_impl.transforms import learned_beta
 
 
-def timm_attention(primal: str | Primal | Heads) -> "type[TimmAttention]":
+def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "type[TimmAttention]":
     """A class for the `attn_layer` argument of timm's vision transformers: their attention with this primal.
 
     Its weights have the names of timm's, so that a trained model loads.
@@ -21,13 +22,15 @@ def timm_attention(primal: str | Primal | Heads) -> "type[TimmAttention]":
     ----------
     primal : str, Primal or Heads
         What every layer evaluates; a str is a catalog name.
+    learn_beta : bool
+        Whether the heads learn their beta, if each has a BatchNorm: a weight that timm does not know.
 
     Examples
     --------
     >>> timm_attention("bn")(16, num_heads=4)(torch.ones(2, 9, 16)).shape
     torch.Size([2, 9, 16])
     """
-    return type("PrimalAttention", (TimmAttention,), {"primal": primal})
+    return type("PrimalAttention", (TimmAttention,), {"primal": primal, "learn_beta": learn_beta})
 
 
 class TimmAttention(nn.Module):
@@ -39,9 +42,12 @@ class TimmAttention(nn.Module):
     ----------
     primal : str, Primal or Heads
         A catalog name, or what is declared. `timm_attention` makes a class with another one.
+    learn_beta : bool
+        Whether the heads learn their beta.
     """
 
     primal: str | Primal | Heads = "softmax"
+    learn_beta: bool = False
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class TimmAttention(nn.Module):
         self.norm = norm_layer(num_heads * head_dim, **place) if scale_norm else nn.Identity()
         self.proj = nn.Linear(num_heads * head_dim, dim_out or dim, bias=proj_bias, **place)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.beta = learned_beta(self.heads, self.proj.weight) if self.learn_beta else None
 
     def forward(
         self,
@@ -100,6 +107,7 @@ class TimmAttention(nn.Module):
             query_mask=valid_queries(attn_mask),
             attn_mask=attn_mask,
             is_causal=is_causal,
+            beta=self.beta,
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )
         return self.proj_drop(self.proj(self.norm(f.transpose(1, 2).flatten(-2))))

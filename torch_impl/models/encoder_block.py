@@ -9,6 +9,7 @@ from primal_dual.types import Float
 from torch_impl.expansion import attention_unchecked
 from torch_impl.models.regularisation import Dropout, survival
 from torch_impl.models.tokens import Tokens
+from torch_impl.transforms import learned_beta
 
 NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "pre-layer": nn.LayerNorm}
 
@@ -34,15 +35,27 @@ class EncoderBlock(nn.Module):
         "batch", "layer" or "pre-layer".
     rate : float
         The probability that stochastic depth drops a branch of an example.
+    learn_beta : bool
+        Whether the heads learn their beta, if each has a BatchNorm.
     """
 
-    def __init__(self, members: Heads, width: int, feedforward: int, dropout: float, norm: str, rate: float) -> None:
+    def __init__(
+        self,
+        members: Heads,
+        width: int,
+        feedforward: int,
+        dropout: float,
+        norm: str,
+        rate: float,
+        learn_beta: bool = False,
+    ) -> None:
         super().__init__()
         self.heads, self.norm_comes_first, self.rate = members, norm == "pre-layer", rate
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
         self.norm1, self.norm2 = NORMS[norm](width), NORMS[norm](width)
         self.dropout = Dropout(dropout)
+        self.beta = learned_beta(members, self.proj.weight) if learn_beta else None
 
     def forward(self, x: Float[torch.Tensor, "T E"], tokens: Tokens) -> Float[torch.Tensor, "T E"]:
         """Packed tokens to packed tokens."""
@@ -62,7 +75,7 @@ class EncoderBlock(nn.Module):
 
     def _attend(self, x: Float[torch.Tensor, "T E"], tokens: Tokens) -> Float[torch.Tensor, "T E"]:
         q, k, v = tokens.unpack(self.qkv(x)).unflatten(-1, (3, len(self.heads), -1)).permute(2, 0, 3, 1, 4)
-        f = attention_unchecked(self.heads, q, k, v, tokens.key_mask)  # (B, heads, N, E / heads)
+        f = attention_unchecked(self.heads, q, k, v, tokens.key_mask, beta=self.beta)  # (B, heads, N, E / heads)
         return self.proj(tokens.pack(f.transpose(1, 2).flatten(-2)))
 
     def _feed(self, x: Float[torch.Tensor, "T E"]) -> Float[torch.Tensor, "T E"]:

@@ -38,6 +38,8 @@ class Encoder(nn.Module):
         "batch", over the tokens of a batch, or "layer", after each branch; or "pre-layer", before it.
     stochastic_depth : float
         The probability that a branch of the last block is dropped; it grows linearly from zero in the first.
+    learn_beta : bool
+        Whether the heads learn their beta, if each has a BatchNorm.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Encoder(nn.Module):
         dropout: float = 0.1,
         norm: str = "batch",
         stochastic_depth: float = 0.0,
+        learn_beta: bool = False,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
@@ -69,7 +72,9 @@ class Encoder(nn.Module):
         self.positions = nn.Parameter(torch.empty(length, width).uniform_(-0.02, 0.02))
         members = heads(primal, num_heads)
         rates = layer_rates(stochastic_depth, layers)
-        self.blocks = nn.ModuleList(EncoderBlock(members, width, feedforward, dropout, norm, rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(members, width, feedforward, dropout, norm, rate, learn_beta) for rate in rates
+        )
         self.norm = nn.LayerNorm(width) if norm == "pre-layer" else nn.Identity()
         self.dropout = Dropout(dropout)
 
@@ -115,7 +120,7 @@ class TimeSeriesEncoder(Encoder):
         "flatten": all tokens of the series side by side, zero at padding. "mean": their mean. "attention": their mean
         with learned weights, softmax(x w).
     **options
-        layers, width, num_heads, feedforward, dropout, norm and stochastic_depth of `Encoder`.
+        layers, width, num_heads, feedforward, dropout, norm, stochastic_depth and learn_beta of `Encoder`.
 
     Raises
     ------
@@ -221,7 +226,7 @@ class TokenEncoder(Encoder):
     primal : str, Primal or Heads
         The attention.
     **options
-        layers, width, num_heads, feedforward, dropout, norm and stochastic_depth of `Encoder`.
+        layers, width, num_heads, feedforward, dropout, norm, stochastic_depth and learn_beta of `Encoder`.
 
     Examples
     --------

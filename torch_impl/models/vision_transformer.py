@@ -9,7 +9,7 @@ from torch import nn
 
 from primal_dual.primal import Heads, Primal
 from primal_dual.types import Float
-from torch_impl.drop_in.timm import timm_attention
+from torch_impl.drop_in.timm import TimmAttention, timm_attention
 from torch_impl.models.regularisation import layer_rates, survival
 
 
@@ -35,6 +35,8 @@ class VisionTransformer(nn.Module):
         multiples of the width.
     stochastic_depth : float
         The probability that a branch of the last block is dropped; it grows linearly from zero in the first.
+    learn_beta : bool
+        Whether the heads learn their beta, if each has a BatchNorm.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class VisionTransformer(nn.Module):
         num_heads: int = 3,
         mlp_ratio: int = 4,
         stochastic_depth: float = 0.0,
+        learn_beta: bool = False,
     ) -> None:
         super().__init__()
         rows = -(-size // 2**convolutions)
@@ -75,7 +78,8 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, (rows // patch) ** 2 + 1, width))
         rates = layer_rates(stochastic_depth, layers)
-        self.blocks = nn.ModuleList(_VisionBlock(primal, width, num_heads, mlp_ratio, rate) for rate in rates)
+        attention = timm_attention(primal, learn_beta)
+        self.blocks = nn.ModuleList(_VisionBlock(attention, width, num_heads, mlp_ratio, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
         self.apply(_initialise)
@@ -110,10 +114,10 @@ def deit_tiny(primal: str | Primal | Heads = "softmax", **options: Any) -> Visio
 class _VisionBlock(nn.Module):
     """x = x + attention(norm(x)); x = x + W_2 gelu(W_1 norm(x)), on tokens (B, N, E)."""
 
-    def __init__(self, primal: str | Primal | Heads, width: int, num_heads: int, mlp_ratio: int, rate: float) -> None:
+    def __init__(self, attention: type[TimmAttention], width: int, num_heads: int, mlp_ratio: int, rate: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn = timm_attention(primal)(width, num_heads, qkv_bias=True)
+        self.attn = attention(width, num_heads, qkv_bias=True)
         hidden = int(width * mlp_ratio)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, hidden), "fc2": nn.Linear(hidden, width)})
         self.rate = rate

@@ -1,6 +1,7 @@
 """Head redundancy, efficiency, and the pictures of results."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from primal_dual import attention, attention_weights, heads
+from primal_dual import BatchNorm, Heads, attention, attention_weights, heads
 from primal_dual.cli.commands import app
 from torch_impl.analysis import efficiency, plots, redundancy_table
 from torch_impl.analysis.accuracy_table import table
@@ -27,6 +28,9 @@ def call(*words):
     return CliRunner().invoke(app, list(map(str, words)))
 
 
+BETAS = (0.2, 0.5, 0.7, 0.9)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -39,7 +43,12 @@ def trained(tmp_path_factory):
 def test_redundancy_is_the_mean_distance_of_heads(name):
     """Evaluated once more in NumPy, query by query, from what each layer's attention was called with."""
     torch.manual_seed(0)
-    model = TimeSeriesEncoder(3, 11, 5, name, layers=2, width=12, num_heads=4).double()
+    model = TimeSeriesEncoder(3, 11, 5, name, layers=2, width=12, num_heads=4, learn_beta=True).double()
+    members = heads(name, 4)
+    if name == "bn+sh":
+        members = Heads(*(replace(head, transform=BatchNorm(b)) for head, b in zip(members, BETAS, strict=True)))
+        for block in model.blocks:
+            block.beta.data.copy_(torch.tensor(BETAS, dtype=torch.double))
     x, valid = torch.randn(3, 11, 3).double(), torch.arange(11) < torch.tensor([[11], [4], [7]])
     found = redundancy(model, x, valid)
     with torch.no_grad(), recording(model) as calls:
@@ -47,11 +56,11 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
     for layer, (_, recorded) in enumerate(calls):
         q, k, v = (each.cpu().numpy() for each in (recorded.q, recorded.k, recorded.v))
         mask = recorded.key_mask.cpu().numpy()
-        outputs = attention(heads(name, 4), q, k, v, mask)
+        outputs = attention(members, q, k, v, mask)
         for each, distances in (
             (outputs, found.outputs),
             (outputs / np.linalg.norm(outputs, axis=-1, keepdims=True), found.directions),
-            (attention_weights(heads(name, 4), q, k, mask), found.maps),
+            (attention_weights(members, q, k, mask), found.maps),
         ):
             for s, t in combinations(range(4), 2):
                 apart = [np.linalg.norm(each[b, s, i] - each[b, t, i]) for b, i in np.argwhere(mask)]

@@ -1,11 +1,13 @@
 """The models of the benchmarks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
-from primal_dual import catalog
-from torch_impl.models.encoders import TimeSeriesEncoder
+from primal_dual import BatchNorm, Heads, catalog, heads
+from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.regularisation import Dropout
 from torch_impl.models.vision_transformer import VisionTransformer, deit_tiny
 
@@ -86,6 +88,41 @@ def test_each_pair_of_convolutions_halves_an_image():
     changed[..., 0, 0] += 1
     moved = (stem(changed) != stem(image)).any(1)[0]
     assert moved[:2, :2].all() and moved.sum() == 4
+
+
+def models_with_betas(name):
+    small = dict(layers=2, width=12, num_heads=3, learn_beta=True)
+    yield TimeSeriesEncoder(3, 7, 5, name, **small).eval(), torch.randn(2, 7, 3)
+    yield TokenEncoder(11, 7, 5, name, **small).eval(), torch.randint(11, (2, 7))
+    yield VisionTransformer(name, classes=5, size=6, patch=2, **small).eval(), torch.randn(2, 3, 6, 6)
+
+
+BETAS = (0.2, 0.5, 0.9)
+
+
+def betas_of(model):
+    return [block.attn.beta if isinstance(model, VisionTransformer) else block.beta for block in model.blocks]
+
+
+@pytest.mark.parametrize("name", ["bn", "bn+sh"])
+def test_heads_learn_the_beta_that_their_primal_has_at_first(name):
+    declared = Heads(*(replace(head, transform=BatchNorm(b)) for head, b in zip(heads(name, 3), BETAS, strict=True)))
+    torch.manual_seed(0)
+    expected = [model(x) for model, x in models_with_betas(declared)]
+    torch.manual_seed(0)
+    for (model, x), y in zip(models_with_betas(name), expected, strict=True):
+        for beta in betas_of(model):
+            assert beta.tolist() == [1, 1, 1]
+            beta.data.copy_(torch.tensor(BETAS))
+        torch.testing.assert_close(model(x), y)
+        model(x).square().sum().backward()
+        assert all(beta.grad.abs().min() > 0 for beta in betas_of(model))
+
+
+@pytest.mark.parametrize("name", ["softmax", "sh", "qk-norm"])
+def test_heads_without_a_beta_learn_none(name):
+    for model, _ in models_with_betas(name):
+        assert not any("beta" in path for path, _ in model.named_parameters())
 
 
 def test_deit_tiny_has_the_published_size_and_names():

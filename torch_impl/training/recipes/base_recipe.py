@@ -65,6 +65,8 @@ class Recipe:
         The probability that a branch of the last layer is dropped.
     beta : float
         Of Attention-BN.
+    learn_beta : bool
+        Whether the heads of Attention-BN learn their beta, which starts at `beta`.
     scales : str
         Of Attention-SH, such as "1 2 4 8": each for an equal number of heads.
     folds : int
@@ -120,6 +122,7 @@ class Recipe:
     num_heads: int = 8
     stochastic_depth: float = 0.0
     beta: float = 1.0
+    learn_beta: bool = False
     scales: str = "1 2 4 8"
     folds: int = 0
     bf16: bool = False

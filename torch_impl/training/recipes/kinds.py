@@ -25,7 +25,7 @@ from torch_impl.models.vision_transformer import VisionTransformer
 from torch_impl.training.recipes.attentions import Attention
 from torch_impl.training.recipes.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, Limits, Recipe
 
-ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth")
+ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
 TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
 AUGMENTATION_FIELDS = ("warp", "scale", "mix", "jitter")
 MOST_TOKENS = 32  # of a series, by default
@@ -269,6 +269,7 @@ class ImageRecipe(Recipe):
             width=self.width,
             num_heads=self.num_heads,
             stochastic_depth=self.stochastic_depth,
+            learn_beta=self.learn_beta,
         )
 
     def prepare(

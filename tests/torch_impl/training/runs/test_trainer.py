@@ -40,7 +40,7 @@ OPTIONS = [
     dict(stochastic_depth=0.5, layers=2),
     dict(accumulate=3),
     dict(tensorboard=True),
-    dict(norm="pre-layer", beta=0.3),
+    dict(norm="pre-layer", beta=0.3, learn_beta=True),
 ]
 
 
