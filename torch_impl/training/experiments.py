@@ -124,7 +124,11 @@ PLAN = [
     ),
     *(Experiment("stability", data, minutes, "qk-norm", {}, ("qk-norm",), seeds=3) for data, minutes in STABILITY),
     Experiment("accuracy", "SpokenArabicDigits", 1.7),
-    Experiment("accuracy", "fashion_mnist", None, seeds=3),
+    *(
+        Experiment("accuracy", data, minutes, "learned beta", {"learn_beta": True}, ("bn",))
+        for data, minutes in (("JapaneseVowels", 0.42), ("SelfRegulationSCP1", 0.42), *STABILITY)
+    ),
+    Experiment("accuracy", "fashion_mnist", 11, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
