@@ -25,7 +25,8 @@ from torch_impl.training.recipes.attentions import Attention, attention_text, fi
 from torch_impl.training.recipes.base_recipe import Recipe
 from torch_impl.training.recipes.benchmarks import recipe as recipe_of
 from torch_impl.training.runs.distributed import shutdown_distributed, this_process
-from torch_impl.training.runs.trainer import train
+from torch_impl.training.runs.run_folder import folder_of_run
+from torch_impl.training.runs.trainer import begin, train
 
 
 class OutOfTime(Exception):
@@ -107,6 +108,8 @@ def train_all(
     work = _Work(recipe, data, Path(folder), schedule.until)
     jobs = schedule.jobs or _default_jobs(len(runs))
     with _threads(schedule.threads or recipe.threads(jobs)):
+        for run in runs:
+            work.check(run)
         if jobs > 1:
             results = _in_processes(work, runs, jobs, show)
         else:
@@ -152,6 +155,13 @@ class _Work:
     data: DataSet
     folder: Path
     until: float
+
+    def check(self, run: _Run) -> None:
+        """Refuse a run that was begun with another configuration, before any other run is trained."""
+        attention = find_attention(run.attention)
+        if folder_of_run(self.folder, self.data.name, attention_text(attention), run.seed).exists():
+            data = fold_of_seed(self.data, self.recipe, run.seed)
+            begin(self.recipe, attention, run.seed, data, self.folder, this_process())
 
     def train(self, run: _Run, say: Callable[[Any], object]) -> dict[str, Any] | None:
         """Train a run, and say that it is done, since one that was done before says nothing. None if time is up."""

@@ -93,12 +93,7 @@ def train(
     """
     world = this_process()
     recipe, attention = recipe.resolve_defaults(data), find_attention(attention)
-    text, files = attention_text(attention), attention_files(attention)
-    run = folder_of_run(folder, data.name, text, seed)
-    config = {"recipe": to_config(recipe), "data": data.name, "attention": text, "seed": seed}
-    config |= {"attention_files": files} if files else {}
-    config |= {"threads": torch.get_num_threads(), "processes": world.size, "fingerprint": data.fingerprint()}
-    check_configuration(run, config, world)
+    run, config = begin(recipe, attention, seed, data, folder, world)
     if (run / "result.json").exists():
         return read_json(run / "result.json", Result)
     training = _set_up(recipe, attention, seed, data, run, world, say)
@@ -106,6 +101,25 @@ def train(
     for epoch in range(len(training.log), recipe.epochs):
         _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)
     return _finish(training, config)
+
+
+def begin(
+    recipe: Recipe, attention: Attention, seed: int, data: DataSet, folder: Path | str, world: World
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run, and its configuration, which is written there.
+
+    Raises
+    ------
+    ValueError
+        For a run that was begun with another one, see `check_configuration`.
+    """
+    text, files = attention_text(attention), attention_files(attention)
+    run = folder_of_run(folder, data.name, text, seed)
+    config = {"recipe": to_config(recipe), "data": data.name, "attention": text, "seed": seed}
+    config |= {"attention_files": files} if files else {}
+    config |= {"threads": torch.get_num_threads(), "processes": world.size, "fingerprint": data.fingerprint()}
+    check_configuration(run, config, world)
+    return run, config
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,21 @@ def test_the_table_has_paired_differences(tmp_path):
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.484, 2 + 2.484), abs=1e-3)
     with pytest.raises(ValueError, match="expected finished runs"):
         load(tmp_path / "none")
+
+
+def test_a_run_of_another_recipe_is_refused_before_any_is_trained(tmp_path):
+    def train(attentions, epochs, jobs):
+        changes = dict(epochs=epochs, layers=1, width=16, num_heads=4, feedforward=16)
+        quiet = Progress(disable=True)
+        return train_all("BasicMotions", attentions, 2, None, tmp_path, changes, quiet, Schedule(jobs=jobs, threads=1))
+
+    train(["sh"], 1, jobs=1)
+    shutil.rmtree(tmp_path / "BasicMotions" / "sh" / "0")
+    for jobs in (1, 2):
+        with pytest.raises(ValueError, match="sh/1: expected epochs = 1, as it was begun; got 2"):
+            train(["bn", "sh"], 2, jobs)
+    assert [path.name for path in (tmp_path / "BasicMotions").glob("*/*")] == ["1"]
+    assert len(train(["sh"], 1, jobs=1)) == 2
 
 
 def test_the_title_tells_what_is_changed():
