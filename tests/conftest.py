@@ -28,7 +28,8 @@ torch.set_num_threads(1)  # tests are small, and run in parallel
 
 def pytest_addoption(parser):
     parser.addoption("--attack", action="store_true", help="make 5,000 attempts to break the program; 200 without")
-    parser.addoption("--device", default="cpu", help="where the tests of torch_impl compute: cpu, cuda, or pretend")
+    devices = ("cpu", "cuda", pretend_device.NAME)
+    parser.addoption("--device", default="cpu", choices=devices, help="where the tests of torch_impl compute")
 
 
 def pytest_configure(config):

@@ -9,7 +9,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "pretend"
 MOVES = {"aten::_to_copy", "aten::copy_", "aten::_copy_from"}
-TAKE_INDICES_OF_THE_CPU = {"aten::index", "aten::index_put_", "aten::_index_put_impl_"}
+TAKE_INDICES_OF_THE_CPU = {"aten::index", "aten::index_put_", "aten::_index_put_impl_"}  # as a GPU's do
 
 
 class Elsewhere(torch.Tensor):
@@ -48,9 +48,10 @@ _library = torch.library.Library("_", "IMPL")
 def _evaluate(operation, args, kwargs):
     """Compute on the CPU, and take the results to the device that they belong on."""
     name = operation._schema.name
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-    strangers = [x for x in tensors if not isinstance(x, Elsewhere) and x.dim()]
-    if strangers and name not in MOVES | TAKE_INDICES_OF_THE_CPU:
+    tensors = _tensors((args, kwargs))
+    bound = (args[0], *args[2:]) if name in TAKE_INDICES_OF_THE_CPU else (args, kwargs)
+    strangers = [x for x in _tensors(bound) if not isinstance(x, Elsewhere) and x.dim()]
+    if strangers and name not in MOVES:
         raise RuntimeError(
             f"{name}: expected all tensors on {NAME}; got one of shape {tuple(strangers[0].shape)} on cpu"
         )
@@ -59,6 +60,10 @@ def _evaluate(operation, args, kwargs):
         return results
     changed_in_place = {id(x.here): x for x in tensors if isinstance(x, Elsewhere)}
     return tree_map(lambda x: changed_in_place[id(x)] if id(x) in changed_in_place else _elsewhere(x), results)
+
+
+def _tensors(tree):
+    return [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]
 
 
 def _here(x):

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CHECKED = ["test_layers.py", "test_masks.py", "test_key_statistics.py", "drop_in/test_multihead.py"]
+CHECKED = [
+    "test_on_device.py",
+    "test_layers.py",
+    "test_masks.py",
+    "test_key_statistics.py",
+    "drop_in/test_multihead.py",
+]
 NO_NESTED_TENSORS = "not nested"  # the device does not have them
 FEW_EXAMPLES = os.environ | {"HYPOTHESIS_PROFILE": "mutation"}
 
@@ -18,16 +24,31 @@ def run(*words):
 
 
 def test_the_package_computes_where_its_inputs_are():
-    paths = [str(Path("tests", "torch_impl", path)) for path in CHECKED]
+    paths = [f"tests/torch_impl/test_{name}.py" for name in CHECKED] + ["tests/torch_impl/drop_in/test_multihead.py"]
     result = run("-m", "pytest", "-x", "-p", "no:cacheprovider", "--device", "pretend", "-k", NO_NESTED_TENSORS, *paths)
     assert result.returncode == 0, result.stdout[-3000:]
 
 
+MIXED = """
+import torch
+from tests import pretend_device
+
+pretend_device.use()
+x = torch.ones(2, device="pretend")
+assert (x + x).cpu().tolist() == [2, 2] and x[torch.tensor([1])].device.type == "pretend"
+
+def put():
+    x[torch.tensor([1, 0])] = torch.ones(2)
+
+for call in (lambda: x + torch.ones(2), lambda: torch.ones(2)[x > 0], put):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
+"""
+
+
 def test_a_tensor_on_another_device_is_caught():
-    code = "import torch; from tests import pretend_device; pretend_device.use(); x = torch.ones(2, device='pretend'); "
-    assert run("-c", code + "assert (x + x).cpu().tolist() == [2, 2]").returncode == 0
-    result = run("-c", code + "x + torch.ones(2)")
-    assert (
-        result.returncode
-        and "aten::add: expected all tensors on pretend; got one of shape (2,) on cpu" in result.stderr
-    )
+    result = run("-c", MIXED)
+    message = "expected all tensors on pretend; got one of shape (2,) on cpu"
+    assert result.stdout.splitlines() == [f"aten::{name}: {message}" for name in ("add", "index", "index_put_")], result

@@ -14,7 +14,7 @@ from primal_dual.primal import Heads, Primal
 from primal_dual.protocols import Support
 from primal_dual.sequence import convolve_sequence
 from primal_dual.supports import Causal, Everything, Mask, visibility_table
-from primal_dual.transforms import BatchNorm, Convolution, split_convolutions
+from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl.fast.visibility import Visibility, combine_masks
 from torch_impl.recorder import Call, recording
@@ -143,7 +143,7 @@ def _certify_call(name: str, call: Call, query: int | None) -> Iterator[HeadCert
 
 def _heads_of(name: str, call: Call) -> Iterator[tuple[int, int, _Head]]:
     """Every head of every example of a call, with the numbers of both."""
-    primals = tuple(call.primal) if isinstance(call.primal, Heads) else (call.primal,)
+    primals = [replace(primal, bias=False) for primal in call.primals()]
     visibility = _visibility_of(name, call)
     lead = torch.broadcast_shapes(call.q.shape[:-2], call.k.shape[:-2], call.v.shape[:-2])
     M, N = call.q.shape[-2], call.k.shape[-2]
@@ -156,10 +156,8 @@ def _heads_of(name: str, call: Call) -> Iterator[tuple[int, int, _Head]]:
     allowed = None if visibility.allowed is None else by_head(visibility.allowed, M, N)
     for at in np.ndindex(k.shape[:2]):
         example, number = at
-        beta = call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[number]
-        primal = _with_parameters(primals[number], beta, call.taps)
         table = np.ones((M, N), bool) if allowed is None else allowed[at]
-        yield example, number, _Head(primal, k[at], v[at], valid[at], table, visibility.causal)
+        yield example, number, _Head(primals[number], k[at], v[at], valid[at], table, visibility.causal)
 
 
 def _visibility_of(name: str, call: Call) -> Visibility:
@@ -252,15 +250,3 @@ def _convolve(head: _Head) -> tuple[Float[np.ndarray, "N D"], Any]:
 
 def _is_causal(head: _Head) -> bool:
     return head.is_causal or isinstance(head.primal.support, Causal)
-
-
-def _with_parameters(primal: Primal, beta: torch.Tensor | None, taps: torch.Tensor | None) -> Primal:
-    """The primal with the numbers that were learned, without a bias."""
-    learned = []
-    for part in primal.transform if isinstance(primal.transform, tuple) else (primal.transform,):
-        if isinstance(part, BatchNorm) and beta is not None:
-            part = replace(part, beta=beta.item())
-        if isinstance(part, Convolution) and taps is not None:
-            part = replace(part, kernel=tuple(taps.tolist()))
-        learned.append(part)
-    return replace(primal, transform=tuple(learned), bias=False)

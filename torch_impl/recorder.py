@@ -1,13 +1,16 @@
 """A record of the calls of `attention` inside a module, by the names of its submodules."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from primal_dual.primal import Heads, Primal
+from primal_dual.transforms import BatchNorm, Convolution
 
 
 class Call(NamedTuple):
@@ -23,6 +26,35 @@ class Call(NamedTuple):
     is_causal: bool = False
     beta: torch.Tensor | None = None
     taps: torch.Tensor | None = None
+
+    def primals(self) -> tuple[Primal, ...]:
+        """The primal of each head, with the numbers that it has learned in the place of its own.
+
+        Examples
+        --------
+        >>> from primal_dual import BatchNorm
+        >>> q, beta = torch.ones(1, 3, 2), torch.tensor([0.25])
+        >>> call = Call(Heads(Primal(transform=BatchNorm())), q, q, q, beta=beta)
+        >>> call.primals()[0].transform
+        (BatchNorm(beta=0.25, eps=1e-05),)
+        """
+        members = tuple(self.primal) if isinstance(self.primal, Heads) else (self.primal,)
+        if self.beta is None and self.taps is None:
+            return members
+        betas = itertools.repeat(None) if self.beta is None else self.beta.reshape(-1).expand(len(members)).tolist()
+        return tuple(_with_learned(primal, beta, self.taps) for primal, beta in zip(members, betas, strict=False))
+
+
+def _with_learned(primal: Primal, beta: float | None, taps: torch.Tensor | None) -> Primal:
+    parts = primal.transform if isinstance(primal.transform, tuple) else (primal.transform,)
+    learned: list[Any] = []
+    for part in parts:
+        if isinstance(part, BatchNorm) and beta is not None:
+            part = replace(part, beta=beta)
+        if isinstance(part, Convolution) and taps is not None:
+            part = replace(part, kernel=tuple(taps.tolist()))
+        learned.append(part)
+    return replace(primal, transform=tuple(learned))
 
 
 _record: Callable[[Call], None] | None = None  # called with each Call while there is a `recording`

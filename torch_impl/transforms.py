@@ -30,7 +30,12 @@ TorchTransform = Transform | TensorBatchNorm
 
 
 def learned_beta(primals: Heads, weight: torch.Tensor) -> nn.Parameter | None:
-    """A beta for each head, (H,), that starts at its own, in the dtype of a weight; None unless each has a BatchNorm.
+    """A beta for each head, (H,), that starts at its own, in the dtype of a weight; None if no head has a BatchNorm.
+
+    Raises
+    ------
+    ValueError
+        If some heads have one and others none, or several.
 
     Examples
     --------
@@ -38,11 +43,14 @@ def learned_beta(primals: Heads, weight: torch.Tensor) -> nn.Parameter | None:
     >>> learned_beta(Heads(Primal(transform=BatchNorm(0.5)), Primal(transform=BatchNorm())), torch.ones(1)).tolist()
     [0.5, 1.0]
     """
-    transforms = [part for primal in primals for part in split_convolutions(primal.transform)[1]]
-    norms = [part for part in transforms if isinstance(part, BatchNorm)]
-    if len(norms) != len(primals):
+    transforms = [split_convolutions(primal.transform)[1] for primal in primals]
+    betas = [[part.beta for part in parts if isinstance(part, BatchNorm)] for parts in transforms]
+    counts = list(map(len, betas))
+    if not any(counts):
         return None
-    return nn.Parameter(torch.tensor([part.beta for part in norms]).to(weight))
+    if set(counts) != {1}:
+        raise ValueError(f"learn_beta: expected one BatchNorm in each head; got {counts} in the heads")
+    return nn.Parameter(torch.tensor(betas).flatten().to(weight))
 
 
 @register(Identity)

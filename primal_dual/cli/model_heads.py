@@ -32,7 +32,7 @@ with recording(model) as calls, torch.no_grad():
 _, call = calls[{layer}]
 real = slice(None) if call.key_mask is None else call.key_mask[0].numpy()
 queries, keys, values = (x[0, {head}].numpy()[real].astype(float) for x in (call.q, call.k, call.v))
-primal, svr = call.primal.primals[{head}], {{}}
+primal, svr = call.primals()[{head}], {{}}
 if call.is_causal and primal.support == Everything():
     primal = replace(primal, support=Causal())
 """
@@ -66,7 +66,7 @@ class OneModel:
         call = self.calls[number]
         real = slice(None) if call.key_mask is None else call.key_mask[0].numpy()
         queries, keys, values = (x[0, head].numpy()[real].astype(float) for x in (call.q, call.k, call.v))
-        primal: Primal = call.primal.primals[head]
+        primal: Primal = call.primals()[head]
         if call.is_causal and primal.support == Everything():
             primal = replace(primal, support=Causal())
         return Head(primal, keys, values, queries, PYTHON.format(layer=number, head=head, **self.lines))

@@ -215,19 +215,20 @@ def predictions(
 
 def redundancy(rows: Rows) -> Table:
     """The rows of `torch_impl.analysis.redundancy_table.table`."""
-    table = _table("Mean L2 distance between two heads; below softmax's, relative to it, with 95% intervals")
-    for heading in ("data set", "attention", "seeds", "of outputs", "of directions", "of maps"):
+    table = _table("L2 distance between two heads or, from two seeds on, how many percent it is above softmax's, 95%")
+    for heading in ("data set", "attention", "seeds", "of outputs", "of directions", "of maps", "entropy"):
         table.add_column(heading, justify="left" if heading in ("data set", "attention") else "right")
     for name, row in _named_once(rows):
         cells = (_redundancy_cell(row[distance]) for distance in ("outputs", "directions", "maps"))
-        table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *cells)
+        entropy = "" if row["entropies"] is None else f"{row['entropies']:.2f}"
+        table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *cells, entropy)
     return table
 
 
 def _redundancy_cell(distance: dict[str, Any]) -> str:
     """The difference to softmax, in percent, where there is one, and else the distance."""
     paired = distance["difference"]
-    return f"{distance['mean']:.2f}" if paired is None else "{:+z.0f}% ({:+z.0f} to {:+z.0f})".format(*paired)
+    return f"{distance['mean']:.2f}" if paired is None else "{:+z.1f} ({:+z.1f} to {:+z.1f})".format(*paired)
 
 
 def efficiency(rows: Rows) -> Table:

@@ -25,7 +25,7 @@ from primal_dual.cli.console import (
     write_figure,
 )
 from primal_dual.io.files import check_writable, write_json
-from primal_dual.primal import COMPARED
+from primal_dual.primal import COMPARED, catalog
 
 RUN = "A finished run, RUNS/RECIPE/ATTENTION/SEED, or pretrained:RECIPE/ATTENTION."
 EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
@@ -173,19 +173,26 @@ def redundancy(
     if json:
         check_writable(json)
     folders = [each for folder in runs for each in analysis.runs_below(folder)]
-    described: list[dict[str, Any]] = []
+    results, means = [], []
     pictures: dict[str, Any] = {}  # the first of each attention, on the first data set
     with ProgressBar() as progress:
         for folder in progress.track(folders):
             each, run = analysis.of_run(folder, data_folder, say=say)
-            described.append(table.describe(run, each))
-            if described[-1]["recipe"] == described[0]["recipe"]:
+            results.append(run.result)
+            means.append(each.means())
+            if run.result["data"] == results[0]["data"]:
                 pictures.setdefault(run.attention, each)
-    rows = table.table(described)
+    rows = table.table(results, means)
     Console().print(tables.redundancy(rows))
     if json:
-        write_json(json, tables.plain({"runs": described, "rows": rows}))
-    drawn = {row["attention"]: pictures[row["attention"]] for row in rows if row["attention"] in pictures}
+        runs_measured = [
+            {name: result[name] for name in ("data", "attention", "seed")}
+            | {"commit": result.get("machine", {}).get("commit")}
+            | own
+            for result, own in zip(results, means, strict=True)
+        ]
+        write_json(json, tables.plain({"runs": runs_measured, "rows": rows}))
+    drawn = {name: pictures[name] for name in sorted(pictures, key=(*catalog, *pictures).index)}
     write_figure(figure, lambda: plots.plot_head_distances(drawn))
 
 

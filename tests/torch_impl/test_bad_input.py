@@ -71,7 +71,11 @@ def test_attention(arguments, options, message):
         (lambda: MultiheadAttention(8, 4, add_zero_attn=True), "add_bias_kv, add_zero_attn: expected False"),
         (
             lambda: MultiheadAttention(8, 4, learn_beta=True),
-            r"learn_beta: expected one BatchNorm in each head; got Heads\(",
+            "learn_beta: expected one BatchNorm in each head; got none",
+        ),
+        (
+            lambda: torch_impl.drop_in.timm_attention(Heads(bn, Primal()), learn_beta=True)(8, 2),
+            r"learn_beta: expected one BatchNorm in each head; got \[1, 0\] in the heads",
         ),
         (lambda: MultiheadAttention(8, 4, learn_taps=True), "expected one Convolution, the same in each head; got "),
         (lambda: torch_impl.drop_in.timm_attention("bn")(10, 4), "dim: expected a multiple of 4 heads; got 10"),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.stats import t
 
@@ -16,9 +16,9 @@ from torch_impl.training.recipes.benchmarks import RECIPES
 from torch_impl.training.recipes.kinds import from_config, to_config
 from torch_impl.training.runs.run_files import Result, Results, read_json
 
-# Fields that a title does not name: folds has words of its own, the name of the data set tells the length and the
-# number of examples, and the others do not change the result.
-FIELDS_NOT_IN_TITLE = ("folds", "length", "cases", *NO_CHANGE)
+# Fields that a title does not name: folds has words of its own, learn_beta is told with the attention, the name of the
+# data set tells the length and the number of examples, and the others do not change the result.
+FIELDS_NOT_IN_TITLE = ("folds", "learn_beta", "length", "cases", *NO_CHANGE)
 
 
 def load(*paths: Path | str) -> list[dict[str, Any]]:
@@ -77,22 +77,56 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     >>> [(row["attention"], row["seeds"], row["mean"], round(row["deviation"], 3)) for row in table(runs)]
     [('bn', 2, 75.0, 7.071)]
     """
-    cells: dict[tuple[str, str, str | None], dict[int, Result]] = {}
-    for name, result in zip(titles(results), results, strict=True):
-        cells.setdefault((name, result["attention"], commit_of(result)), {})[result["seed"]] = result
-    counts = Counter((name, attention) for name, attention, _ in cells)
+    return [
+        {"recipe": cell.recipe, "attention": cell.attention}
+        | _statistics(
+            {seed: results[i] for seed, i in cell.runs.items()}, {seed: results[i] for seed, i in cell.softmax.items()}
+        )
+        for cell in cells(results)
+    ]
+
+
+class Cell(NamedTuple):
+    """The runs of a row: of one recipe, attention and commit.
+
+    Parameters
+    ----------
+    recipe : str
+        Its title, with the commit if there are several.
+    attention : str
+        Its name or text, and whether its beta was learned.
+    runs : dict
+        For each seed, which of the results it is.
+    softmax : dict
+        The same for softmax, by the same recipe at the same commit; empty for softmax itself.
+    """
+
+    recipe: str
+    attention: str
+    runs: dict[int, int]
+    softmax: dict[int, int]
+
+
+def cells(results: Sequence[Result]) -> list[Cell]:
+    """The rows of a table of runs, by their recipes, and those of a recipe in the order of the catalog, then others."""
+    found: dict[tuple[str, str, str | None], dict[int, int]] = {}
+    for i, (name, result) in enumerate(zip(titles(results), results, strict=True)):
+        found.setdefault((name, _label(result), _commit(result)), {})[result["seed"]] = i
+    counts = Counter((name, attention) for name, attention, _ in found)
     rows = []
-    for (name, attention, commit), runs in cells.items():
+    for (name, attention, commit), runs in found.items():
         recipe = name if counts[name, attention] == 1 else f"{name}, commit {str(commit)[:7]}"
-        softmax = {} if attention == "softmax" else cells.get((name, "softmax", commit), {})
-        rows.append({"recipe": recipe, "attention": attention} | _statistics(runs, softmax))
-    return in_order(rows)
-
-
-def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows by their recipes, and those of a recipe in the order of the catalog, then others."""
+        softmax = {} if attention == "softmax" else found.get((name, "softmax", commit), {})
+        rows.append(Cell(recipe, attention, runs, softmax))
     order = {name: i for i, name in enumerate(catalog)}
-    return sorted(rows, key=lambda row: (row["recipe"], order.get(row["attention"], len(order)), row["attention"]))
+    return sorted(rows, key=lambda cell: (cell.recipe, order.get(cell.attention, len(order)), cell.attention))
+
+
+def _label(result: Result) -> str:
+    """The attention of a run; softmax stays softmax where beta is learned, since it has none."""
+    attention = result["attention"]
+    learned = result["recipe"].get("learn_beta") and "BatchNorm" in str(catalog.get(attention, attention))
+    return f"{attention}, learned beta" if learned else attention
 
 
 def title(result: Result) -> str:
@@ -147,12 +181,11 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 def _key(result: Result) -> str:
     """What tells a run apart from all others."""
-    parts = result["recipe"], result["data"], result["attention"], result["seed"], commit_of(result)
+    parts = result["recipe"], result["data"], result["attention"], result["seed"], _commit(result)
     return json.dumps(parts, sort_keys=True)
 
 
-def commit_of(result: Result) -> str | None:
-    """The commit that a run was trained at, if it is known."""
+def _commit(result: Result) -> str | None:
     return result.get("machine", {}).get("commit")
 
 

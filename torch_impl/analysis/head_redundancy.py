@@ -23,26 +23,37 @@ class Redundancy(NamedTuple):
     with f^s the output of head s and A^s its attention map, over the queries of all examples that are not padding. A
     distance of outputs grows with their length; one of directions is at most 2, and about sqrt(2) for unrelated ones.
 
+        entropies[l, s] = mean over i of -sum_j A^s_ij log A^s_ij / log N
+
+    with N the number of keys that are not padding, is 1 for an average of all keys, and 0 for one key.
+
     Parameters
     ----------
     outputs, directions, maps : tensors, (layers, heads, heads)
         The distances.
+    entropies : tensor, (layers, heads)
+        The entropies of the weights, as fractions of the largest.
     """
 
     outputs: Float[torch.Tensor, "layers H H"]
     directions: Float[torch.Tensor, "layers H H"]
     maps: Float[torch.Tensor, "layers H H"]
+    entropies: Float[torch.Tensor, "layers H"]
 
     def means(self) -> dict[str, float]:
-        """Each distance, averaged over the pairs of different heads and over the layers.
+        """Each distance, averaged over the pairs of different heads and over the layers; and the mean entropy.
 
         Examples
         --------
         >>> distances = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 3.0], [3.0, 0.0]]])
-        >>> Redundancy(distances, distances, 2 * distances).means()
-        {'outputs': 2.0, 'directions': 2.0, 'maps': 4.0}
+        >>> Redundancy(distances, distances, 2 * distances, torch.tensor([[0.5, 1.0]])).means()
+        {'outputs': 2.0, 'directions': 2.0, 'maps': 4.0, 'entropies': 0.75}
         """
-        return {name: between_heads(distances).mean().item() for name, distances in self._asdict().items()}
+        distances = {name: between_heads(getattr(self, name)).mean().item() for name in DISTANCES}
+        return distances | {"entropies": self.entropies.mean().item()}
+
+
+DISTANCES = ("outputs", "directions", "maps")
 
 
 def between_heads(distances: Float[torch.Tensor, "layers H H"]) -> Float[torch.Tensor, " layers"]:
@@ -87,8 +98,7 @@ def redundancy(
         model(inputs, key_mask)
     if calls[0][1].q.shape[-3] < 2:
         raise ValueError("redundancy: expected two heads or more; got one")
-    outputs, directions, maps = zip(*(_distances_of_call(call) for _, call in calls), strict=True)
-    return Redundancy(torch.stack(outputs), torch.stack(directions), torch.stack(maps))
+    return Redundancy(*map(torch.stack, zip(*(_measure(call) for _, call in calls), strict=True)))
 
 
 def of_run(
@@ -131,12 +141,15 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 @torch.no_grad()
-def _distances_of_call(call: Call) -> list[Float[torch.Tensor, "H H"]]:
-    """The distances of outputs, of directions, and of maps in one layer."""
+def _measure(call: Call) -> list[Float[torch.Tensor, "..."]]:
+    """The distances of outputs, of directions and of maps, (H, H), and the entropies, (H,), in one layer."""
     valid = torch.ones_like(call.q[:, 0, :, 0], dtype=torch.bool) if call.key_mask is None else call.key_mask
     outputs = attention(call.primal, call.q, call.k, call.v, call.key_mask, beta=call.beta)
     maps = attention_weights(call.primal, call.q, call.k, call.key_mask, beta=call.beta)
-    return [_distances(each, valid) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
+    distances = [_distances(each, valid) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
+    largest = valid.sum(-1).clamp_min(2).to(maps).log()  # (B,)
+    entropies = torch.special.entr(maps).sum(-1) / largest[:, None, None]  # (B, H, M)
+    return [*distances, entropies.transpose(1, 2)[valid].mean(0)]
 
 
 def _distances(x: Float[torch.Tensor, "B H M F"], valid: Bool[torch.Tensor, "B M"]) -> Float[torch.Tensor, "H H"]:

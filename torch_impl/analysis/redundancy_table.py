@@ -1,80 +1,75 @@
-"""The table of head redundancy: distances between heads over the seeds, and what they are less softmax's."""
+"""The table of head redundancy: distances between heads over the seeds, and what they are beside softmax's."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from torch_impl.analysis.accuracy_table import commit_of, in_order, interval, title
-from torch_impl.analysis.head_redundancy import Redundancy
+from torch_impl.analysis.accuracy_table import cells, interval
+from torch_impl.analysis.head_redundancy import DISTANCES
 from torch_impl.analysis.over_sets import hierarchical_interval
 from torch_impl.training.runs.run_files import Result
-from torch_impl.training.trained.finished_run import Run
 
-DISTANCES = Redundancy._fields
-
-
-def describe(run: Run, redundancy: Redundancy) -> dict[str, Any]:
-    """What `table` needs of a run, recipe, attention, seed and `Redundancy.means`, and the commit it was trained at."""
-    result = cast(Result, run.result)
-    own = {"recipe": title(result), "attention": run.attention, "seed": run.seed, "commit": commit_of(result)}
-    return own | redundancy.means()
+Means = Mapping[str, float]  # those of `Redundancy.means`
 
 
-def table(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the table: one for each recipe and attention, and one for each attention over all recipes.
+def table(results: Sequence[Result], means: Sequence[Means]) -> list[dict[str, Any]]:
+    """The rows of the table: one for each recipe and attention, and one for each attention over all data sets.
+
+    Runs of one recipe and attention at several commits have rows of their own, and differences are of one commit.
 
     Parameters
     ----------
-    runs : sequence of dict
-        Those of `describe`.
+    results : sequence of dict
+        Those of the runs.
+    means : sequence of mapping
+        `Redundancy.means` of each run.
 
     Returns
     -------
     list of dict
-        With recipe, attention, seeds, their number, and outputs, directions and maps, of each of which there is: mean,
-        over the seeds; percent, 100 (d / d_softmax - 1) for each seed that softmax has, too; and difference, the
-        `interval` of these, or, over the recipes, their `hierarchical_interval`. The difference is None for softmax,
-        and for fewer than two seeds.
+        With recipe, attention, seeds, their number, and entropies, the mean; and with outputs, directions and maps, of
+        each of which there is: mean, over the seeds; percent, 100 (d / d_softmax - 1) for each seed that softmax has,
+        too; and difference, the `interval` of these or, over the data sets that were trained on by their recipes, their
+        `hierarchical_interval`. The difference is None for softmax, and for fewer than two seeds.
 
     Examples
     --------
-    >>> runs = [
-    ...     dict(recipe="a", attention=attention, seed=seed, outputs=distance, directions=1.4, maps=0.5)
-    ...     for attention, distance in (("softmax", 2.0), ("bn", 3.0))
-    ...     for seed in (0, 1)
-    ... ]
-    >>> [(row["attention"], row["outputs"]["mean"], row["outputs"]["difference"]) for row in table(runs)]
+    >>> run = {"recipe": {"name": "own", "folds": 0}, "data": "own"}
+    >>> results = [run | {"attention": a, "seed": s} for a in ("softmax", "bn") for s in (0, 1)]
+    >>> means = [{"outputs": d, "directions": 1.4, "maps": 0.5, "entropies": 0.5} for d in (2.0, 2.0, 3.0, 3.0)]
+    >>> [(row["attention"], row["outputs"]["mean"], row["outputs"]["difference"]) for row in table(results, means)]
     [('softmax', 2.0, None), ('bn', 3.0, (50.0, 50.0, 50.0))]
     """
-    cells: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
-    for run in runs:
-        cells.setdefault((run["recipe"], run["attention"]), {})[run["seed"]] = run
     rows = []
-    for (recipe, attention), mine in cells.items():
-        softmax = {} if attention == "softmax" else cells.get((recipe, "softmax"), {})
-        distances = {name: _over_seeds(name, mine, softmax) for name in DISTANCES}
-        rows.append({"recipe": recipe, "attention": attention, "seeds": len(mine)} | distances)
-    return in_order(rows) + _over_recipes(in_order(rows))
+    for cell in cells(results):
+        pairs = [(means[i], means[cell.softmax[seed]]) for seed, i in cell.runs.items() if seed in cell.softmax]
+        mine = [means[i] for i in cell.runs.values()]
+        row = {"recipe": cell.recipe, "attention": cell.attention, "seeds": len(mine)}
+        row["entropies"] = statistics.mean(each["entropies"] for each in mine)
+        rows.append(row | {name: _distance(name, mine, pairs) for name in DISTANCES})
+    return rows + _over_data_sets(rows, {result["data"] for result in results})
 
 
-def _over_seeds(name: str, runs: Mapping[int, Mapping[str, Any]], softmax: Mapping[int, Any]) -> dict[str, Any]:
-    """One distance of the runs of a recipe and attention by their seeds, beside softmax's."""
-    percent = [100 * (runs[seed][name] / softmax[seed][name] - 1) for seed in runs if seed in softmax]
+def _distance(name: str, runs: Sequence[Means], pairs: Sequence[tuple[Means, Means]]) -> dict[str, Any]:
+    """One distance of the runs, and of pairs of a run and softmax's with the same seed."""
+    percent = [100 * (own[name] / softmax[name] - 1) for own, softmax in pairs]
     return {
-        "mean": statistics.mean(run[name] for run in runs.values()),
+        "mean": statistics.mean(run[name] for run in runs),
         "percent": percent,
         "difference": interval(percent) if len(percent) > 1 else None,
     }
 
 
-def _over_recipes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _over_data_sets(rows: Sequence[dict[str, Any]], recipes: set[str]) -> list[dict[str, Any]]:
+    """A row for each attention; runs with changed fields are left out, since their title is no name of a data set."""
     averaged = []
-    for attention in dict.fromkeys(row["attention"] for row in rows):
-        mine = [row for row in rows if row["attention"] == attention and row["outputs"]["difference"]]
+    compared = [row for row in rows if row["outputs"]["difference"] and row["recipe"] in recipes]
+    for attention in dict.fromkeys(row["attention"] for row in compared):
+        mine = [row for row in compared if row["attention"] == attention]
         if len(mine) > 1:
-            distances = {name: _average([row[name] for row in mine]) for name in DISTANCES}
-            own = {"recipe": f"average of {len(mine)} data sets", "attention": attention}
-            averaged.append(own | {"seeds": sum(row["seeds"] for row in mine)} | distances)
+            row = {"recipe": f"average of {len(mine)} data sets", "attention": attention}
+            row |= {"seeds": sum(row["seeds"] for row in mine), "entropies": None}
+            averaged.append(row | {name: _average([row[name] for row in mine]) for name in DISTANCES})
     return averaged
 
 

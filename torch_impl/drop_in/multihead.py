@@ -88,7 +88,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         self.primal = heads(primal, num_heads)
         self.beta = learned_beta(self.primal, self.out_proj.weight) if learn_beta else None
         if learn_beta and self.beta is None:
-            raise ValueError(f"learn_beta: expected one BatchNorm in each head; got {self.primal}")
+            raise ValueError("learn_beta: expected one BatchNorm in each head; got none")
         self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
 
     def __prepare_scriptable__(self) -> None:

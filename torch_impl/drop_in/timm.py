@@ -23,7 +23,7 @@ def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "t
     primal : str, Primal or Heads
         What every layer evaluates; a str is a catalog name.
     learn_beta : bool
-        Whether the heads learn their beta, if each has a BatchNorm: a weight that timm does not know.
+        Whether the heads learn their beta, if they have a BatchNorm: a weight that timm does not know.
 
     Examples
     --------

@@ -36,7 +36,7 @@ class EncoderBlock(nn.Module):
     rate : float
         The probability that stochastic depth drops a branch of an example.
     learn_beta : bool
-        Whether the heads learn their beta, if each has a BatchNorm.
+        Whether the heads learn their beta, if they have a BatchNorm.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     stochastic_depth : float
         The probability that a branch of the last block is dropped; it grows linearly from zero in the first.
     learn_beta : bool
-        Whether the heads learn their beta, if each has a BatchNorm.
+        Whether the heads learn their beta, if they have a BatchNorm.
 
     Raises
     ------

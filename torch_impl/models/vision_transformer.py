@@ -36,13 +36,13 @@ class VisionTransformer(nn.Module):
     stochastic_depth : float
         The probability that a branch of the last block is dropped; it grows linearly from zero in the first.
     learn_beta : bool
-        Whether the heads learn their beta, if each has a BatchNorm.
+        Whether the heads learn their beta, if they have a BatchNorm.
 
     Raises
     ------
     ValueError
-        For a size, halved by each convolution, that is no multiple of the patch; and for a width that the convolutions
-        cannot halve.
+        For a size, halved by each pair of convolutions, that is no multiple of the patch; and for a width that cannot
+        be halved from each pair to the one before it.
 
     Examples
     --------
@@ -135,8 +135,9 @@ class _VisionBlock(nn.Module):
 
 def _stem(channels: int, width: int, convolutions: int) -> nn.Sequential:
     """Pairs of convolutions: channels -> width / 2^(convolutions - 1) -> ... -> width / 2 -> width."""
-    if width % 2 ** max(convolutions - 1, 0):
-        raise ValueError(f"width: expected one that {convolutions} convolutions can halve; got {width}")
+    multiple = 2 ** max(convolutions - 1, 0)
+    if width % multiple:
+        raise ValueError(f"width: expected a multiple of {multiple}, for {convolutions} convolutions; got {width}")
     widths = [channels, *(width // 2**i for i in reversed(range(convolutions)))]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):

@@ -24,7 +24,7 @@ def test_names_are_printed_as_they_are(name, capsys):
     console = Console(width=200, record=True)
     console.print(tables.predictions([[0.4, 0.6]], ["one", name], [name]))
     distances = {key: dict(mean=1.0, difference=None) for key in ("outputs", "directions", "maps")}
-    console.print(tables.redundancy([dict(recipe="one", attention=name, seeds=1) | distances]))
+    console.print(tables.redundancy([dict(recipe="one", attention=name, seeds=1, entropies=0.5) | distances]))
     row = dict(recipe=name, attention="bn", seeds=1, mean=1.0, deviation=None, difference=None)
     console.print(tables.runs([row | dict(best_test_epoch=1.0, seconds=1.0)]))
     console.print(shown(name))

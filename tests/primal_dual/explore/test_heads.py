@@ -12,6 +12,9 @@ from primal_dual.explore.head_sources import Files, Vowel
 from primal_dual.explore.heads import ALL, HeadState, RealHeads
 from tests.primal_dual.explore.test_server import expect_one_line, explore
 from tests.primal_dual.explore.test_views import printed
+from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.runs.trainer import train
+from torch_impl.training.trained.finished_run import load_run
 
 
 def arrays(*lead, N=7, D=3, Dv=2, M=None):
@@ -91,6 +94,17 @@ def test_a_hugging_face_model_and_a_causal_one(tmp_path):
     state = HeadState(layer="2", head="2")
     assert heads.options(state)["layer"] == ["1", "2"] and len(heads.head(state).keys) == 17
     assert heads.certified(state).certificate.relative_gap < 1e-12
+    assert printed(heads.as_python(state)) == heads.readout(state)
+
+
+def test_a_head_has_the_beta_that_it_has_learned(tmp_path):
+    chosen = recipe("BasicMotions", epochs=1, layers=1, width=8, num_heads=2, feedforward=8, lr=0.1, learn_beta=True)
+    train(chosen, "bn", 0, chosen.load(None, print), tmp_path)
+    folder = tmp_path / "BasicMotions" / "bn" / "0"
+    learned = load_run(folder).model.blocks[0].beta.tolist()
+    heads = RealHeads({"your model": model_heads.OneModel(str(folder))})
+    state = HeadState(layer="1", head="2")
+    assert heads.head(state).primal.transform[0].beta == learned[1] and abs(learned[1] - 1) > 0.01
     assert printed(heads.as_python(state)) == heads.readout(state)
 
 

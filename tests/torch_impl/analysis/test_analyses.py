@@ -66,6 +66,10 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
                 apart = [np.linalg.norm(each[b, s, i] - each[b, t, i]) for b, i in np.argwhere(mask)]
                 assert distances[layer, s, t] == pytest.approx(np.mean(apart), rel=1e-10)
                 assert distances[layer, t, s] == distances[layer, s, t] and distances[layer, s, s] == 0
+        for s in range(4):
+            rows = [(each[b, s, i][mask[b]], mask[b].sum()) for b, i in np.argwhere(mask)]
+            shares = [-(row * np.log(row)).sum() / np.log(keys) for row, keys in rows]
+            assert found.entropies[layer, s] == pytest.approx(np.mean(shares), rel=1e-10)
     pairs = [[found.maps[layer, s, t].item() for s, t in combinations(range(4), 2)] for layer in range(2)]
     assert found.means()["maps"] == pytest.approx(np.mean(pairs))
 
@@ -88,21 +92,33 @@ def test_operations_are_those_of_the_matrix_products():
 
 
 def test_differences_of_redundancy_are_shares_of_softmaxs_paired_by_seed():
-    def run(recipe, attention, seed, distance):
-        names = dict(recipe=recipe, attention=attention, seed=seed)
-        return names | dict(outputs=distance, directions=1.4, maps=0.1 * distance)
+    results, means = [], []
 
-    runs = [run(recipe, "softmax", seed, 2.0 + seed) for recipe in "AB" for seed in range(3)]
-    runs += [run("A", "bn", seed, 1.1 * (2.0 + seed)) for seed in range(3)] + [run("B", "bn", 7, 9.0)]
-    runs += [run("B", "sh", seed, (2.0 + seed) * (1.0 + 0.1 * seed)) for seed in range(2)]
-    runs += [run("A", "sh", seed, 2.0 + seed) for seed in range(3)]
-    rows = {(row["recipe"], row["attention"]): row for row in redundancy_table.table(runs)}
-    assert list(rows) == [(r, a) for r in "AB" for a in ("softmax", "bn", "sh")] + [("average of 2 data sets", "sh")]
-    assert rows["A", "bn"]["outputs"]["difference"] == pytest.approx((10, 10, 10))
-    assert rows["A", "bn"]["directions"]["difference"] == (0, 0, 0)
+    def run(data, attention, seed, distance, commit="old", **changes):
+        fields = {"name": data, "kind": "SeriesRecipe", "folds": 0} | changes
+        results.append(dict(data=data, attention=attention, seed=seed, recipe=fields, machine={"commit": commit}))
+        means.append(dict(outputs=distance, directions=1.4, maps=0.1 * distance, entropies=0.5))
+
+    for seed in range(3):
+        run("A", "softmax", seed, 2.0 + seed)
+        run("B", "softmax", seed, 2.0 + seed)
+        run("A", "bn", seed, 1.1 * (2.0 + seed))
+        run("A", "bn", seed, 9.0, commit="new")
+        run("A", "sh", seed, 2.0 + seed)
+    run("B", "bn", 7, 9.0)
+    for seed in range(2):
+        run("B", "sh", seed, (2.0 + seed) * (1.0 + 0.1 * seed))
+        run("Handwriting", "softmax", seed, 1.0, lr=0.5)
+        run("Handwriting", "sh", seed, 7.0, lr=0.5)
+    rows = {(row["recipe"], row["attention"]): row for row in redundancy_table.table(results, means)}
+    assert rows["A, commit old", "bn"]["outputs"]["difference"] == pytest.approx((10, 10, 10))
+    assert rows["A, commit old", "bn"]["directions"]["difference"] == (0, 0, 0)
+    assert rows["A, commit new", "bn"]["outputs"]["difference"] is None  # softmax is of another commit
     assert rows["B", "bn"]["outputs"] == {"mean": 9.0, "percent": [], "difference": None}  # softmax lacks seed 7
-    assert rows["B", "sh"]["maps"]["percent"] == pytest.approx([0, 10])
-    mean, low, high = rows["average of 2 data sets", "sh"]["outputs"]["difference"]
+    assert rows["B", "sh"]["maps"]["percent"] == pytest.approx([0, 10]) and rows["B", "sh"]["entropies"] == 0.5
+    (average,) = [name for name in rows if name[0].startswith("average")]  # without the changed recipe
+    assert average == ("average of 2 data sets", "sh")
+    mean, low, high = rows[average]["outputs"]["difference"]
     assert mean == pytest.approx(2.5) and low == 0 and 5 <= high <= 10
 
 

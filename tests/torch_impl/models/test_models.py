@@ -69,7 +69,7 @@ def test_dropout_and_errors():
         TimeSeriesEncoder(3, 12, 5, width=12)
     with pytest.raises(ValueError, match="size: expected a multiple of the patch, 16; got 30"):
         VisionTransformer(size=30)
-    with pytest.raises(ValueError, match="width: expected one that 3 convolutions can halve; got 6"):
+    with pytest.raises(ValueError, match="width: expected a multiple of 4, for 3 convolutions; got 6"):
         VisionTransformer(size=8, patch=1, convolutions=3, width=6)
     with pytest.raises(ValueError, match=r"images: expected \(B, 3, 8, 8\); got \(2, 1, 8, 8\)"):
         VisionTransformer(size=8, patch=4, layers=1)(torch.randn(2, 1, 8, 8))

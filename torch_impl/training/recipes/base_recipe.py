@@ -66,7 +66,7 @@ class Recipe:
     beta : float
         Of Attention-BN.
     learn_beta : bool
-        Whether the heads of Attention-BN learn their beta, which starts at `beta`.
+        Whether the heads of Attention-BN learn their beta, which starts at that of the primal.
     scales : str
         Of Attention-SH, such as "1 2 4 8": each for an equal number of heads.
     folds : int

@@ -110,6 +110,7 @@ def train_all(
     with _threads(schedule.threads or recipe.threads(jobs)):
         for run in runs:
             work.check(run)
+        this_process().wait()  # before another process makes the folder of a run
         if jobs > 1:
             results = _in_processes(work, runs, jobs, show)
         else:

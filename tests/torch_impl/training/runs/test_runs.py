@@ -68,6 +68,19 @@ def test_a_run_of_another_recipe_is_refused_before_any_is_trained(tmp_path):
     assert len(train(["sh"], 1, jobs=1)) == 2
 
 
+def test_a_learned_beta_is_told_with_the_attention_and_compared_with_softmax():
+    def run(attention, seed, right, learn_beta):
+        fields = to_config(recipe("Handwriting", learn_beta=learn_beta))
+        return run_of(attention, seed, right) | dict(recipe=fields, data="Handwriting")
+
+    runs = [run("softmax", s, 0.5, learn_beta=True) for s in range(2)]
+    runs += [run("bn", s, 0.6 + 0.1 * learned, bool(learned)) for s in range(2) for learned in range(2)]
+    rows = [(row["recipe"], row["attention"], row["mean"], row["difference"]) for row in table(runs)]
+    assert [row[:2] for row in rows] == [("Handwriting", name) for name in ("softmax", "bn", "bn, learned beta")]
+    assert [row[2] for row in rows] == pytest.approx([50, 60, 70])
+    assert rows[2][3] == pytest.approx((20, 20, 20))
+
+
 def test_the_title_tells_what_is_changed():
     def of(chosen, data="Handwriting"):
         return title({"data": data, "recipe": to_config(chosen)})
