@@ -2,9 +2,9 @@
 
     python -m torch_impl.bench.multirocket [--data DIR] [--seeds 5] [--json FILE] [NAME ...]
 
-It is MultiRocket with Hydra, aeon's: the pooled outputs of some ten thousand random convolutions, and a linear
-classifier on them (Tan et al., 2022; Dempster et al., 2023), on one thread, with the defaults of aeon. The data sets
-are those of `load_series`, in which shorter series end with zeros.
+It is MultiRocket with Hydra, aeon's: some fifty thousand pooled outputs of convolutions, fixed ones and random ones,
+and a linear classifier on them (Tan et al., 2022; Dempster et al., 2023), on one thread, with the defaults of aeon. The
+data sets are those of `load_series`: standardised by the training split, shorter series ending with zeros.
 """
 
 import argparse
