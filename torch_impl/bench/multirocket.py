@@ -27,7 +27,7 @@ from torch_impl.training.runs.machine import describe_machine
 NAMES = ("JapaneseVowels", "Handwriting", "UWaveGestureLibrary", "SelfRegulationSCP1", "SpokenArabicDigits")
 
 
-def measure(data: DataSet, seeds: int, **options: Any) -> dict[str, Any]:
+def evaluate(data: DataSet, seeds: int, **options: Any) -> dict[str, Any]:
     """Train and test the classifier, once for each seed.
 
     Parameters
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_writable(Path(options.json))
         rows = []
         for name in options.names or NAMES:
-            rows.append(measure(load_series(name, options.data), options.seeds))
+            rows.append(evaluate(load_series(name, options.data), options.seeds))
             percent = [100 * accuracy for accuracy in rows[-1]["accuracies"]]
             spread = f" ± {statistics.stdev(percent):.1f}" if len(percent) > 1 else ""
             print(f"{name}: {statistics.mean(percent):.1f}{spread} in {rows[-1]['seconds']:.0f} s", flush=True)

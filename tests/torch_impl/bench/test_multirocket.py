@@ -26,16 +26,16 @@ class NearestMean:
 
 def test_accuracies_are_those_of_the_test_split_by_seed(motions, monkeypatch):
     monkeypatch.setattr(multirocket, "MultiRocketHydraClassifier", NearestMean)
-    right = multirocket.measure(motions, 1)["accuracies"][0]
+    right = multirocket.evaluate(motions, 1)["accuracies"][0]
     assert right > 0.5  # of four classes
-    row = multirocket.measure(motions, 2, shift=1)
+    row = multirocket.evaluate(motions, 2, shift=1)
     assert row["data"] == "BasicMotions" and row["seeds"] == 2 and row["seconds"] > 0
     assert row["accuracies"][0] == right and row["accuracies"][1] <= 1 - right
 
 
 def test_the_command_writes_what_it_prints(motions, tmp_path, monkeypatch, capsys):
     row = {"data": "BasicMotions", "seeds": 2, "accuracies": [0.5, 1.0], "seconds": 3.2}
-    monkeypatch.setattr(multirocket, "measure", lambda data, seeds: row | {"data": data.name, "seeds": seeds})
+    monkeypatch.setattr(multirocket, "evaluate", lambda data, seeds: row | {"data": data.name, "seeds": seeds})
     multirocket.main(["BasicMotions", "--seeds", "2", "--json", str(tmp_path / "m.json")])
     assert capsys.readouterr().out == "BasicMotions: 75.0 ± 35.4 in 3 s\n"
     assert json.loads((tmp_path / "m.json").read_text())["rows"] == [row]
