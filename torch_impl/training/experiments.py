@@ -108,6 +108,8 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if name not in NO_CHANGE}
 
 
+SHORT: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, width=96, num_heads=4, convolutions=3)  # for a CPU
+SHORT |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, bf16=False)
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
 RATES = (0.016, 0.008, 0.004)  # beside the recipe's
 STABILITY = (("Handwriting", 0.83), ("UWaveGestureLibrary", 0.68))
@@ -129,6 +131,7 @@ PLAN = [
         for data, minutes in (("JapaneseVowels", 0.42), ("SelfRegulationSCP1", 0.42), *STABILITY)
     ),
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
+    Experiment("accuracy", "cifar10", None, "short", SHORT, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
