@@ -36,7 +36,7 @@ A transformer with the attention `{attention}` for {count} classes, {parameters:
 |---|---|
 | test accuracy | {accuracy:.2f} % of the {tests} examples of the published test split, with these weights |
 | data | {source}; not included |
-| seed | {seed}; one run of those in `results/runs.json`, which has the mean and the deviation over the seeds |
+| seed | {seed}; one run of those in `results/`, which have the mean and the deviation over the seeds |
 | training | `config.json`; commit {commit}; {machine}; {seconds:.0f} s |
 | limits | not tested beyond this data set; how the recipe was chosen stands in RESULTS.md of the project |
 """
