@@ -6,13 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CHECKED = [
-    "test_on_device.py",
-    "test_layers.py",
-    "test_masks.py",
-    "test_key_statistics.py",
-    "drop_in/test_multihead.py",
-]
+CHECKED = ["on_device", "layers", "masks", "key_statistics"]
 NO_NESTED_TENSORS = "not nested"  # the device does not have them
 FEW_EXAMPLES = os.environ | {"HYPOTHESIS_PROFILE": "mutation"}
 

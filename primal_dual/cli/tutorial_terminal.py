@@ -34,6 +34,7 @@ def run(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # figures of before are not the tutorial's
     saved: list[Path] = []
 
     def show() -> None:

@@ -140,6 +140,7 @@ def test_every_script_is_listed_and_every_notebook_has_a_script():
 
 
 def test_run_prints_text_code_and_figures(small, tmp_path, capsys, monkeypatch):
+    plt.figure()  # of before, which is not shown
     enters, terminal = [], console()
     monkeypatch.setattr(terminal, "input", enters.append)
     figures = run(small[0], tmp_path / "figures", pause=True, console=terminal)
