@@ -4,6 +4,7 @@ It finds tensors that were made on the wrong device. `use()` registers it with t
 """
 
 import torch
+from torch import library
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -38,11 +39,11 @@ class Elsewhere(torch.Tensor):
 def use():
     """Register the device with torch."""
     _setup_privateuseone_for_python_backend(NAME)
-    _library.fallback(lambda operation, *args, **kwargs: _evaluate(operation, args, kwargs), "PrivateUse1")
+    _kernels.fallback(lambda operation, *args, **kwargs: _evaluate(operation, args, kwargs), "PrivateUse1")
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a copy in place would miss `here`
 
 
-_library = torch.library.Library("_", "IMPL")
+_kernels = library.Library("_", "IMPL")
 
 
 def _evaluate(operation, args, kwargs):

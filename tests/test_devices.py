@@ -1,25 +1,16 @@
 """Nothing is left on the CPU: a part of the tests of torch_impl once more, on a device that stands for a GPU."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from tests.processes import run_python
 
-ROOT = Path(__file__).parent.parent
 CHECKED = ["on_device", "layers", "masks", "key_statistics"]
 NO_NESTED_TENSORS = "not nested"  # the device does not have them
-FEW_EXAMPLES = os.environ | {"HYPOTHESIS_PROFILE": "mutation"}
-
-
-def run(*words):
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=FEW_EXAMPLES, capture_output=True, text=True, check=False
-    )
 
 
 def test_the_package_computes_where_its_inputs_are():
     paths = [f"tests/torch_impl/test_{name}.py" for name in CHECKED] + ["tests/torch_impl/drop_in/test_multihead.py"]
-    result = run("-m", "pytest", "-x", "-p", "no:cacheprovider", "--device", "pretend", "-k", NO_NESTED_TENSORS, *paths)
+    result = run_python(
+        "-m", "pytest", "-x", "-p", "no:cacheprovider", "--device", "pretend", "-k", NO_NESTED_TENSORS, *paths
+    )
     assert result.returncode == 0, result.stdout[-3000:]
 
 
@@ -43,6 +34,6 @@ for call in (lambda: x + torch.ones(2), lambda: torch.ones(2)[x > 0], put):
 
 
 def test_a_tensor_on_another_device_is_caught():
-    result = run("-c", MIXED)
+    result = run_python("-c", MIXED)
     message = "expected all tensors on pretend; got one of shape (2,) on cpu"
     assert result.stdout.splitlines() == [f"aten::{name}: {message}" for name in ("add", "index", "index_put_")], result

@@ -1,6 +1,5 @@
 """A record of the calls of `attention` inside a module, by the names of its submodules."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,8 +40,8 @@ class Call(NamedTuple):
         members = tuple(self.primal) if isinstance(self.primal, Heads) else (self.primal,)
         if self.beta is None and self.taps is None:
             return members
-        betas = itertools.repeat(None) if self.beta is None else self.beta.reshape(-1).expand(len(members)).tolist()
-        return tuple(_with_learned(primal, beta, self.taps) for primal, beta in zip(members, betas, strict=False))
+        betas = [None] * len(members) if self.beta is None else self.beta.reshape(-1).expand(len(members)).tolist()
+        return tuple(_with_learned(primal, beta, self.taps) for primal, beta in zip(members, betas, strict=True))
 
 
 def _with_learned(primal: Primal, beta: float | None, taps: torch.Tensor | None) -> Primal:

@@ -185,13 +185,7 @@ def redundancy(
     rows = table.table(results, means)
     Console().print(tables.redundancy(rows))
     if json:
-        runs_measured = [
-            {name: result[name] for name in ("data", "attention", "seed")}
-            | {"commit": result.get("machine", {}).get("commit")}
-            | own
-            for result, own in zip(results, means, strict=True)
-        ]
-        write_json(json, tables.plain({"runs": runs_measured, "rows": rows}))
+        write_json(json, tables.plain({"runs": table.measured(results, means), "rows": rows}))
     drawn = {name: pictures[name] for name in sorted(pictures, key=(*catalog, *pictures).index)}
     write_figure(figure, lambda: plots.plot_head_distances(drawn))
 

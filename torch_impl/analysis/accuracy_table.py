@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,11 +78,7 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     [('bn', 2, 75.0, 7.071)]
     """
     return [
-        {"recipe": cell.recipe, "attention": cell.attention}
-        | _statistics(
-            {seed: results[i] for seed, i in cell.runs.items()}, {seed: results[i] for seed, i in cell.softmax.items()}
-        )
-        for cell in cells(results)
+        {"recipe": cell.recipe, "attention": cell.attention} | _statistics(cell, results) for cell in cells(results)
     ]
 
 
@@ -106,12 +102,17 @@ class Cell(NamedTuple):
     runs: dict[int, int]
     softmax: dict[int, int]
 
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """A run and that of softmax with the same seed, for each seed that both have."""
+        return [(i, self.softmax[seed]) for seed, i in self.runs.items() if seed in self.softmax]
+
 
 def cells(results: Sequence[Result]) -> list[Cell]:
     """The rows of a table of runs, by their recipes, and those of a recipe in the order of the catalog, then others."""
     found: dict[tuple[str, str, str | None], dict[int, int]] = {}
     for i, (name, result) in enumerate(zip(titles(results), results, strict=True)):
-        found.setdefault((name, _label(result), _commit(result)), {})[result["seed"]] = i
+        found.setdefault((name, _label(result), commit_of(result)), {})[result["seed"]] = i
     counts = Counter((name, attention) for name, attention, _ in found)
     rows = []
     for (name, attention, commit), runs in found.items():
@@ -181,11 +182,12 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 def _key(result: Result) -> str:
     """What tells a run apart from all others."""
-    parts = result["recipe"], result["data"], result["attention"], result["seed"], _commit(result)
+    parts = result["recipe"], result["data"], result["attention"], result["seed"], commit_of(result)
     return json.dumps(parts, sort_keys=True)
 
 
-def _commit(result: Result) -> str | None:
+def commit_of(result: Result) -> str | None:
+    """The commit that a run was trained at, if it is known."""
     return result.get("machine", {}).get("commit")
 
 
@@ -201,15 +203,15 @@ def over_seeds(percent: Sequence[float]) -> dict[str, Any]:
     return {"seeds": len(percent), "mean": statistics.mean(percent), "deviation": deviation}
 
 
-def _statistics(runs: Mapping[int, Result], softmax: Mapping[int, Result]) -> dict[str, Any]:
-    """Of the runs of a recipe and attention by their seeds, beside those of softmax."""
-    percent = [100 * run["test_accuracy"] for run in runs.values()]
-    common = [seed for seed in runs if seed in softmax]
-    differences = [100 * (runs[seed]["test_accuracy"] - softmax[seed]["test_accuracy"]) for seed in common]
+def _statistics(cell: Cell, results: Sequence[Result]) -> dict[str, Any]:
+    """Of the runs of a row."""
+    runs = [results[i] for i in cell.runs.values()]
+    percent = [100 * run["test_accuracy"] for run in runs]
+    differences = [100 * (results[i]["test_accuracy"] - results[j]["test_accuracy"]) for i, j in cell.pairs]
     return {
         **over_seeds(percent),
         "differences": differences,
         "difference": interval(differences) if len(differences) > 1 else None,
-        "best_test_epoch": statistics.mean(100 * run["best_test_epoch"] for run in runs.values()),
-        "seconds": statistics.mean(run["seconds"] for run in runs.values()),
+        "best_test_epoch": statistics.mean(100 * run["best_test_epoch"] for run in runs),
+        "seconds": statistics.mean(run["seconds"] for run in runs),
     }

@@ -1,6 +1,6 @@
 """The comparison with softmax over all data sets together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,28 +36,29 @@ def averages(results: Sequence[Result]) -> list[dict[str, Any]]:
     [('average of 2 data sets', 'softmax', 70.0), ('average of 2 data sets', 'bn', 70.0)]
     """
     whole = [result for name, result in zip(titles(results), results, strict=True) if name == result["data"]]
-    rows = [row for row in table(whole) if row["recipe"] in {result["data"] for result in whole}]
+    compared = [row for row in table(whole) if row["differences"] or row["attention"] == "softmax"]
     averaged = []
-    for attention in dict.fromkeys(row["attention"] for row in rows):
-        is_softmax = attention == "softmax"
-        mine = [row for row in rows if row["attention"] == attention and (row["differences"] or is_softmax)]
-        if len(mine) < 2:
-            continue
+    for head, mine in by_attention(compared, {result["data"] for result in whole}):
+        is_softmax = head["attention"] == "softmax"
         difference = None if is_softmax else hierarchical_interval([row["differences"] for row in mine])
-        averaged.append(
-            {
-                "recipe": f"average of {len(mine)} data sets",
-                "attention": attention,
-                "seeds": sum(row["seeds"] for row in mine),
-                "deviation": None,
-                "differences": [],
-                "difference": difference,
-                **{
-                    name: float(np.mean([row[name] for row in mine])) for name in ("mean", "best_test_epoch", "seconds")
-                },
-            }
-        )
+        means = {name: float(np.mean([row[name] for row in mine])) for name in ("mean", "best_test_epoch", "seconds")}
+        averaged.append(head | {"deviation": None, "differences": [], "difference": difference} | means)
     return averaged
+
+
+def by_attention(
+    rows: Sequence[dict[str, Any]], data_sets: set[str]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """For each attention on two data sets or more, what the row of their average begins with, and the rows of each.
+
+    Rows of changed recipes are left out: their title is no name of a data set.
+    """
+    plain = [row for row in rows if row["recipe"] in data_sets]
+    for attention in dict.fromkeys(row["attention"] for row in plain):
+        mine = [row for row in plain if row["attention"] == attention]
+        if len(mine) > 1:
+            recipe, seeds = f"average of {len(mine)} data sets", sum(row["seeds"] for row in mine)
+            yield {"recipe": recipe, "attention": attention, "seeds": seeds}, mine
 
 
 def hierarchical_interval(groups: Sequence[Sequence[float]]) -> tuple[float, float, float]:

@@ -4,12 +4,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch_impl.analysis.accuracy_table import cells, interval
+from torch_impl.analysis.accuracy_table import cells, commit_of, interval
 from torch_impl.analysis.head_redundancy import DISTANCES
-from torch_impl.analysis.over_sets import hierarchical_interval
+from torch_impl.analysis.over_sets import by_attention, hierarchical_interval
 from torch_impl.training.runs.run_files import Result
 
 Means = Mapping[str, float]  # those of `Redundancy.means`
+
+
+def measured(results: Sequence[Result], means: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """The numbers of each run: data, attention, seed, commit, and its `Redundancy.means`."""
+    return [
+        {"data": result["data"], "attention": result["attention"], "seed": result["seed"], "commit": commit_of(result)}
+        | own
+        for result, own in zip(results, means, strict=True)
+    ]
 
 
 def table(results: Sequence[Result], means: Sequence[Means]) -> list[dict[str, Any]]:
@@ -42,7 +51,7 @@ def table(results: Sequence[Result], means: Sequence[Means]) -> list[dict[str, A
     """
     rows = []
     for cell in cells(results):
-        pairs = [(means[i], means[cell.softmax[seed]]) for seed, i in cell.runs.items() if seed in cell.softmax]
+        pairs = [(means[i], means[j]) for i, j in cell.pairs]
         mine = [means[i] for i in cell.runs.values()]
         row = {"recipe": cell.recipe, "attention": cell.attention, "seeds": len(mine)}
         row["entropies"] = statistics.mean(each["entropies"] for each in mine)
@@ -60,17 +69,12 @@ def _distance(name: str, runs: Sequence[Means], pairs: Sequence[tuple[Means, Mea
     }
 
 
-def _over_data_sets(rows: Sequence[dict[str, Any]], recipes: set[str]) -> list[dict[str, Any]]:
-    """A row for each attention; runs with changed fields are left out, since their title is no name of a data set."""
-    averaged = []
-    compared = [row for row in rows if row["outputs"]["difference"] and row["recipe"] in recipes]
-    for attention in dict.fromkeys(row["attention"] for row in compared):
-        mine = [row for row in compared if row["attention"] == attention]
-        if len(mine) > 1:
-            row = {"recipe": f"average of {len(mine)} data sets", "attention": attention}
-            row |= {"seeds": sum(row["seeds"] for row in mine), "entropies": None}
-            averaged.append(row | {name: _average([row[name] for row in mine]) for name in DISTANCES})
-    return averaged
+def _over_data_sets(rows: Sequence[dict[str, Any]], data_sets: set[str]) -> list[dict[str, Any]]:
+    compared = [row for row in rows if row["outputs"]["difference"]]
+    return [
+        head | {"entropies": None} | {name: _average([row[name] for row in mine]) for name in DISTANCES}
+        for head, mine in by_attention(compared, data_sets)
+    ]
 
 
 def _average(distances: Sequence[dict[str, Any]]) -> dict[str, Any]:
