@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from primal_dual.certificates.verification import Verified
@@ -156,13 +157,19 @@ def experiments(statuses: Sequence[Any]) -> Table:
     table = _table("The plan: runs that are done, and minutes of one core for the rest")
     for heading in ("experiment", "claim", "done", "of", "minutes", ""):
         numbers = heading in ("done", "of", "minutes")
-        table.add_column(heading, justify="right" if numbers else "left", no_wrap=heading in ("experiment", "claim"))
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+    missing: dict[str, None] = {}
     for status in statuses:
         experiment = status.experiment
         cost = "?" if status.minutes is None else f"{status.minutes:.0f}"
         state = "done" if status.done == experiment.runs else status.lacks or ("partial" if status.done else "to do")
         cells = experiment.title, experiment.claim, status.done, experiment.runs, cost, state
         table.add_row(*(shown(cell) for cell in cells))
+        if state == "missing data":
+            missing[experiment.folder] = None
+    if missing:
+        table.caption = f"In no folder of --data: {', '.join(missing)} (docs/how-to/train.md)"
+        table.caption_justify = "left"
     return table
 
 
@@ -213,22 +220,33 @@ def predictions(
     return table
 
 
-def redundancy(rows: Rows) -> Table:
-    """The rows of `torch_impl.analysis.redundancy_table.table`."""
-    table = _table("L2 distance between two heads or, from two seeds on, how many percent it is above softmax's, 95%")
-    for heading in ("data set", "attention", "seeds", "of outputs", "of directions", "of maps", "entropy"):
-        table.add_column(heading, justify="left" if heading in ("data set", "attention") else "right")
+def redundancy(rows: Rows) -> Group:
+    """The rows of `torch_impl.analysis.redundancy_table.table`, a table a data set."""
+    what = "L2 distance between two heads or, from two seeds on, how many percent it is above softmax's, 95%\n"
+    parts: list[str | Table] = [what]
     for name, row in _named_once(rows):
+        if name:
+            table = _redundancy_table(name)
+            parts.append(table)
         cells = (_redundancy_cell(row[distance]) for distance in ("outputs", "directions", "maps"))
         entropy = "" if row["entropies"] is None else f"{row['entropies']:.2f}"
-        table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *cells, entropy)
+        table.add_row(shown(row["attention"]), str(row["seeds"]), *cells, entropy)
+    return Group(*parts)
+
+
+def _redundancy_table(name: str) -> Table:
+    """An empty one, whose columns are as wide as those of the other data sets."""
+    table = _table(shown(name))
+    table.add_column("attention", min_width=9)
+    for heading, width in (("n", 2), ("of outputs", 16), ("of directions", 13), ("of maps", 20), ("entropy", 7)):
+        table.add_column(heading, justify="right", min_width=width, no_wrap=True)
     return table
 
 
 def _redundancy_cell(distance: dict[str, Any]) -> str:
     """The difference to softmax, in percent, where there is one, and else the distance."""
     paired = distance["difference"]
-    return f"{distance['mean']:.2f}" if paired is None else "{:+z.1f} ({:+z.1f} to {:+z.1f})".format(*paired)
+    return f"{distance['mean']:.2f}" if paired is None else "{:+z.0f} ({:+z.0f} to {:+z.0f})".format(*paired)
 
 
 def efficiency(rows: Rows) -> Table:

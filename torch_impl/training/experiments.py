@@ -55,6 +55,11 @@ class Experiment:
         return f"{self.data}, {self.variant}" if self.variant else self.data
 
     @property
+    def folder(self) -> str | None:
+        """The name of the folder of its data; None for data that needs none."""
+        return FOLDERS.get(self.data, self.data)
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe with its changes."""
         return recipe(self.data, **self.changes)
@@ -93,13 +98,13 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
     ValueError
         If no folder holds it.
     """
-    name = FOLDERS.get(experiment.data, experiment.data)
-    for folder in folders:
-        if name is None or (folder / name).is_dir():
-            return folder
+    name = experiment.folder
     if name is None:
-        return None
-    raise ValueError(f"{experiment.data}: expected a folder {name} in --data; got none; see docs/how-to/train.md")
+        return folders[0] if folders else None
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder
+    raise ValueError(f"expected a folder {name} in --data; got none; see docs/how-to/train.md")
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:

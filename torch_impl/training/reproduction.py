@@ -13,6 +13,7 @@ from torch_impl.training.experiments import Experiment, data_folder
 from torch_impl.training.runs.schedule import Schedule, train_all
 
 Results = Sequence[Mapping[str, Any]]
+NO_DATA, NO_GPU = "missing data", "needs a GPU"
 
 
 class Status(NamedTuple):
@@ -25,7 +26,7 @@ class Status(NamedTuple):
     done : int
         The number of its runs that are done.
     lacks : str
-        Why it cannot go on here; empty if it can.
+        What keeps it from going on here, "missing data" or "needs a GPU"; empty if nothing does.
     """
 
     experiment: Experiment
@@ -84,16 +85,17 @@ def reproduce(
         experiment = status.experiment
         if time.time() > until or status.done == experiment.runs:
             continue
-        if status.lacks:
-            say(f"left out: {status.lacks}")
+        if status.lacks == NO_GPU:
+            say(f"left out: {experiment.title}: {NO_GPU}")
             continue
-        say(f"{experiment.title}: {experiment.runs - status.done} of {experiment.runs} runs to do")
         try:
+            data = data_folder(experiment, folders)
+            say(f"{experiment.title}: {experiment.runs - status.done} of {experiment.runs} runs to do")
             train_all(
                 experiment.data,
                 experiment.attentions,
                 experiment.seeds,
-                data_folder(experiment, folders),
+                data,
                 runs / experiment.variant,
                 dict(experiment.changes),
                 progress,
@@ -105,9 +107,9 @@ def reproduce(
 
 def _lacks(experiment: Experiment, folders: Sequence[Path]) -> str:
     if experiment.needs_gpu and not torch.cuda.is_available():
-        return f"{experiment.title}: needs a GPU"
+        return NO_GPU
     try:
         data_folder(experiment, folders)
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        return NO_DATA
     return ""
