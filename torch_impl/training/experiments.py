@@ -118,6 +118,13 @@ SHORT |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
 RATES = (0.016, 0.008, 0.004)  # beside the recipe's
 STABILITY = (("Handwriting", 0.83), ("UWaveGestureLibrary", 0.68))
+STABLE = ("softmax", "bn", "sh", "qk-norm")
+REMEDIES: dict[str, dict[str, Any]] = {  # each at a learning rate at which softmax attention learns badly
+    "decay 0.1": {"weight_decay": 0.1},
+    "decay 1": {"weight_decay": 1.0},
+    "warm-up 0.4": {"warm_up": 0.4},
+    "bf16": {"bf16": True},
+}
 
 PLAN = [
     Experiment("accuracy", "JapaneseVowels", 0.42),
@@ -125,11 +132,21 @@ PLAN = [
     Experiment("accuracy", "UWaveGestureLibrary", 0.68),
     Experiment("accuracy", "SelfRegulationSCP1", 0.42),
     *(
-        Experiment("stability", data, minutes, f"lr {rate}", {"lr": rate}, ("softmax", "bn", "sh", "qk-norm"), seeds=3)
+        Experiment("stability", data, minutes, f"lr {rate}", {"lr": rate}, STABLE, seeds=3)
         for rate in RATES
         for data, minutes in STABILITY
     ),
     *(Experiment("stability", data, minutes, "qk-norm", {}, ("qk-norm",), seeds=3) for data, minutes in STABILITY),
+    *(
+        Experiment("stability", data, minutes, f"lr 0.008, {name}", {"lr": 0.008} | changes, STABLE, seeds=3)
+        for name, changes in REMEDIES.items()
+        for data, minutes in STABILITY
+    ),
+    *(
+        Experiment("stability", data, minutes, f"lr 0.008, beta {beta}", {"lr": 0.008, "beta": beta}, ("bn",), seeds=3)
+        for beta in (0.5, 1.0)
+        for data, minutes in STABILITY
+    ),
     Experiment("accuracy", "SpokenArabicDigits", 1.7),
     *(
         Experiment("accuracy", data, minutes, "learned beta", {"learn_beta": True}, ("bn",))
@@ -138,6 +155,15 @@ PLAN = [
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
     Experiment("accuracy", "cifar10", None, "short", SHORT, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
+    *(
+        Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})
+        for noise in (1.0, 2.0)
+    ),
+    *(
+        Experiment("noise", data, minutes, f"noise {noise}", {"noise": noise}, seeds=3)
+        for noise in (0.5, 1.0)
+        for data, minutes in STABILITY
+    ),
     Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
     Experiment("accuracy", "SelfRegulationSCP1", None, "steps as tokens", STEPS),

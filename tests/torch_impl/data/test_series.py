@@ -93,6 +93,19 @@ def test_folds_of_small_classes(motions):
         next(folds(motions._replace(train=motions.train.take(order[9:])), 3))
 
 
+def test_noise_is_the_same_in_every_run_and_in_both_splits():
+    clear, noise = recipe("BasicMotions").load(None, print), recipe("BasicMotions", noise=0.7)
+    data, again = noise.load(None, print), noise.load(None, print)
+    assert data.fingerprint() == again.fingerprint() != clear.fingerprint()
+    changes = [getattr(data, split).inputs - getattr(clear, split).inputs for split in ("train", "test")]
+    for change in changes:
+        assert change.std() == pytest.approx(0.7, rel=0.02) and abs(change.mean()) < 0.02
+    assert not torch.equal(*changes)
+    X, y = [np.ones((2, 5)), np.ones((2, 4))], ["a", "b"]
+    own = recipe("own", noise=0.7).from_arrays(X, y, X, y, print)
+    assert (own.test.inputs[own.test.key_mask] != 0).all() and not own.test.inputs[~own.test.key_mask].any()
+
+
 def test_augmentation():
     torch.manual_seed(0)
     series = torch.linspace(0, 1, 20)[None, :, None].expand(50, -1, 2).contiguous()

@@ -18,6 +18,7 @@ from torch_impl.data.images.pixels import standardised
 from torch_impl.data.images.source import array_source
 from torch_impl.data.long_range_arena.tasks import load_lra
 from torch_impl.data.messages import Say
+from torch_impl.data.noisy_series import noisy
 from torch_impl.data.series import load_new_series, load_series, new_series, series_data_set
 from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
@@ -63,6 +64,9 @@ class SeriesRecipe(Recipe):
         How much the features are mixed.
     jitter : float
         How much every value varies.
+    noise : float
+        The standard deviation of noise that is added to both splits, whose values have the deviation 1 without it: a
+        worse sensor, to compare models on.
     """
 
     limits: ClassVar[Limits] = Recipe.limits | {
@@ -72,7 +76,7 @@ class SeriesRecipe(Recipe):
         "convolutions": (0, 10),
         "taps": AT_LEAST_ONE,
         "patch": AT_LEAST_ZERO,
-        **dict.fromkeys(AUGMENTATION_FIELDS, (0, 100)),
+        **dict.fromkeys((*AUGMENTATION_FIELDS, "noise"), (0, 100)),
     }
 
     epochs: int = 0
@@ -87,14 +91,15 @@ class SeriesRecipe(Recipe):
     scale: float = 0.1
     mix: float = 0.0
     jitter: float = 0.1
+    noise: float = 0.0
 
     def threads(self, jobs: int) -> int:
         """One: a small model is slower with more."""
         return 1
 
     def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
-        """See `load_series`."""
-        return load_series(self.name, folder)
+        """See `load_series` and `noisy`."""
+        return noisy(load_series(self.name, folder), self.noise)
 
     def read_files(
         self, path: Path, description: dict[str, Any]
@@ -106,7 +111,7 @@ class SeriesRecipe(Recipe):
     def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:
         """The data set of series, (n, time) or (n, channels, time), or lists of (channels, time)."""
         train, test = series_of_arrays("X", X), series_of_arrays("X_test", X_test)
-        return series_data_set(self.name, train, labels, test, test_labels)
+        return noisy(series_data_set(self.name, train, labels, test, test_labels), self.noise)
 
     def new_arrays(
         self, X: Any, description: dict[str, Any]
