@@ -155,8 +155,8 @@ def measured(results: dict[str, Any]) -> Table:
 def experiments(statuses: Sequence[Any]) -> Table:
     """The statuses of `torch_impl.training.reproduction`, a row an experiment."""
     table = _table("The plan: runs that are done, and minutes of one core for the rest")
-    for heading in ("experiment", "claim", "done", "of", "minutes", ""):
-        numbers = heading in ("done", "of", "minutes")
+    for heading in ("experiment", "claim", "done", "of", "min", ""):
+        numbers = heading in ("done", "of", "min")
         table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
     missing: dict[str, None] = {}
     for status in statuses:
