@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from scipy.stats import t
 
 from primal_dual.primal import catalog
+from torch_impl.training.experiments import PLAN
 from torch_impl.training.recipes.base_recipe import NO_CHANGE
 from torch_impl.training.recipes.benchmarks import RECIPES
 from torch_impl.training.recipes.kinds import from_config, to_config
@@ -133,8 +134,12 @@ def _label(result: Result) -> str:
 def title(result: Result) -> str:
     """The data set of a run, and the fields that were changed from its recipe: "cifar10, 5 folds, epochs 3".
 
-    A data set without a recipe of its own has its name alone.
+    Changes that have a name in the plan of experiments have that name: "cifar10, short". A data set without a recipe of
+    its own has its name alone.
     """
+    for experiment in PLAN:
+        if experiment.changes.keys() - set(FIELDS_NOT_IN_TITLE) and experiment.has_recipe_of(result):
+            return experiment.title
     fields: dict[str, Any] = dict(result["recipe"])
     changes = [f"{fields['folds']} folds"] if fields["folds"] else []
     if fields["name"] in RECIPES:

@@ -6,8 +6,7 @@ from typing import Any
 
 from primal_dual.primal import catalog
 from torch_impl.analysis.accuracy_table import over_seeds
-from torch_impl.training.recipes.base_recipe import NO_CHANGE
-from torch_impl.training.recipes.kinds import from_config, to_config
+from torch_impl.training.recipes.kinds import deciding_fields
 from torch_impl.training.runs.run_files import Result
 
 
@@ -34,9 +33,8 @@ def accuracies_by_field(results: Sequence[Result], field: str) -> list[dict[str,
     """
     groups: dict[tuple[str, str], dict[Any, dict[int, float]]] = {}
     for result in results:
-        recipe = to_config(from_config(dict(result["recipe"])))
-        value = recipe.pop(field, None)
-        others = {name: each for name, each in recipe.items() if name not in NO_CHANGE}
+        others = deciding_fields(result["recipe"])
+        value = others.pop(field, None)
         key = result["data"], json.dumps(others, sort_keys=True)
         by_seed = groups.setdefault(key, {}).setdefault((result["attention"], value), {})
         if result["seed"] in by_seed:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from primal_dual.primal import COMPARED
-from torch_impl.training.recipes.base_recipe import NO_CHANGE, Recipe
+from torch_impl.training.recipes.base_recipe import Recipe
 from torch_impl.training.recipes.benchmarks import recipe
-from torch_impl.training.recipes.kinds import from_config, to_config
+from torch_impl.training.recipes.kinds import deciding_fields, to_config
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class Experiment:
         """How many there are."""
         return len(self.attentions) * self.seeds
 
+    def has_recipe_of(self, result: Mapping[str, Any]) -> bool:
+        """Whether the recipe is that of a run, in all fields that decide its result."""
+        config = result["recipe"]
+        return config["name"] == self.data and deciding_fields(config) == deciding_fields(to_config(self.recipe))
+
     def done(self, results: Sequence[Mapping[str, Any]]) -> int:
         """How many of the runs are among some results.
 
@@ -77,12 +82,7 @@ class Experiment:
         results : sequence of dict
             Those of `train`.
         """
-        wanted = _deciding(to_config(self.recipe))
-        found = {
-            (result["attention"], result["seed"])
-            for result in results
-            if result["recipe"]["name"] == self.data and _deciding(result["recipe"]) == wanted
-        }
+        found = {(result["attention"], result["seed"]) for result in results if self.has_recipe_of(result)}
         return sum(attention in self.attentions and seed < self.seeds for attention, seed in found)
 
 
@@ -105,12 +105,6 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
         if (folder / name).is_dir():
             return folder
     raise ValueError(f"expected a folder {name} in --data; got none; see docs/how-to/train.md")
-
-
-def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a recipe that decide a result; one that is younger than the result has its default."""
-    whole = to_config(from_config(dict(config)))
-    return {name: value for name, value in whole.items() if name not in NO_CHANGE}
 
 
 SHORT: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, width=96, num_heads=4, convolutions=3)  # for a CPU

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from torch_impl.analysis import over_sets
-from torch_impl.analysis.accuracy_table import table
+from torch_impl.analysis.accuracy_table import table, title
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
+from torch_impl.training.experiments import STEPS
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
 
@@ -76,6 +77,13 @@ def test_runs_of_different_settings_are_never_averaged():
         ("mine, epochs 40", "softmax"): 40,
     }
     assert [row["recipe"] for row in table(runs[1:])] == ["mine", "mine"]
+
+
+def test_changes_are_told_in_the_words_of_the_plan():
+    planned = [result("Handwriting", "bn", 0, 0.5, **changes) for changes in (STEPS, {"lr": 0.016}, {})]
+    assert [title(run) for run in planned] == ["Handwriting, steps as tokens", "Handwriting, lr 0.016", "Handwriting"]
+    unplanned = result("Handwriting", "bn", 0, 0.5, **(STEPS | {"taps": 3}))
+    assert title(unplanned) == "Handwriting, norm batch, convolutions 0, taps 3, pooling flatten, mix 0.0"
 
 
 def test_the_interval_sees_the_scatter_over_sets_and_over_seeds():

@@ -1,6 +1,6 @@
 """The recipes of each kind of data: time series, sequences of tokens, and images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
 from torch_impl.training.recipes.attentions import Attention
-from torch_impl.training.recipes.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, Limits, Recipe
+from torch_impl.training.recipes.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, NO_CHANGE, Limits, Recipe
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
 TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
@@ -307,6 +307,19 @@ def to_config(recipe: Recipe) -> dict[str, Any]:
     """
     kind = next(name for name, kind in KINDS.items() if isinstance(recipe, kind))
     return {"kind": kind} | asdict(recipe)
+
+
+def deciding_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe's dictionary that decide a result; one that is missing, being younger, has its default.
+
+    Examples
+    --------
+    >>> config = to_config(SeriesRecipe("mine", tensorboard=True))
+    >>> deciding_fields(config) == deciding_fields(to_config(SeriesRecipe("mine")))
+    True
+    """
+    whole = to_config(from_config(dict(config)))
+    return {name: value for name, value in whole.items() if name not in NO_CHANGE}
 
 
 def from_config(config: dict[str, Any], source: Path | str = "recipe") -> Recipe:
