@@ -48,7 +48,7 @@ def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def plot_by_field(rows: Sequence[Mapping[str, Any]], field: str) -> Figure:
-    """Test accuracies against a field of the recipe, with their standard deviations; a panel for each data set.
+    """Test accuracies against a field of the recipe, with their standard deviations; a panel for each recipe.
 
     Parameters
     ----------
@@ -57,18 +57,18 @@ def plot_by_field(rows: Sequence[Mapping[str, Any]], field: str) -> Figure:
     field : str
         The field.
     """
-    sets, attentions = (list(dict.fromkeys(row[name] for row in rows)) for name in ("data", "attention"))
-    figure = Figure(figsize=(1 + 3.5 * len(sets), 3.6), layout="constrained")
-    for axes, data in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
-        values = sorted({row["value"] for row in rows if row["data"] == data})
+    recipes, attentions = (list(dict.fromkeys(row[name] for row in rows)) for name in ("recipe", "attention"))
+    figure = Figure(figsize=(1 + 3.5 * len(recipes), 3.6), layout="constrained")
+    for axes, recipe in zip(figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0], recipes, strict=True):
+        values = sorted({row["value"] for row in rows if row["recipe"] == recipe})
         for attention, colour in zip(attentions, COLOURS, strict=False):
-            mine = [row for row in rows if (row["data"], row["attention"]) == (data, attention)]
+            mine = [row for row in rows if (row["recipe"], row["attention"]) == (recipe, attention)]
             places = [values.index(row["value"]) for row in mine]
             means, deviations = [row["mean"] for row in mine], [row["deviation"] or 0 for row in mine]
             axes.errorbar(
                 places, means, deviations, fmt="o-", color=colour, markersize=5, capsize=3, label=fill(attention, 32)
             )
-        axes.set(title=data, xlabel=field, xticks=range(len(values)), xticklabels=values)
+        axes.set(title=fill(recipe, 32), xlabel=field, xticks=range(len(values)), xticklabels=values)
         axes.grid(True, alpha=0.3)
     figure.supylabel("test accuracy, %")
     handles = {handle.get_label(): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]}

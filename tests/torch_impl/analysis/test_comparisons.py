@@ -123,8 +123,11 @@ def test_accuracies_against_a_field():
     assert [(row["attention"], row["value"]) for row in rows] == [
         (name, rate) for name in ("softmax", "bn") for rate in rates
     ]
-    assert {row["data"] for row in rows} == {"Handwriting"} and {row["seeds"] for row in rows} == {2}
+    assert {row["recipe"] for row in rows} == {"Handwriting"} and {row["seeds"] for row in rows} == {2}
     assert rows[0]["mean"] == pytest.approx(70.5) and rows[0]["deviation"] == pytest.approx(np.sqrt(0.5))
+    apart = [result("Handwriting", "bn", 0, 0.4, lr=lr, **STEPS) for lr in (0.002, 0.001)]  # another recipe, of its own
+    both = accuracies_by_field(found + apart, "lr")
+    assert both[:4] == rows and {row["recipe"] for row in both[4:]} == {"Handwriting, steps as tokens"}
     for field in ("dropout", "depth"):
         with pytest.raises(ValueError, match=f"{field}: expected runs whose recipes differ in this field alone"):
             accuracies_by_field(found, field)
