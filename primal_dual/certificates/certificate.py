@@ -86,7 +86,7 @@ class Certificate:
             return float((np.log(2 * self.primal_value) + self.log_scale) / 2)
 
     def support_vectors(self, epsilon: float) -> Bool[Array, "n Dv"]:
-        """Which delta are not zero, if the SVR is solved anew with a tube of half the width `epsilon`."""
+        """Which delta are not zero, if the SVR is solved anew with a tube of half-width `epsilon`."""
         solved = solve_scaled_dual(self._training_set, self.targets, self.log_C, epsilon, "newton")
         return abs(solved.u) > SMALLEST_SHARE
 
@@ -133,7 +133,7 @@ def certify(
     C : float, optional
         The penalty; by default the smallest that the values need.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     query : int, optional
         Under a support other than Everything each query has an SVR of its own: `query` says which. Without it all are
         certified and the one with the largest gap is returned.

@@ -176,7 +176,7 @@ def experiments(statuses: Sequence[Any]) -> Table:
 def runs(rows: Rows) -> Table:
     """The table of trained runs, from the rows of `torch_impl.tables.table`."""
     table = _table("Test accuracy of the last epoch, percent")
-    for heading in ("data set", "attention", "n", "mean", "sd", "less softmax, 95%", "best", "s"):
+    for heading in ("data set", "attention", "n", "mean", "sd", "minus softmax, 95%", "best", "s"):
         left = heading in ("data set", "attention")
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, row in _named_once(rows):
@@ -190,7 +190,7 @@ def runs(rows: Rows) -> Table:
 def markdown(rows: Rows) -> str:
     """The same as a table in Markdown."""
     lines = [
-        "| data set | attention | seeds | test accuracy | less softmax, 95% | best epoch | s a run |",
+        "| data set | attention | seeds | test accuracy | minus softmax, 95% | best epoch | s a run |",
         "|" + "---|" * 7,
     ]
     for name, row in _named_once(rows):

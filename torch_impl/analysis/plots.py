@@ -38,7 +38,7 @@ def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     left.set_ylim(len(recipes) - 0.5, -0.5)
     left.set_xlabel("test accuracy, %\nmean and deviation over seeds")
     right.axvline(0, color=COLOURS[0], linewidth=1)
-    right.set_xlabel("less softmax, percentage points\nmean and 95% interval over the same seeds")
+    right.set_xlabel("minus softmax, percentage points\nmean and 95% interval over the same seeds")
     for axes in (left, right):
         axes.grid(True, axis="x", alpha=0.3)
         for line in range(1, len(recipes)):

@@ -96,7 +96,7 @@ def test_command_line(tmp_path):
 
     small = ["--epochs", 1, "--width", 16, "--layers", 1, "--folder", tmp_path]
     done = call("train", "BasicMotions", "--attention", "softmax", "bn", "--seeds", 2, *small)
-    assert done.exit_code == 0 and "less softmax" in done.output, done.output
+    assert done.exit_code == 0 and "minus softmax" in done.output, done.output
     again = call("results", tmp_path)
     assert again.exit_code == 0 and "softmax" in again.output
     for words, message in (
