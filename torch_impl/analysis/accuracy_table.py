@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
@@ -56,7 +55,8 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
 def table(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The rows of the table: one for each recipe and attention, in the order of the catalog, and then others.
 
-    Runs of one recipe and attention at several commits have rows of their own, and differences are of one commit.
+    Runs of one recipe and attention at several commits, on other data under the same name, or with another content of
+    the attention's file have rows of their own; differences are of one commit and the same data.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Cell(NamedTuple):
     Parameters
     ----------
     recipe : str
-        Its title, with the commit if there are several.
+        Its title; with the commit, the data or the attention's file, whichever of them other rows have another of.
     attention : str
         Its name or text, and whether its beta was learned.
     runs : dict
@@ -111,21 +111,20 @@ class Cell(NamedTuple):
 
 def cells(results: Sequence[Result]) -> list[Cell]:
     """The rows of a table of runs, by their recipes, and those of a recipe in the order of the catalog, then others."""
-    found: dict[tuple[str, str, str | None], dict[int, int]] = {}
+    found: dict[tuple[str, str, _Origin], dict[int, int]] = {}
     for i, (name, result) in enumerate(zip(titles(results), results, strict=True)):
-        found.setdefault((name, _label(result), commit_of(result)), {})[result["seed"]] = i
-    counts = Counter((name, attention) for name, attention, _ in found)
+        found.setdefault((name, label(result), _origin(result)), {})[result["seed"]] = i
     rows = []
-    for (name, attention, commit), runs in found.items():
-        recipe = name if counts[name, attention] == 1 else f"{name}, commit {str(commit)[:7]}"
-        softmax = {} if attention == "softmax" else found.get((name, "softmax", commit), {})
-        rows.append(Cell(recipe, attention, runs, softmax))
+    for (name, attention, origin), runs in found.items():
+        differences = _differences(origin, [each[2] for each in found if each[:2] == (name, attention)])
+        softmax = {} if attention == "softmax" else found.get((name, "softmax", origin._replace(file=None)), {})
+        rows.append(Cell(", ".join([name, *differences]), attention, runs, softmax))
     order = {name: i for i, name in enumerate(catalog)}
     return sorted(rows, key=lambda cell: (cell.recipe, order.get(cell.attention, len(order)), cell.attention))
 
 
-def _label(result: Result) -> str:
-    """The attention of a run; softmax stays softmax where beta is learned, since it has none."""
+def label(result: Result) -> str:
+    """The attention of a run, and whether it learned its beta, which softmax does not have."""
     attention = result["attention"]
     learned = result["recipe"].get("learn_beta") and "BatchNorm" in str(catalog.get(attention, attention))
     return f"{attention}, learned beta" if learned else attention
@@ -187,8 +186,37 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 def _key(result: Result) -> str:
     """What tells a run apart from all others."""
-    parts = result["recipe"], result["data"], result["attention"], result["seed"], commit_of(result)
+    parts = result["recipe"], result["data"], result["attention"], result["seed"], _origin(result)
     return json.dumps(parts, sort_keys=True)
+
+
+class _Origin(NamedTuple):
+    """What runs of one row have in common beside their recipe, each in a few letters: the commit, the data, and the
+    file of an attention that comes from one.
+    """
+
+    commit: str | None
+    data: str | None
+    file: str | None
+
+
+def _origin(result: Result) -> _Origin:
+    commit, fingerprint, files = commit_of(result), result.get("fingerprint"), result.get("attention_files")
+    same_data = not result["recipe"]["folds"]  # else each seed has a fold of its own
+    return _Origin(
+        commit and commit[:7],
+        fingerprint.split()[-1][:7] if fingerprint and same_data else None,
+        " ".join(digest[:7] for digest in files.values()) if files else None,
+    )
+
+
+def _differences(origin: _Origin, others: Sequence[_Origin]) -> list[str]:
+    """That in which some origins differ, of one of them: "commit 1a2b3c4"."""
+    return [
+        f"{name} {value}"
+        for name, value, *all_values in zip(_Origin._fields, origin, *others, strict=True)
+        if len(set(all_values)) > 1
+    ]
 
 
 def commit_of(result: Result) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from primal_dual.primal import catalog
-from torch_impl.analysis.accuracy_table import over_seeds, titles
+from torch_impl.analysis.accuracy_table import label, over_seeds, titles
 from torch_impl.training.recipes.benchmarks import RECIPES
 from torch_impl.training.recipes.kinds import deciding_fields
 from torch_impl.training.runs.run_files import Result
@@ -49,9 +49,10 @@ def accuracies_by_field(results: Sequence[Result], field: str) -> list[dict[str,
 def _rows(name: str, runs: Sequence[Result], field: str) -> list[dict[str, Any]]:
     cells: dict[tuple[str, Any], dict[int, float]] = {}
     for run in runs:
-        by_seed = cells.setdefault((run["attention"], _value(run, field)), {})
+        attention, value = label(run), _value(run, field)
+        by_seed = cells.setdefault((attention, value), {})
         if run["seed"] in by_seed:
-            what = f"{name}, {field} {_value(run, field)}, {run['attention']}, seed {run['seed']}"
+            what = f"{name}, {field} {value}, {attention}, seed {run['seed']}"
             raise ValueError(f"{what}: expected one run; got several, at different commits")
         by_seed[run["seed"]] = 100 * run["test_accuracy"]
     return [

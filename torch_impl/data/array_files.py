@@ -115,7 +115,8 @@ def read_labelled_csv(path: Path) -> tuple[Float[np.ndarray, "n time"], np.ndarr
     Raises
     ------
     ValueError
-        For a file that is no text, rows of different lengths, cells that are no numbers, and a missing label.
+        For a file that is no text, rows of different lengths, cells that are no numbers, a missing label, and a first
+        row that counts 0, 1, 2, ..., as pandas writes the names of columns that have none.
     """
     first, rows = _rows(path)
     if len(rows[0]) < 2:
@@ -134,6 +135,11 @@ def _rows(path: Path) -> tuple[int, list[list[str]]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a .csv file; got {one_line(error)}") from error
     has_header = bool(rows) and all(cell.strip() and not _is_number(cell) for cell in rows[0][:-1] or rows[0])
+    if rows and _counts(rows[0]):
+        raise ValueError(
+            f"{path}: expected a header of words, or none; got the row 0, 1, 2, ... first, as pandas writes for "
+            "columns without names: name them, or use to_csv(..., index=False, header=False)"
+        )
     rows = rows[has_header:]
     if not rows:
         raise ValueError(f"{path}: expected one case a row; got none")
@@ -141,6 +147,13 @@ def _rows(path: Path) -> tuple[int, list[list[str]]]:
         if len(row) != len(rows[0]):
             raise ValueError(f"{path}: expected {len(rows[0])} cells in each row; got {len(row)} in row {number}")
     return 1 + has_header, rows
+
+
+def _counts(row: list[str]) -> bool:
+    """Whether the cells are 0, 1, 2, ..., whatever comes before and after; fewer than four could be measured."""
+    cells = row[1:] if row[0].strip() == "" else row
+    counted = sum(cell.strip() == str(i) for i, cell in enumerate(cells))
+    return counted >= 4 and counted >= len(cells) - 1
 
 
 def _is_number(cell: str) -> bool:

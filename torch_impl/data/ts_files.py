@@ -51,10 +51,11 @@ def read_split(name: str, folder: Path | str | None, split: str) -> tuple[Series
     >>> len(series), series[0].shape, labels[0]
     (40, (100, 6), 'standing')
     """
-    path = None if folder is None else Path(folder) / name / f"{name}_{split.upper()}.ts"
-    if path is not None and (path.exists() or name not in EMBEDDED):
-        return read_ts_file(path)
-    if name not in EMBEDDED:
+    if folder is not None:
+        files = {each: Path(folder) / name / f"{name}_{each.upper()}.ts" for each in ("train", "test")}
+        if name not in EMBEDDED or any(file.exists() for file in files.values()):
+            return read_ts_file(files[split])
+    elif name not in EMBEDDED:
         raise ValueError(f"{name}: expected --data, the folder with its files, or one of {', '.join(EMBEDDED)}")
     datasets = _aeon_datasets()
     load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions

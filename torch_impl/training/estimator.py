@@ -126,6 +126,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         recipe, seed, labels = self._chosen_recipe(X), self._seed(), index.tolist()
         data = recipe.from_arrays(X, labels, X, labels, say_nothing)  # the trainer's test accuracy is not used
         recipe, attention = recipe.resolve_defaults(data), find_attention(self.attention)
+        self._attention_files = attention_files(attention)
         with TemporaryDirectory() as folder, torch.random.fork_rng(), self._progress(recipe.epochs) as say:
             train(recipe, attention, seed, data, folder, say)
             self.run_ = load_run(folder_of_run(folder, data.name, attention_text(attention), seed))
@@ -173,7 +174,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         run = self.run_
         config = {"recipe": to_config(run.recipe), "attention": run.attention, "seed": run.seed, "data": run.data}
-        config |= {"attention_files": attention_files(find_attention(run.attention))}
+        config |= {"attention_files": self._attention_files}
         config |= {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
         config |= {name: np.asarray(getattr(self, name)).tolist() for name in FITTED if hasattr(self, name)}
         content = save(contiguous(run.model.state_dict()), {"classifier": json.dumps(config)})
@@ -201,6 +202,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"{path}: expected a file that AttentionClassifier.save wrote; got {got}") from error
         classifier = cls(attention, recipe, random_state=config["seed"])
         classifier.classes_ = np.array(config["classes"], np.dtype(config["dtype"]))
+        classifier._attention_files = config["attention_files"]
         classifier.run_ = Run(recipe, config["attention"], config["seed"], model, config["data"], {})
         for name in FITTED:
             if name in config:

@@ -74,8 +74,8 @@ class Experiment:
         config = result["recipe"]
         return config["name"] == self.data and deciding_fields(config) == deciding_fields(to_config(self.recipe))
 
-    def done(self, results: Sequence[Mapping[str, Any]]) -> int:
-        """How many of the runs are among some results.
+    def done(self, results: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+        """The attention and the seed of each of the runs that is among some results.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class Experiment:
             Those of `train`.
         """
         found = {(result["attention"], result["seed"]) for result in results if self.has_recipe_of(result)}
-        return sum(attention in self.attentions and seed < self.seeds for attention, seed in found)
+        return {(attention, seed) for attention, seed in found if attention in self.attentions and seed < self.seeds}
 
 
 NO_DOWNLOAD = ("JapaneseVowels", "BasicMotions", "digits", "ListOps")

@@ -52,7 +52,7 @@ def statuses(plan: Sequence[Experiment], results: Results, folders: Sequence[Pat
     folders : sequence of path
         The folders of data sets.
     """
-    return [Status(experiment, experiment.done(results), _lacks(experiment, folders)) for experiment in plan]
+    return [Status(each, len(each.done(results)), _lacks(each, folders)) for each in plan]
 
 
 def reproduce(
@@ -100,6 +100,7 @@ def reproduce(
                 dict(experiment.changes),
                 progress,
                 Schedule(until=until),
+                experiment.done(results),
             )
         except (ValueError, OSError) as error:
             say(f"left out: {experiment.title}: {error}")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from torch_impl.analysis import over_sets
-from torch_impl.analysis.accuracy_table import table, title
+from torch_impl.analysis.accuracy_table import load, table, title
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
 from torch_impl.training.experiments import STEPS
@@ -77,6 +77,31 @@ def test_runs_of_different_settings_are_never_averaged():
         ("mine, epochs 40", "softmax"): 40,
     }
     assert [row["recipe"] for row in table(runs[1:])] == ["mine", "mine"]
+
+
+def test_runs_on_other_data_or_by_another_file_have_rows_of_their_own(tmp_path):
+    one, two = "a" * 64, "b" * 64
+    softmax = [result("Handwriting", "softmax", seed, 0.5) | {"fingerprint": f"150 SHA-256 {one}"} for seed in (0, 1)]
+    own = [
+        result("Handwriting", "Primal()", seed, accuracy)
+        | {"fingerprint": f"150 SHA-256 {data}", "attention_files": {"my.py": file}}
+        for accuracy, data, file in ((0.6, one, one), (0.7, one, two), (0.8, two, two))
+        for seed in (0, 1)
+    ]
+    for i, each in enumerate(softmax + own):
+        (tmp_path / f"{i}.json").write_text(json.dumps({"runs": [each]}))
+    rows = {row["recipe"]: row for row in table(load(*sorted(tmp_path.iterdir())))}
+    assert {name: row["mean"] for name, row in rows.items()} == {
+        "Handwriting": 50,
+        "Handwriting, data aaaaaaa, file aaaaaaa": 60,
+        "Handwriting, data aaaaaaa, file bbbbbbb": 70,
+        "Handwriting, data bbbbbbb, file bbbbbbb": 80,
+    }
+    differences = [
+        rows[f"Handwriting, data {data}, file {file}"]["difference"]
+        for data, file in (("aaaaaaa", "bbbbbbb"), ("bbbbbbb", "bbbbbbb"))
+    ]
+    assert differences == [(pytest.approx(20),) * 3, None]
 
 
 def test_changes_are_told_in_the_words_of_the_plan():

@@ -93,6 +93,15 @@ def test_folds_of_small_classes(motions):
         next(folds(motions._replace(train=motions.train.take(order[9:])), 3))
 
 
+@pytest.mark.parametrize("missing", ["TRAIN", "TEST"])
+def test_a_split_of_ones_own_is_not_mixed_with_one_of_aeon(tmp_path, missing):
+    write_set(tmp_path, "BasicMotions")
+    (tmp_path / "BasicMotions" / f"BasicMotions_{missing}.ts").unlink()
+    with pytest.raises(ValueError, match=f"BasicMotions_{missing}.ts: no such file; expected NAME/NAME_TRAIN.ts and"):
+        load_series("BasicMotions", tmp_path)
+    assert len(load_series("BasicMotions", tmp_path / "none").train) == 40
+
+
 def test_noise_is_the_same_in_every_run_and_in_both_splits():
     clear, noise = recipe("BasicMotions").load(None, print), recipe("BasicMotions", noise=0.7)
     data, again = noise.load(None, print), noise.load(None, print)

@@ -191,3 +191,16 @@ def test_a_row_of_missing_values_is_no_header(tmp_path):
     (tmp_path / "Own_TRAIN.csv").write_text(",,a\n3,4,b\n")
     X, y = read_labelled_csv(tmp_path / "Own_TRAIN.csv")
     assert np.isnan(X[0]).all() and y.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("first", ["0,1,2,3,4", "0,1,2,3,label", ",0,1,2,3,label"])
+def test_the_numbers_of_columns_are_no_case(tmp_path, first):
+    """What pandas writes for columns without names, with and without its index."""
+    file = tmp_path / "Own_TRAIN.csv"
+    cells = "1," * first.count(",")
+    file.write_text(f"{first}\n{cells}2\n")
+    with pytest.raises(ValueError, match=r"expected a header of words, or none; got the row 0, 1, 2, ... first"):
+        read_labelled_csv(file)
+    names = ",".join(f"t{i}" for i in range(first.count(",") + 1))
+    file.write_text(f"{names}\n{first}\n{cells}2\n")  # below a header, it is a case
+    assert len(read_labelled_csv(file)[1]) == 2

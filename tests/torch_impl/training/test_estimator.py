@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl import AttentionClassifier
+from torch_impl.training.recipes.kinds import ImageRecipe
 from torch_impl.training.runs.trainer import train
 from torch_impl.training.trained.finished_run import load_run
 
@@ -160,6 +161,14 @@ def test_images(capsys):
     coloured = small().fit(np.stack([images, 15 - images, images // 2], -1).clip(0), y)
     assert coloured.run_.data["sizes"]["channels"] == 3
     assert len(grey.certify(images[:1])) == 4
+    with pytest.raises(
+        ValueError, match="X image 1: expected a grey image, as those of the training; got one in colour"
+    ):
+        grey.predict(np.stack([images[:2], images[:2], images[:2] // [[[1]], [[2]]]], -1))
+    with pytest.raises(ValueError, match="X: expected images of 8 x 8, as in training; got 8 x 10"):
+        grey.predict(np.zeros((2, 8, 10)))
+    resized = small(recipe=ImageRecipe("X", size=4, patch=2)).fit(images, y)
+    assert resized.predict(images[:2]).shape == (2,)
 
 
 def a(*shape):

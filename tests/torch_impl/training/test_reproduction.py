@@ -30,7 +30,7 @@ def call(*words):
 def test_the_plan_is_sound():
     assert len({experiment.title for experiment in PLAN}) == len(PLAN)
     for experiment in PLAN:
-        assert set(experiment.attentions) <= set(catalog) and experiment.done([]) == 0
+        assert set(experiment.attentions) <= set(catalog) and not experiment.done([])
         assert experiment.recipe.name == experiment.data and getattr(experiment.recipe, "patch", 1)
         assert bool(experiment.variant) == bool(experiment.changes or experiment.attentions != COMPARED)
 
@@ -63,6 +63,14 @@ def test_an_experiment_is_stopped_and_goes_on(tmp_path):
     run(time.time() + 600)
     assert len(said) == 3  # what is done is not begun again
     assert {result["attention"] for result in load(tmp_path / "tiny")} == {"softmax", "sh"}
+
+
+def test_runs_that_another_machine_did_are_not_trained_again(tmp_path):
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    reproduce([replace(TINY, attentions=("sh",))], [], [], elsewhere, Progress(disable=True), print)
+    reproduce([TINY], load(elsewhere), [], here, Progress(disable=True), print)
+    assert [result["attention"] for result in load(here)] == ["softmax"]
+    assert statuses([TINY], load(elsewhere, here), []) == [(TINY, 2, "")]
 
 
 def test_an_experiment_that_fails_is_told_and_the_next_is_run(tmp_path):

@@ -117,7 +117,7 @@ def load_new_images(
     Raises
     ------
     ValueError
-        For what is missing or no image.
+        For what is missing or no image, and for an image in colour where those of the training were grey.
     """
     names = list_images(Path(path))
     return new_images(file_source(str(path), names, names), sizes), names
@@ -127,7 +127,11 @@ def new_images(source: ImageSource, sizes: dict[str, Any]) -> UInt8[torch.Tensor
     """New images, treated as those of a data set; see `load_new_images`."""
     decoder = ImageDecoder(sizes["size"], False, say_nothing)
     pixels = [torch.from_numpy(decoder.pixels(source, i)).permute(2, 0, 1) for i in range(len(source.labels))]
-    return torch.stack(pixels)[:, : sizes["channels"]]
+    images = torch.stack(pixels)
+    for name, image in zip(source.names, images, strict=True):
+        if sizes["channels"] == 1 and _has_colour(image[None]):
+            raise ValueError(f"{name}: expected a grey image, as those of the training; got one in colour")
+    return images[:, : sizes["channels"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +172,8 @@ class ImageStream:
     def digest(self) -> bytes:
         """The SHA-256 of the classes and files of the images, and of the size to which they are brought."""
         files = ("/".join(PurePath(name).parts[-2:]) for name in self.source.names)
-        return hashlib.sha256("\n".join([str(self.decoder.size), *self.source.labels, *files]).encode()).digest()
+        lines = [str(self.decoder.size), *map(str, self.source.labels), *files]
+        return hashlib.sha256("\n".join(lines).encode()).digest()
 
 
 def _in_memory(name: str, train: ImageSource, test: ImageSource, decoder: ImageDecoder) -> DataSet:

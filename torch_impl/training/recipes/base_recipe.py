@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from primal_dual.io.text import printable
-from primal_dual.primal import Heads, Primal, heads
+from primal_dual.primal import Heads, Primal, catalog, heads
 from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, split_convolutions
 from primal_dual.types import Bool, Num
@@ -24,6 +24,7 @@ Limits = dict[str, tuple[float, float]]
 
 AT_LEAST_ZERO, AT_LEAST_ONE, FRACTION = (0, 10**9), (1, 10**9), (0, 1)
 NO_CHANGE = ("workers", "compile", "tensorboard")  # fields that do not change a result
+BELOW_ONE = (0, 0.9999999)
 FINITE = (0, 3e38)  # what a float of 32 bits can hold
 
 
@@ -52,7 +53,7 @@ class Recipe:
     label_smoothing : float
         Of the cross-entropy.
     clip : float
-        The largest norm of the gradient.
+        The largest norm of the gradient; 0 for no limit.
     ema : float
         The decay of an exponential moving average of the weights, which is then tested and kept; 0 for none.
     layers : int
@@ -96,11 +97,11 @@ class Recipe:
         "warm_up": FRACTION,
         "label_smoothing": FRACTION,
         "clip": FINITE,
-        "ema": FRACTION,
+        "ema": BELOW_ONE,
         "layers": (1, 1000),
         "width": AT_LEAST_ONE,
         "num_heads": (1, 10_000),
-        "stochastic_depth": FRACTION,
+        "stochastic_depth": BELOW_ONE,
         "beta": (-1e6, 1e6),
         "folds": AT_LEAST_ZERO,
         "workers": AT_LEAST_ZERO,
@@ -238,7 +239,8 @@ class Recipe:
         Raises
         ------
         ValueError
-            For an unknown name, for scales that are no whole numbers, and for Heads of another number.
+            For an unknown name, for scales that are no whole numbers, for so few heads that none of them is scaled, and
+            for Heads of another number.
 
         Examples
         --------
@@ -248,13 +250,20 @@ class Recipe:
         members = heads(attention, self.num_heads)
         if not isinstance(attention, str):
             return members
-        scales = self._scales()
-        is_scaled = any(member.scale > 1 for member in members)
-        tuned = []
-        for s, member in enumerate(members):
-            scale = scales[len(scales) * s // len(members)] if is_scaled else member.scale
-            tuned.append(replace(member, transform=self._with_beta(member), scale=scale))
-        return Heads(*tuned)
+        scales = [member.scale for member in members]
+        if any(member.scale > 1 for member in _declared(attention)):
+            given = self._scales()
+            scales = [given[len(given) * s // len(members)] for s in range(len(members))]
+            if max(scales) == 1 < max(given):
+                raise ValueError(
+                    f"num_heads: expected a head with a scale above 1 of {self.scales!r}; got {len(members)}"
+                )
+        return Heads(
+            *(
+                replace(member, transform=self._with_beta(member), scale=scale)
+                for member, scale in zip(members, scales, strict=True)
+            )
+        )
 
     def _with_beta(self, member: Primal) -> tuple[Transform, ...]:
         convolutions, others = split_convolutions(member.transform)
@@ -266,3 +275,9 @@ class Recipe:
         if not words or not all(word.isdecimal() for word in words):
             raise ValueError(f'scales: expected whole numbers, such as "1 2 4 8"; got {self.scales!r}')
         return [int(word) for word in words]
+
+
+def _declared(name: str) -> tuple[Primal, ...]:
+    """The primals of a name of the catalog: one, or those of its heads."""
+    declared = catalog[name]
+    return declared.primals if isinstance(declared, Heads) else (declared,)

@@ -259,8 +259,11 @@ class ImageRecipe(Recipe):
         return image_data_set(self.name, train, test, **options)
 
     def new_arrays(self, X: Any, description: dict[str, Any]) -> tuple[UInt8[torch.Tensor, "n channels H W"], None]:
-        """New images."""
-        images = images_of_array("X", X)
+        """New images. Raises ValueError for another size than in training, unless the recipe has a size."""
+        images, size = images_of_array("X", X), description["sizes"]["size"]
+        if not self.size and images.shape[1:3] != (size, size):
+            height, width = images.shape[1:3]
+            raise ValueError(f"X: expected images of {size} x {size}, as in training; got {height} x {width}")
         return new_images(array_source("X", images, range(len(images))), description["sizes"]), None
 
     def model(self, sizes: dict[str, Any], attention: Attention) -> VisionTransformer:

@@ -51,8 +51,15 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Of the checkout that has this file under version control; an installed copy inside a checkout may be older."""
+    file = Path(__file__)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ def train_all(
     changes: dict[str, Any],
     progress: Progress,
     schedule: Schedule = Schedule(),
+    without: Collection[tuple[Attention, int]] = (),
 ) -> list[dict[str, Any]]:
     """Train some runs of each attention: those that are not done yet, as far as the schedule allows.
 
@@ -83,6 +84,8 @@ def train_all(
         Shows how far the training is.
     schedule : Schedule
         How the runs share the machine, and until when.
+    without : collection of (attention, seed)
+        Runs that are left out.
 
     Returns
     -------
@@ -104,6 +107,7 @@ def train_all(
     data = recipe.load(data_folder, partial(_print, progress))
     recipe = recipe.resolve_defaults(data)
     runs = [_Run(attention, seed) for attention in attentions for seed in range(seeds)]
+    runs = [run for run in runs if run not in without]
     show = _Show(progress, data.name, len(runs), recipe.epochs)
     work = _Work(recipe, data, Path(folder), schedule.until)
     jobs = schedule.jobs or _default_jobs(len(runs))

@@ -308,7 +308,8 @@ def _add_gradient(
 def _update_weights(training: _Training, step: int) -> None:
     """One step of the optimizer."""
     recipe, model = training.recipe, training.model
-    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     fraction = learning_rate(step, recipe.epochs * training.steps_per_epoch, recipe.warm_up)
     for group in training.optimizer.param_groups:
         group["lr"] = recipe.lr * fraction

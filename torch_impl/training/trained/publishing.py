@@ -60,9 +60,12 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
     Raises
     ------
     ValueError
-        For what `load_run` refuses, and for a data set without a source in `SOURCES`.
+        For what `load_run` refuses, for a data set without a source in `SOURCES`, and for a run that was not tested on
+        the published test split as it is.
     """
     folder, run = Path(folder), load_run(folder)
+    if run.recipe.folds or getattr(run.recipe, "noise", 0):
+        raise ValueError(f"{folder}: expected a run on the published test split; got one with folds or noise")
     if run.recipe.name not in SOURCES:
         raise ValueError(f"{run.recipe.name}: expected a data set with a source, one of {', '.join(SOURCES)}")
     content = (folder / FILES[2]).read_bytes()

@@ -43,6 +43,8 @@ def test_a_name_that_is_no_benchmark_is_a_folder_of_images_or_a_set_of_series(tm
         (dict(epochs=-1), "epochs: expected 0 to 1000000000; got -1"),
         (dict(accumulate=0), "accumulate: expected 1 to 1000000000; got 0"),
         (dict(label_smoothing=5), "label_smoothing: expected 0 to 1; got 5.0"),
+        (dict(ema=1), "ema: expected 0 to 0.9999999; got 1.0"),
+        (dict(stochastic_depth=1), "stochastic_depth: expected 0 to 0.9999999; got 1.0"),
         (dict(beta="nan"), "beta: expected -1000000.0 to 1000000.0; got nan"),
     ],
 )
@@ -74,6 +76,13 @@ def test_scales_are_those_of_attention_sh_alone(scales, attention, expected):
 def test_wrong_scales_are_refused(wrong):
     with pytest.raises(ValueError, match='scales: expected whole numbers, such as "1 2 4 8"; got '):
         SeriesRecipe("x", scales=wrong).primal("sh")
+
+
+def test_a_single_head_is_scaled_or_refused():
+    assert [each.scale for each in SeriesRecipe("x", num_heads=1, scales="4").primal("sh")] == [4]
+    assert [each.scale for each in SeriesRecipe("x", num_heads=1, scales="1").primal("sh")] == [1]
+    with pytest.raises(ValueError, match="num_heads: expected a head with a scale above 1 of '1 2 4 8'; got 1"):
+        SeriesRecipe("x", num_heads=1).primal("bn+sh")
 
 
 def test_defaults_that_depend_on_the_data_give_way_to_what_is_chosen(motions):

@@ -1,0 +1,21 @@
+"""What a run remembers of the machine that it was trained on."""
+
+import subprocess
+
+import pytest
+
+from torch_impl.training.runs import machine
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_the_commit_is_that_of_the_code_that_runs(tmp_path, monkeypatch, tracked):
+    """A copy that is installed inside a checkout is not under its version control, and may be older."""
+    author = ["-c", "user.name=A", "-c", "user.email=a@b"]
+    file = tmp_path / "machine.py"
+    file.touch()
+    (tmp_path / "other.py").touch()
+    for words in (["init"], ["add", "machine.py" if tracked else "other.py"], [*author, "commit", "-m", "x"]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+    head = subprocess.run(["git", "-C", tmp_path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    monkeypatch.setattr(machine, "__file__", str(file))
+    assert machine.describe_machine("cpu")["commit"] == (head.stdout.strip() if tracked else None)
