@@ -66,7 +66,8 @@ def attention_function(
     reads_table = convolves(members) or moves_with_padding(members)
     valid = None if mask is None or (is_table and not reads_table) else valid_keys(mask)
     k, v = _repeat_heads(key, H), _repeat_heads(value, H)
-    inputs = Inputs(members, query, k, v, mask, valid, M + cached == N, causal)
+    is_self = M + cached == N and not _is_cross_attention(module)
+    inputs = Inputs(members, query, k, v, mask, valid, is_self, causal)
     inputs = _single_query(inputs) if cached and M == 1 else _with_cached_queries(inputs, cached)
     evaluate = _without_left_padding if valid is not None and moves_with_padding(members) else _evaluate
     f, weights = evaluate(inputs, dropout, bool(options.get("output_attentions")))
@@ -78,6 +79,13 @@ def _refuse_options(module: nn.Module, options: Mapping[str, Any]) -> None:
     for name in WITHOUT_PRIMAL:
         if options.get(name) is not None:
             raise ValueError(f"{type(module).__name__}: expected no {name}, which has no primal; got one")
+
+
+def _is_cross_attention(module: nn.Module) -> bool:
+    """Whether the keys are those of another sequence: the module is called so, or is a decoder's, but not causal."""
+    if "Cross" in type(module).__name__ or getattr(module, "is_cross_attention", False):
+        return True
+    return getattr(module, "is_decoder", False) and not getattr(module, "is_causal", True)
 
 
 def _single_query(inputs: Inputs) -> Inputs:

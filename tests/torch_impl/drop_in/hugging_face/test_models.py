@@ -97,6 +97,24 @@ def test_replacing_gives_the_attention_that_is_asked_for(build):
     assert len(calls) == (3 if build in (bart, whisper) else 1)
 
 
+def bert_decoder():
+    """A decoder that also attends to the outputs of another model, which are random here."""
+    model = BertModel(BertConfig(**SIZES, is_decoder=True, add_cross_attention=True))
+    return model, dict(encoder_hidden_states=torch.randn(1, 7, 16).double())
+
+
+@pytest.mark.parametrize("build, ids", [(bart, "decoder_input_ids"), (bert_decoder, "input_ids")])
+def test_cross_attention_with_as_many_queries_as_keys_does_not_hide_queries(build, ids):
+    """Padding among the keys is none among the queries: an eighth query changes nothing for those that stand apart."""
+    model, inputs = build()
+    replace_attention(model, "conv1d").double()
+    mask = "encoder_attention_mask" if build is bert_decoder else "attention_mask"
+    inputs |= {mask: torch.tensor([[0] * 2 + [1] * 5])}
+    queries = torch.arange(3, 11)[None]
+    seven, eight = (outputs(model, inputs | {ids: queries[:, :n]}) for n in (7, 8))
+    torch.testing.assert_close(seven[:, :5], eight[:, :5])
+
+
 def test_a_model_inside_a_module():
     model, inputs = bert()
     expected = outputs(replace_attention(copy.deepcopy(model), "bn"), inputs)
