@@ -43,8 +43,11 @@ class Exponential:
 
     def log_gram(self, x: Float[Array, "... M D"], y: Float[Array, "... N D"]) -> Float[Array, "... M N"]:
         """x_i.y_j scale."""
-        scale = x.shape[-1] ** -0.5 if self.scale is None else self.scale
-        return (x * scale) @ transpose(y)
+        return (x * self.slope(x.shape[-1])) @ transpose(y)
+
+    def slope(self, dimension: int) -> float:
+        """What x.y is multiplied by for vectors of D = `dimension` features: the scale, or 1 / sqrt(D)."""
+        return dimension**-0.5 if self.scale is None else self.scale
 
 
 @dataclass(frozen=True)

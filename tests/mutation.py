@@ -23,7 +23,7 @@ PARTS = "test_kernel_matrix test_kernels test_transforms test_supports test_bad_
 SVR = (
     "svr/test_optimality svr/test_training_sets test_bad_input certificates/test_certificate svr/test_solve test_edges"
 )
-SOLVER = " svr/test_active_set svr/test_projected_newton svr/test_gram_rows model_selection/test_estimator"
+SOLVER = " svr/test_projected_newton svr/test_gram_rows model_selection/test_estimator"
 POSITIONS = "certificates/test_certificate certificates/test_causal_positions certificates/test_position_blocks"
 MIRROR = "test_expansion test_masks fast/test_linear test_key_statistics fast/test_dispatch test_numerics test_compile"
 TESTS = {  # of source files

@@ -17,11 +17,7 @@ register(Polynomial)(Polynomial.gram)
 def log_gram(
     kernel: EluPlusOne | RandomFeatures, x: Float[torch.Tensor, "... M D"], y: Float[torch.Tensor, "... N D"]
 ) -> Float[torch.Tensor, "... M N"]:
-    """log <Phi(x_i), Phi(y_j)> = log sum_f Phi_f(x_i) Phi_f(y_j), for kernels whose features are positive.
-
-    The sum is scaled twice, and the scales cancel: each feature f is divided by top_y_f, its largest value over the
-    keys, and each query's products Phi_f(x_i) top_y_f by the largest of them. Then the largest entry of a row is 1 or
-    more, so that an entry which underflows beside it is negligible.
+    """log <Phi(x_i), Phi(y_j)>, for kernels whose features are positive.
 
     Examples
     --------
@@ -29,9 +25,36 @@ def log_gram(
     >>> log_gram(EluPlusOne(), x, x).exp().round(decimals=4).tolist()
     [[5.0]]
     """
-    log_x, log_y = kernel.log_features(x), kernel.log_features(y)
-    top_y = log_y.detach().amax(-2, keepdim=True)
-    log_x = log_x + top_y
+    return log_inner_products(kernel.log_features(x), kernel.log_features(y))
+
+
+def log_inner_products(
+    log_x: Float[torch.Tensor, "... M F"], log_y: Float[torch.Tensor, "... N F"]
+) -> Float[torch.Tensor, "... M N"]:
+    """log sum_f exp(log_x_if) exp(log_y_jf), scaled so that it neither overflows nor underflows, in two ways.
+
+    First each feature of y is divided by its largest value over all j, and each row's products by the largest of them,
+    so that the largest entry of a row is 1 or more. An entry that underflows is then negligible beside it; but where
+    rows are queries and that key is hidden, it is not. So each row of x and of y is also divided by its own largest
+    feature. An entry that underflows counts as the least number, which is too large; so the smaller of the two results
+    is right, unless both underflow.
+
+    Examples
+    --------
+    >>> x, y = torch.zeros(1, 2), torch.tensor([[-1000.0, -1000.0], [0.0, 0.0]])
+    >>> log_inner_products(x, y).exp().tolist(), log_inner_products(x, y).round().tolist()
+    ([[0.0, 2.0]], [[-999.0, 1.0]])
+    """
+    top_features, top_y = log_y.detach().amax(-2, keepdim=True), log_y.detach().amax(-1, keepdim=True)
+    by_features = _log_of_sum(log_x + top_features, log_y - top_features)
+    return torch.minimum(by_features, _log_of_sum(log_x, log_y - top_y) + top_y.mT)
+
+
+def _log_of_sum(
+    log_x: Float[torch.Tensor, "... M F"], log_y: Float[torch.Tensor, "... N F"]
+) -> Float[torch.Tensor, "... M N"]:
+    """The same for log_y of at most 0; too large where the sum underflows."""
     top_x = log_x.detach().amax(-1, keepdim=True)
-    gram = (log_x - top_x).exp() @ (log_y - top_y).exp().mT
-    return gram.clamp_min(torch.finfo(gram.dtype).tiny).log() + top_x
+    gram = (log_x - top_x).exp() @ log_y.exp().mT
+    number = torch.finfo(gram.dtype)
+    return gram.clamp_min(number.tiny / number.eps).log() + top_x

@@ -18,7 +18,6 @@ import numpy as np
 
 from primal_dual import checks
 from primal_dual.primal import Heads, Primal
-from primal_dual.svr.active_set import Refined, refine
 from primal_dual.svr.features import MOST_EXPLICIT, Features
 from primal_dual.svr.gram_rows import GramRows
 from primal_dual.svr.optimality import feasible, objective_values, relative_gap
@@ -35,7 +34,6 @@ from primal_dual.svr.training_sets import LARGEST_EXPONENT, MOST_HELD, TrainingS
 from primal_dual.types import Array, Float, Num
 
 LARGEST_NORM = 1e14  # C |z_j|^2 up to which cvxpy solves the dual as it is
-GOOD_ENOUGH = 1e-12  # relative gap of an output that needs no second try
 NEWTON = "newton"
 LARGEST_GAP = 1e-8  # of a solution, without a warning
 
@@ -73,7 +71,7 @@ def solve_primal(
         "newton", much faster (see `projected_newton.py`); or a cvxpy solver of quadratic programs that
         is installed.
     solver_options : dict, optional
-        For the solver. Without it tolerances are tight, and Newton steps on the active set bring the last digits.
+        For the solver. Without it tolerances are tight, and Newton's method brings the last digits.
 
     Returns
     -------
@@ -117,7 +115,7 @@ def solve_primal(
         u = np.array([u for _, u in each_output]).T
         optimum = _evaluate(R, w, u, scaled)
         if solver_options is None:
-            u = _refine_dual(u, R @ R.T, scaled)
+            u = _newton(R @ R.T, scaled, None, u)
             optimum = _better(optimum, _evaluate(R, R.T @ u, u, scaled))
     gap = relative_gap(optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum())
     weight, value = np.sqrt(C) * np.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P)
@@ -235,7 +233,7 @@ def _solve_held(
         maximise = dual_program(Q_bounded, R, bound, scaled.epsilon, scaled.bias, solver, solver_options)
         u = np.array([maximise(target) for target in scaled.y.T]).T
         if solver_options is None and fits:
-            u = _refine_dual(u, Q, scaled)
+            u = _newton(Q, scaled, None, u)
     return feasible(u, scaled.bias, np.diag(Q))
 
 
@@ -290,18 +288,6 @@ def _better(one: _Candidate, other: _Candidate) -> _Candidate:
     """Of each output, the candidate with the smaller gap."""
     better = other.P - other.D < one.P - one.D
     return _Candidate(*(np.where(better, new, old) for new, old in zip(other, one, strict=True)))
-
-
-def _refine_dual(u: Float[Array, "n Dv"], Q: Float[Array, "n n"], scaled: _Scaled) -> Float[Array, "n Dv"]:
-    """u refined. An output that keeps a gap is solved once more, by Newton's method."""
-    each = [refine(start, Q, y, scaled.epsilon, scaled.bias) for start, y in zip(u.T, scaled.y.T, strict=True)]
-    for d, found in enumerate(each):
-        if found.gap > GOOD_ENOUGH:
-            from primal_dual.svr.projected_newton import newton
-
-            again = newton(Q, scaled.y[:, [d]], scaled.epsilon, scaled.bias)
-            each[d] = min(found, Refined(again.u[:, 0], again.relative_gap), key=lambda solution: solution.gap)
-    return np.array([solution.u for solution in each]).T
 
 
 def total_value(C: float, unit: float, values: Float[Array, " Dv"]) -> float:

@@ -56,7 +56,7 @@ def own_pools(problem: Problem, rows: slice) -> tuple[Float[torch.Tensor, "... m
     """
     kernel, visibility, scale = problem.kernel, problem.visibility, problem.scale
     assert isinstance(kernel, Exponential)
-    slope = problem.q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
+    slope = kernel.slope(problem.q.shape[-1])
     precise = torch.promote_types(problem.v.dtype, torch.float32)
     columns = visibility.span(rows, problem.keys, scale)
     visible = visibility.visible(rows, columns, problem.q.device)

@@ -14,14 +14,17 @@ underflows, at any size of Phi. Sums are in float32 or better.
 Source: Katharopoulos et al., ICML 2020, for the two sums; see tutorial 3.
 """
 
-import math
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from primal_dual.types import Bool, Float
 from torch_impl.blocks import split_into_blocks
+from torch_impl.kernels import log_inner_products
 
-CHUNK = 128
+CHUNK = 64
+HIDDEN = -1e37  # a logarithm far below all others, with room to subtract another
 
 
 def linear_attention(
@@ -85,51 +88,59 @@ def _causal(
 ) -> Float[torch.Tensor, "... M Dv"]:
     """A chunk of queries sees the keys of its own chunk through their kernel matrix, and earlier chunks through sums.
 
-    With the unit exp(top_f), a row a chunk, for each feature, the numerator and the denominator of f(q) are sums of
-    (Phi_f(q) exp(top_f)) (Phi_f(k_j) exp(-top_f)). The first factors are scaled to add up to one, which cancels in f.
+    All earlier keys are seen, so that the largest of them is a unit for each feature, exp(top_f), in which no key is
+    lost that counts. The two parts of a query are added up in the unit of the larger one.
     """
     queries = log_q.shape[-2]
     if valid is None:
         valid = torch.ones(log_k.shape[-2], dtype=torch.bool, device=v.device)
     count = (queries + CHUNK - 1) // CHUNK
     log_q, log_k, v, valid = (split_into_blocks(x, CHUNK, count) for x in (log_q, log_k, v, valid[..., None]))
-    top = _largest_so_far(log_k, valid)
-    phi_k = _in_units_of(top, log_k) * valid
-    phi_q = (log_q + top).softmax(-1)
-    own_chunk = (phi_q @ phi_k.mT).tril()
-    change_of_units = (top[..., :-1, :, :] - top[..., 1:, :, :]).exp().mT
-    earlier_values = _sum_of_earlier(phi_k.mT @ v, change_of_units)
-    earlier_sizes = _sum_of_earlier(phi_k.sum(-2)[..., None], change_of_units)
-    h = own_chunk.sum(-1, keepdim=True) + phi_q @ earlier_sizes
-    f = (own_chunk @ v + phi_q @ earlier_values) / torch.where(h > 0, h, 1)
+    earlier = _of_earlier_chunks(log_k, v, valid)
+    weight_of_feature = log_q + earlier.top
+    log_earlier = weight_of_feature.logsumexp(-1, keepdim=True).masked_fill(~earlier.exist, HIDDEN)
+    sees = valid.mT.expand(*valid.shape[:-2], CHUNK, CHUNK).tril()
+    log_own = log_inner_products(log_q, log_k).masked_fill(~sees, HIDDEN)
+    unit = torch.maximum(log_own.amax(-1, keepdim=True), log_earlier).detach()
+    own = (log_own - unit).exp() * sees
+    by_feature = (log_earlier - unit).exp() * weight_of_feature.softmax(-1) * earlier.exist
+    h = own.sum(-1, keepdim=True) + by_feature @ earlier.sizes
+    f = (own @ v + by_feature @ earlier.values) / torch.where(h > 0, h, 1)
     return f.flatten(-3, -2)[..., :queries, :]
 
 
-def _largest_so_far(
-    log_k: Float[torch.Tensor, "... chunks n F"], valid: Bool[torch.Tensor, "... chunks n 1"]
-) -> Float[torch.Tensor, "... chunks 1 F"]:
-    """Each feature's largest logarithm up to and with each chunk, so that no later chunk makes an early key vanish."""
-    logs = log_k.detach().masked_fill(~valid, torch.finfo(log_k.dtype).min)
-    return logs.amax(-2, keepdim=True).cummax(-3).values
+class _Earlier(NamedTuple):
+    """The keys of all chunks before each chunk: sums over them in the unit exp(top) of each feature.
 
-
-def _in_units_of(
-    top: Float[torch.Tensor, "... chunks 1 F"], log_k: Float[torch.Tensor, "... chunks n F"]
-) -> Float[torch.Tensor, "... chunks n F"]:
-    """Phi(k) exp(-top), at most 1.
-
-    A feature that is smaller by a factor of more than e^78 (e^637 in float64) counts as that much smaller, so that a
-    query's own key never vanishes beside later ones of its chunk.
+    `sizes` is sum_j Phi_f(k_j) exp(-top_f), `values` sum_j Phi_f(k_j) exp(-top_f) v_j; top is 0 where no key exists.
     """
-    least = 0.9 * math.log(torch.finfo(log_k.dtype).tiny)
-    return (log_k - top).clamp(least, 0).exp()
+
+    exist: Bool[torch.Tensor, "... chunks 1 1"]
+    top: Float[torch.Tensor, "... chunks 1 F"]
+    sizes: Float[torch.Tensor, "... chunks F 1"]
+    values: Float[torch.Tensor, "... chunks F Dv"]
+
+
+def _of_earlier_chunks(
+    log_k: Float[torch.Tensor, "... chunks n F"],
+    v: Float[torch.Tensor, "... chunks n Dv"],
+    valid: Bool[torch.Tensor, "... chunks n 1"],
+) -> _Earlier:
+    top = log_k.detach().masked_fill(~valid, HIDDEN).amax(-2, keepdim=True).cummax(-3).values
+    phi = (log_k - top).masked_fill(~valid, HIDDEN).exp()
+    top_before = F.pad(top, (0, 0, 0, 0, 1, 0), value=HIDDEN)[..., :-1, :, :]
+    change_of_unit = (top_before - top).exp().mT
+    sizes = _sum_of_earlier(phi.sum(-2)[..., None], change_of_unit)
+    values = _sum_of_earlier(phi.mT @ v, change_of_unit)
+    exist = top_before[..., :1] > HIDDEN
+    return _Earlier(exist, top_before.masked_fill(~exist, 0), sizes, values)
 
 
 def _sum_of_earlier(
-    states: Float[torch.Tensor, "... chunks F Dv"], change_of_units: Float[torch.Tensor, "... chunks_less_one F 1"]
+    states: Float[torch.Tensor, "... chunks F Dv"], change_of_unit: Float[torch.Tensor, "... chunks F 1"]
 ) -> Float[torch.Tensor, "... chunks F Dv"]:
-    """The sum of the states of all earlier chunks, in units of each chunk's own."""
+    """The sum of the states of all earlier chunks, in the unit of the last of them."""
     sums = [torch.zeros_like(states[..., 0, :, :])]
-    for state, factor in zip(states.unbind(-3), change_of_units.unbind(-3), strict=False):
-        sums.append((sums[-1] + state) * factor)
-    return torch.stack(sums, -3)
+    for state, factor in zip(states.unbind(-3), change_of_unit.unbind(-3), strict=True):
+        sums.append(sums[-1] * factor + state)
+    return torch.stack(sums[:-1], -3)

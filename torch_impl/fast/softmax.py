@@ -46,9 +46,8 @@ def softmax_weights(problem: Problem) -> Float[torch.Tensor, "... M N"]:
     """softmax_j(q_i.k_j scale), of a problem without pools and transforms; zero where a query sees no key."""
     kernel, visibility, dtype = problem.kernel, problem.visibility, problem.v.dtype
     assert isinstance(kernel, Exponential)
-    scale = problem.q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
     precise = torch.promote_types(dtype, torch.float32)
-    logits = (problem.q * scale).to(precise) @ problem.k.to(precise).mT
+    logits = (problem.q * kernel.slope(problem.q.shape[-1])).to(precise) @ problem.k.to(precise).mT
     if visibility.log_weight is not None:
         logits = logits + visibility.log_weight
     visible = visibility.visible(slice(0, problem.queries), slice(0, problem.keys), logits.device)
@@ -171,8 +170,7 @@ def _short_softmax(
     mask: Bool[torch.Tensor, "... 1 N"] | Float[torch.Tensor, "... 1 N"] | None,
 ) -> Float[torch.Tensor, "... M Dv"]:
     """softmax(q k' scale + mask) v. Where the mask hides all keys, the values are zero, and so is the result."""
-    scale = q.shape[-1] ** -0.5 if kernel.scale is None else kernel.scale
-    logits = (q.to(v.dtype) * scale) @ k.to(v.dtype).mT
+    logits = (q.to(v.dtype) * kernel.slope(q.shape[-1])) @ k.to(v.dtype).mT
     if mask is not None:
         lowest = torch.finfo(logits.dtype).min
         is_float = mask.is_floating_point()
