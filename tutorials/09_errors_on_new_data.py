@@ -263,7 +263,7 @@ for i, speaker in enumerate(sorted(set(speakers))):
 
 
 # %%
-def less_softmax(j):
+def minus_softmax(j):
     """The difference in error at C = 1, mean over the speakers, and half its 95% interval."""
     difference = error[:, j, 1] - error[:, 0, 1]
     return difference.mean(), t.ppf(0.975, 8) * difference.std(ddof=1) / 3
@@ -271,8 +271,8 @@ def less_softmax(j):
 
 print("error on new utterances, mean over the speakers, for C =", *four_Cs)
 for j, name in enumerate(attentions):
-    less = "" if j == 0 else "  at C = 1, less softmax: {:+.3f} ± {:.3f}".format(*less_softmax(j))
-    print(f"{name:8}", np.round(error[:, j].mean(axis=0), 3), less)
+    paired = "" if j == 0 else "  at C = 1, minus softmax: {:+.3f} ± {:.3f}".format(*minus_softmax(j))
+    print(f"{name:8}", np.round(error[:, j].mean(axis=0), 3), paired)
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
@@ -289,7 +289,7 @@ plt.show()
 # %%
 assert np.median(keys.std(axis=0)) < 1, "the coefficients of one speaker vary less than those of all"
 assert (error[:, :, 1] < 1).all(), "every attention forecasts better than no change, for every speaker"
-(bn, bn_half), (sh, sh_half) = less_softmax(1), less_softmax(2)
+(bn, bn_half), (sh, sh_half) = minus_softmax(1), minus_softmax(2)
 assert abs(sh) < sh_half, "SH: no difference that the scatter of nine speakers allows to see"
 assert bn > bn_half, "BN: larger errors"
 assert (support_vectors[:, 2] < 0.55 * support_vectors[:, 0]).all(), "SH: about half the support vectors"

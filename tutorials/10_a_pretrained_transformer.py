@@ -209,7 +209,7 @@ assert least > max(at_random) > min(at_random) > largest, "least norm, any heads
 # ## Step 4: only support vectors keep their values
 #
 # At its certificate's penalty $C$ and with $\epsilon = 0$, the SVR of a head has a support vector for nearly every
-# number in its values. With a tube of half the width $\epsilon$, errors inside are free, and the solution has fewer.
+# number in its values. With a tube of half-width $\epsilon$, errors up to $\epsilon$ are free, and it has fewer.
 # So we solve each head's SVR anew, for the same targets, and put the new values into the model: a number is zero where
 # its $\delta_{jd}$ is. We choose $\epsilon$ as a fraction of the range of the head's outputs.
 #
