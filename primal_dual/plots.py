@@ -134,7 +134,7 @@ def tube(
     targets : array, (N, Dv) or (n, Dv), optional
         What the SVR is fitted to; those that the values fit by default, see `certify`.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     bias : array, (Dv,), or float
         b.
     output : int

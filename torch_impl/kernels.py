@@ -34,10 +34,11 @@ def log_inner_products(
     """log sum_f exp(log_x_if) exp(log_y_jf), scaled so that it neither overflows nor underflows, in two ways.
 
     First each feature of y is divided by its largest value over all j, and each row's products by the largest of them,
-    so that the largest entry of a row is 1 or more. An entry that underflows is then negligible beside it; but where
-    rows are queries and that key is hidden, it is not. So each row of x and of y is also divided by its own largest
-    feature. An entry that underflows counts as the least number, which is too large; so the smaller of the two results
-    is right, unless both underflow.
+    so that the largest entry of a row is 1 or more. An entry that underflows is then negligible beside it; but if x are
+    queries and y keys, the query may not see the key of that largest entry. So each row of x and of y is also divided
+    by its own largest feature. An entry that underflows counts as the least number, which is too large; so the smaller
+    of the two results is taken. Only where both underflow, by a factor of e^71 in float32 or e^672 in float64, is an
+    entry too large; and it has no gradient.
 
     Examples
     --------

@@ -88,7 +88,7 @@ def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None,
     C : float or None
         The penalty, not yet in units of exp(log_scale); None for the smallest that the values need.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     bias : bool
         Whether b is free; it is then the best one.
 

@@ -100,7 +100,7 @@ def verify(
     C : float
         The penalty, in multiples of the median of |h(k_j)|.
     epsilon : float
-        Half the width of the tube, in units of the targets.
+        The half-width of the tube, in units of the targets.
     solver : str
         A cvxpy solver that is installed.
     advance : function

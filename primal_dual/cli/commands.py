@@ -75,7 +75,7 @@ def find_attention(name: str) -> Primal | Heads:
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help=f"{NAMES} All of them without a name.")] = None,
     C: Annotated[float, typer.Option("--C", help="The penalty C, in multiples of the median of |h(k_j)|.")] = 10.0,
-    epsilon: Annotated[float, typer.Option(help="Half the width of the tube, in units of the targets.")] = 0.1,
+    epsilon: Annotated[float, typer.Option(help="The half-width of the tube, in units of the targets.")] = 0.1,
     dataset: Annotated[str | None, typer.Option(help="japanese-vowels (default; needs aeon) or digits.")] = None,
     keys: Annotated[
         Path | None, typer.Option(help="Your own keys instead, a .npy file (N, D); with --targets.")

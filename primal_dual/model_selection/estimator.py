@@ -39,7 +39,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         natural size is that of Y. Kernels with nearly equal weights, as those of linear attention, need C = 100 or
         more for targets of size 1.
     epsilon : float or "loo"
-        Half the width of the tube, in units of Y.
+        The half-width of the tube, in units of Y.
     metric : float, array (D,) or "loo"
         What the features are multiplied by. It sets the scale of the kernel, for all features or for each. With "loo" a
         common factor or a learned metric, whichever has the smaller error. It has no effect under BatchNorm.

@@ -52,7 +52,7 @@ def leave_one_out(
     C : float
         The penalty, the same for all f_j.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     left_out : whole numbers, optional
         Which training points; all unless given.
 

@@ -71,7 +71,7 @@ def svr_path(
     keys, targets : arrays
         As for `solve_dual`.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     largest : float
         Where the path may end; beyond it, `at` solves.
     query : int, optional

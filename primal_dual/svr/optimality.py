@@ -74,7 +74,7 @@ def objective_values(
     u, y : arrays
         A feasible dual point, and the targets.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     bias : bool
         Whether b is free; else it is zero.
 

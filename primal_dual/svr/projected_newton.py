@@ -76,7 +76,8 @@ def newton(
         problem = Q, target, epsilon, bias
         first = sweep(*problem) if start is None else np.clip(start[:, d], -1, 1)
         found = [climb(*problem, first, steps=(15 if start is None else 40) + len(y) // 100)]
-        if found[0].gap > ENOUGH and len(y) <= LARGEST_MATRIX:
+        found += [] if start is None else [measured(*problem, first)]
+        if min(met.gap for met in found) > ENOUGH and len(y) <= LARGEST_MATRIX:
             Q = Q.matrix() if isinstance(Q, GramRows) else Q
             inside, b = interior(Q, target, epsilon, bias)
             found += [inside, climb(Q, target, epsilon, bias, snapped(Q, target, epsilon, bias, inside.u, b), b)]

@@ -62,7 +62,7 @@ def dual_program(
     bound : array
         The half-width of the box, at most 1.
     epsilon : float
-        Half the width of the tube.
+        The half-width of the tube.
     bias : bool
         Whether sum_j u_j = 0 is demanded.
     solver, options

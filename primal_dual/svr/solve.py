@@ -64,7 +64,7 @@ def solve_primal(
     C : float
         The penalty, positive. It has no natural absolute size; multiples of the median of |h(k_j)| are a good unit.
     epsilon : float
-        Half the width of the tube, 0 or more, in units of the targets.
+        The half-width of the tube, 0 or more, in units of the targets.
     query : int, optional
         Whose SVR, under a support other than Everything.
     solver : str

@@ -272,6 +272,20 @@ def test_a_key_that_a_query_does_not_see_takes_it_no_digits(kernel, support):
     np.testing.assert_allclose(f.cpu().numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("number", [torch.finfo(torch.float32).min, -70.0])
+def test_a_low_number_added_to_the_logits_hides_no_key(number):
+    """The first queries see only keys that have it: it cancels, or leaves equal weights where it takes all digits."""
+    q, k, v = torch.randn(3, 150, 4)
+    mask = torch.zeros(1, 150)
+    mask[:, :100] = number
+    primal = Primal(EluPlusOne(), support=Causal())
+    f = torch_impl.attention(primal, q, k, v, attn_mask=mask)
+    means = v.cumsum(0) / torch.arange(1, 151)[:, None]
+    expected = torch_impl.attention(primal, q, k, v) if number == -70 else means
+    torch.testing.assert_close(f[:100], expected[:100], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(f[100:], torch_impl.attention(primal, q[100:], k[100:], v[100:]))
+
+
 @pytest.mark.parametrize("support", [Window(3), Causal(), Everything()])
 @pytest.mark.parametrize("kernel", [Gaussian(), EluPlusOne()])
 def test_tokens_far_from_zero_keep_their_digits_beside_padding(kernel, support):

@@ -84,7 +84,7 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 class Cell(NamedTuple):
-    """The runs of a row: of one recipe, attention and commit.
+    """The runs of a row: of one recipe and attention, on the same data at one commit.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Cell(NamedTuple):
     runs : dict
         For each seed, which of the results it is.
     softmax : dict
-        The same for softmax, by the same recipe at the same commit; empty for softmax itself.
+        The same for softmax, by the same recipe on the same data at the same commit; empty for softmax itself.
     """
 
     recipe: str

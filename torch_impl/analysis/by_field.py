@@ -31,7 +31,7 @@ def accuracies_by_field(results: Sequence[Result], field: str) -> list[dict[str,
     Raises
     ------
     ValueError
-        If no two runs differ in that field alone; and for two runs of one seed, at different commits.
+        If no two runs differ in that field alone; and for two runs of one seed, of different commits, data or files.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
@@ -53,7 +53,7 @@ def _rows(name: str, runs: Sequence[Result], field: str) -> list[dict[str, Any]]
         by_seed = cells.setdefault((attention, value), {})
         if run["seed"] in by_seed:
             what = f"{name}, {field} {value}, {attention}, seed {run['seed']}"
-            raise ValueError(f"{what}: expected one run; got several, at different commits")
+            raise ValueError(f"{what}: expected one run; got several, of different commits, data or files")
         by_seed[run["seed"]] = 100 * run["test_accuracy"]
     return [
         {"recipe": name, "attention": attention, "value": value} | over_seeds([*by_seed.values()])
@@ -66,7 +66,8 @@ def _value(run: Result, field: str) -> Any:
 
 
 def _without(run: Result, field: str) -> Result:
-    """A run whose recipe has the default of a field, so that its title does not tell it."""
+    """A run whose recipe has the default of a field, or lacks it, so that its title does not tell it."""
+    others = {name: value for name, value in run["recipe"].items() if name != field}
     recipe = RECIPES.get(str(run["recipe"]["name"]))
     default = {field: getattr(recipe, field)} if recipe else {}
-    return {**run, "recipe": {**run["recipe"], **default}}
+    return {**run, "recipe": others | default}

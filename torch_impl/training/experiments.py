@@ -147,7 +147,7 @@ PLAN = [
         for data, minutes in (("JapaneseVowels", 0.42), ("SelfRegulationSCP1", 0.42), *STABILITY)
     ),
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
-    Experiment("accuracy", "cifar10", None, "short", SHORT, seeds=3),
+    Experiment("accuracy", "cifar10", 12, "short", SHORT, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     *(
         Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})

@@ -153,6 +153,12 @@ def test_accuracies_against_a_field():
     apart = [result("Handwriting", "bn", 0, 0.4, lr=lr, **STEPS) for lr in (0.002, 0.001)]  # another recipe, of its own
     both = accuracies_by_field(found + apart, "lr")
     assert both[:4] == rows and {row["recipe"] for row in both[4:]} == {"Handwriting, steps as tokens"}
+    own = [
+        result("Handwriting", "bn", 0, 0.4, lr=lr, epochs=n) | {"data": "own"}
+        for n, lr in ((5, 1), (5, 2), (7, 2), (7, 1))
+    ]
+    own = [run | {"recipe": run["recipe"] | {"name": "own"}} for run in own]
+    assert {row["recipe"] for row in accuracies_by_field(own, "lr")} == {"own, epochs 5", "own, epochs 7"}
     for field in ("dropout", "depth"):
         with pytest.raises(ValueError, match=f"{field}: expected runs whose recipes differ in this field alone"):
             accuracies_by_field(found, field)

@@ -128,9 +128,10 @@ def new_images(source: ImageSource, sizes: dict[str, Any]) -> UInt8[torch.Tensor
     decoder = ImageDecoder(sizes["size"], False, say_nothing)
     pixels = [torch.from_numpy(decoder.pixels(source, i)).permute(2, 0, 1) for i in range(len(source.labels))]
     images = torch.stack(pixels)
-    for name, image in zip(source.names, images, strict=True):
-        if sizes["channels"] == 1 and _has_colour(image[None]):
-            raise ValueError(f"{name}: expected a grey image, as those of the training; got one in colour")
+    if sizes["channels"] == 1:
+        for name, image in zip(source.names, images, strict=True):
+            if _has_colour(image[None]):
+                raise ValueError(f"{name}: expected a grey image, as those of the training; got one in colour")
     return images[:, : sizes["channels"]]
 
 

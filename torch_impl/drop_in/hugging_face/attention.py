@@ -82,7 +82,10 @@ def _refuse_options(module: nn.Module, options: Mapping[str, Any]) -> None:
 
 
 def _is_cross_attention(module: nn.Module) -> bool:
-    """Whether the keys are those of another sequence: the module is called so, or is a decoder's, but not causal."""
+    """Whether the keys are those of another sequence, as far as the module tells.
+
+    It is called so, or is a decoder's, but not causal. Moonshine's and Q-Former's modules do not tell.
+    """
     if "Cross" in type(module).__name__ or getattr(module, "is_cross_attention", False):
         return True
     return getattr(module, "is_decoder", False) and not getattr(module, "is_causal", True)

@@ -66,7 +66,7 @@ class SeriesRecipe(Recipe):
         How much every value varies.
     noise : float
         The standard deviation of noise that is added to both splits, whose values have the deviation 1 without it: a
-        worse sensor, to compare models on.
+        worse sensor, to compare models on. New examples are taken as they are.
     """
 
     limits: ClassVar[Limits] = Recipe.limits | {
