@@ -185,6 +185,18 @@ def register_attention(name: str, primal: Primal | Heads) -> None:
     catalog[name] = primal
 
 
+def members_of(primal: str | Primal | Heads) -> tuple[Primal, ...]:
+    """The primals of a name or of heads, which are one at least.
+
+    Examples
+    --------
+    >>> members_of("bn") == (catalog["bn"],)
+    True
+    """
+    declared = catalog[primal] if isinstance(primal, str) else primal
+    return tuple(declared) if isinstance(declared, Heads) else (declared,)
+
+
 def heads(primal: str | Primal | Heads, count: int) -> Heads:
     """The `count` heads of a layer. Each has the same Primal, but for a name with "sh" the scales differ.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from primal_dual.primal import Heads, Primal
+from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.protocols import Transform
 from primal_dual.supports import check_size
 from primal_dual.transforms import BatchNorm, Identity, split_convolutions
@@ -254,7 +254,7 @@ def _check(call: Call) -> None:
     _check_tensors(call.q, call.k, call.v)
     _check_primal(call)
     _check_masks(call)
-    primals = tuple(call.primal) if isinstance(call.primal, Heads) else (call.primal,)
+    primals = members_of(call.primal)
     for primal in primals:
         check_size(primal.support, call.q.shape[-2], call.k.shape[-2])
     _check_parameters(call, primals)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from primal_dual.primal import Heads, Primal
+from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.transforms import BatchNorm, Convolution
 
 
@@ -37,7 +37,7 @@ class Call(NamedTuple):
         >>> call.primals()[0].transform
         (BatchNorm(beta=0.25, eps=1e-05),)
         """
-        members = tuple(self.primal) if isinstance(self.primal, Heads) else (self.primal,)
+        members = members_of(self.primal)
         if self.beta is None and self.taps is None:
             return members
         betas = [None] * len(members) if self.beta is None else self.beta.reshape(-1).expand(len(members)).tolist()

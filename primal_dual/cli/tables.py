@@ -158,15 +158,12 @@ def experiments(statuses: Sequence[Any]) -> Table:
     for heading in ("experiment", "claim", "done", "of", "min", ""):
         numbers = heading in ("done", "of", "min")
         table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
-    missing: dict[str, None] = {}
     for status in statuses:
         experiment = status.experiment
         cost = "?" if status.minutes is None else f"{status.minutes:.0f}"
-        state = "done" if status.done == experiment.runs else status.lacks or ("partial" if status.done else "to do")
-        cells = experiment.title, experiment.claim, status.done, experiment.runs, cost, state
+        cells = experiment.title, experiment.claim, status.done, experiment.runs, cost, status.state
         table.add_row(*(shown(cell) for cell in cells))
-        if state == "missing data":
-            missing[experiment.folder] = None
+    missing = dict.fromkeys(each.experiment.folder for each in statuses if each.state == "missing data")
     if missing:
         table.caption = f"In no folder of --data: {', '.join(missing)} (docs/how-to/train.md)"
         table.caption_justify = "left"

@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from primal_dual.primal import catalog
 from torch_impl.training.experiments import PLAN
 from torch_impl.training.recipes.base_recipe import NO_CHANGE
 from torch_impl.training.recipes.benchmarks import RECIPES
-from torch_impl.training.recipes.kinds import from_config, to_config
+from torch_impl.training.recipes.kinds import deciding_fields, to_config
 from torch_impl.training.runs.run_files import Result, Results, read_json
 
 # Fields that a title does not name: folds has words of its own, learn_beta is told with the attention, the name of the
@@ -136,17 +137,24 @@ def title(result: Result) -> str:
     Changes that have a name in the plan of experiments have that name: "cifar10, short". A data set without a recipe of
     its own has its name alone.
     """
-    for experiment in PLAN:
-        if experiment.changes.keys() - set(FIELDS_NOT_IN_TITLE) and experiment.has_recipe_of(result):
-            return experiment.title
     fields: dict[str, Any] = dict(result["recipe"])
     changes = [f"{fields['folds']} folds"] if fields["folds"] else []
     if fields["name"] in RECIPES:
-        recipe = to_config(RECIPES[fields["name"]]())  # type: ignore[call-arg]
-        now = to_config(from_config(fields))  # with the defaults of fields that are younger than the run
+        now = deciding_fields(fields)
+        planned = _planned_titles().get(json.dumps(now, sort_keys=True))
+        if planned:
+            return planned
+        recipe = deciding_fields(to_config(RECIPES[fields["name"]]()))  # type: ignore[call-arg]
         names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
         changes += [f"{name} {now[name]}" for name in names]
     return ", ".join([result["data"], *changes])
+
+
+@cache
+def _planned_titles() -> dict[str, str]:
+    """The titles of the experiments whose changes a title tells, by their recipes' deciding fields, in JSON."""
+    told = [each for each in PLAN if each.changes.keys() - set(FIELDS_NOT_IN_TITLE)]
+    return {json.dumps(deciding_fields(to_config(each.recipe)), sort_keys=True): each.title for each in told}
 
 
 def titles(results: Sequence[Result]) -> list[str]:

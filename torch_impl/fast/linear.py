@@ -14,8 +14,6 @@ underflows, at any size of Phi. Sums are in float32 or better.
 Source: Katharopoulos et al., ICML 2020, for the two sums; see tutorial 3.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 
@@ -96,44 +94,38 @@ def _causal(
         valid = torch.ones(log_k.shape[-2], dtype=torch.bool, device=v.device)
     count = (queries + CHUNK - 1) // CHUNK
     log_q, log_k, v, valid = (split_into_blocks(x, CHUNK, count) for x in (log_q, log_k, v, valid[..., None]))
-    earlier = _of_earlier_chunks(log_k, v, valid)
-    weight_of_feature = log_q + earlier.top
-    log_earlier = weight_of_feature.logsumexp(-1, keepdim=True).masked_fill(~earlier.exist, HIDDEN)
+    top, earlier_sizes, earlier_values = _earlier_chunks(log_k, v, valid)
+    log_features = log_q + top
+    log_earlier = log_features.logsumexp(-1, keepdim=True)
     sees = valid.mT.expand(*valid.shape[:-2], CHUNK, CHUNK).tril()
     log_own = log_inner_products(log_q, log_k).masked_fill(~sees, HIDDEN)
     unit = torch.maximum(log_own.amax(-1, keepdim=True), log_earlier).detach()
-    own = (log_own - unit).exp() * sees
-    by_feature = (log_earlier - unit).exp() * weight_of_feature.softmax(-1) * earlier.exist
-    h = own.sum(-1, keepdim=True) + by_feature @ earlier.sizes
-    f = (own @ v + by_feature @ earlier.values) / torch.where(h > 0, h, 1)
+    own, earlier = (log_own - unit).exp() * sees, (log_earlier - unit).exp() * log_features.softmax(-1)
+    h = own.sum(-1, keepdim=True) + earlier @ earlier_sizes
+    f = (own @ v + earlier @ earlier_values) / torch.where(h > 0, h, 1)
     return f.flatten(-3, -2)[..., :queries, :]
 
 
-class _Earlier(NamedTuple):
-    """The keys of all chunks before each chunk: sums over them in the unit exp(top) of each feature.
-
-    `sizes` is sum_j Phi_f(k_j) exp(-top_f), `values` sum_j Phi_f(k_j) exp(-top_f) v_j; top is 0 where no key exists.
-    """
-
-    exist: Bool[torch.Tensor, "... chunks 1 1"]
-    top: Float[torch.Tensor, "... chunks 1 F"]
-    sizes: Float[torch.Tensor, "... chunks F 1"]
-    values: Float[torch.Tensor, "... chunks F Dv"]
-
-
-def _of_earlier_chunks(
+def _earlier_chunks(
     log_k: Float[torch.Tensor, "... chunks n F"],
     v: Float[torch.Tensor, "... chunks n Dv"],
     valid: Bool[torch.Tensor, "... chunks n 1"],
-) -> _Earlier:
+) -> tuple[
+    Float[torch.Tensor, "... chunks 1 F"],
+    Float[torch.Tensor, "... chunks F 1"],
+    Float[torch.Tensor, "... chunks F Dv"],
+]:
+    """The keys of all chunks before each chunk, feature by feature.
+
+    Returns the logarithm top_f of the largest, HIDDEN if there is none, and the sums of Phi_f(k_j) exp(-top_f) and of
+    Phi_f(k_j) exp(-top_f) v_j, zero if there is none.
+    """
     top = log_k.detach().masked_fill(~valid, HIDDEN).amax(-2, keepdim=True).cummax(-3).values
-    phi = (log_k - top).masked_fill(~valid, HIDDEN).exp()
     top_before = F.pad(top, (0, 0, 0, 0, 1, 0), value=HIDDEN)[..., :-1, :, :]
+    phi = (log_k - top).masked_fill(~valid, HIDDEN).exp()
     change_of_unit = (top_before - top).exp().mT
     sizes = _sum_of_earlier(phi.sum(-2)[..., None], change_of_unit)
-    values = _sum_of_earlier(phi.mT @ v, change_of_unit)
-    exist = top_before[..., :1] > HIDDEN
-    return _Earlier(exist, top_before.masked_fill(~exist, 0), sizes, values)
+    return top_before, sizes, _sum_of_earlier(phi.mT @ v, change_of_unit)
 
 
 def _sum_of_earlier(

@@ -69,11 +69,6 @@ class Experiment:
         """How many there are."""
         return len(self.attentions) * self.seeds
 
-    def has_recipe_of(self, result: Mapping[str, Any]) -> bool:
-        """Whether the recipe is that of a run, in all fields that decide its result."""
-        config = result["recipe"]
-        return config["name"] == self.data and deciding_fields(config) == deciding_fields(to_config(self.recipe))
-
     def done(self, results: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
         """The attention and the seed of each of the runs that is among some results.
 
@@ -82,8 +77,13 @@ class Experiment:
         results : sequence of dict
             Those of `train`.
         """
-        found = {(result["attention"], result["seed"]) for result in results if self.has_recipe_of(result)}
-        return {(attention, seed) for attention, seed in found if attention in self.attentions and seed < self.seeds}
+        wanted = deciding_fields(to_config(self.recipe))
+        return {
+            (result["attention"], result["seed"])
+            for result in results
+            if result["attention"] in self.attentions and result["seed"] < self.seeds
+            if result["recipe"]["name"] == self.data and deciding_fields(result["recipe"]) == wanted
+        }
 
 
 NO_DOWNLOAD = ("JapaneseVowels", "BasicMotions", "digits", "ListOps")

@@ -34,6 +34,13 @@ class Status(NamedTuple):
     lacks: str
 
     @property
+    def state(self) -> str:
+        """In two words: "done", what it lacks, "partial" or "to do"."""
+        if self.done == self.experiment.runs:
+            return "done"
+        return self.lacks or ("partial" if self.done else "to do")
+
+    @property
     def minutes(self) -> float | None:
         """What the rest takes on one core; None if that was not measured."""
         each = self.experiment.minutes
@@ -83,7 +90,7 @@ def reproduce(
     """
     for status in statuses(plan, results, folders):
         experiment = status.experiment
-        if time.time() > until or status.done == experiment.runs:
+        if time.time() > until or status.state == "done":
             continue
         if status.lacks == NO_GPU:
             say(f"left out: {experiment.title}: {NO_GPU}")

@@ -5,25 +5,13 @@ from typing import Any
 
 import torch
 
-from primal_dual.primal import Heads, Primal, catalog
+from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.supports import Causal, Everything, Strided, Window
 from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool
 from torch_impl.registry import torch_version
 
 RELATIVE = (Everything, Causal, Window, Strided)  # supports that compare positions, wherever these begin
-
-
-def members_of(primal: str | Primal | Heads) -> tuple[Primal, ...]:
-    """The primals of a name or of heads, which are one at least.
-
-    Examples
-    --------
-    >>> members_of("bn") == (catalog["bn"],)
-    True
-    """
-    declared = catalog[primal] if isinstance(primal, str) else primal
-    return tuple(declared) if isinstance(declared, Heads) else (declared,)
 
 
 def convolves(members: Any) -> bool:

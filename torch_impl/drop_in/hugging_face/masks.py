@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from primal_dual.primal import Heads, Primal
+from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.types import Bool, Float
-from torch_impl.drop_in.hugging_face.cache import crosses, members_of, needs_positions, pools, refuse_cache
+from torch_impl.drop_in.hugging_face.cache import crosses, needs_positions, pools, refuse_cache
 
 
 def mask_function(

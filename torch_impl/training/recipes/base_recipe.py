@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from primal_dual.io.text import printable
-from primal_dual.primal import Heads, Primal, catalog, heads
+from primal_dual.primal import Heads, Primal, heads, members_of
 from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, split_convolutions
 from primal_dual.types import Bool, Num
@@ -251,7 +251,7 @@ class Recipe:
         if not isinstance(attention, str):
             return members
         scales = [member.scale for member in members]
-        if any(member.scale > 1 for member in _declared(attention)):
+        if any(member.scale > 1 for member in members_of(attention)):
             given = self._scales()
             scales = [given[len(given) * s // len(members)] for s in range(len(members))]
             if max(scales) == 1 < max(given):
@@ -275,9 +275,3 @@ class Recipe:
         if not words or not all(word.isdecimal() for word in words):
             raise ValueError(f'scales: expected whole numbers, such as "1 2 4 8"; got {self.scales!r}')
         return [int(word) for word in words]
-
-
-def _declared(name: str) -> tuple[Primal, ...]:
-    """The primals of a name of the catalog: one, or those of its heads."""
-    declared = catalog[name]
-    return declared.primals if isinstance(declared, Heads) else (declared,)
