@@ -69,6 +69,7 @@ def seen_by_last_query(members: Heads, N: int, device: torch.device) -> Bool[tor
 
     Examples
     --------
+    >>> from primal_dual import catalog
     >>> seen_by_last_query(Heads(catalog["strided"]), 5, torch.device("cpu")).tolist()
     [[[False, True, False, False, True]]]
     """
