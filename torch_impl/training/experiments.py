@@ -107,8 +107,9 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
     raise ValueError(f"expected a folder {name} in --data; got none; see docs/how-to/train.md")
 
 
-SHORT: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, width=96, num_heads=4, convolutions=3)  # for a CPU
-SHORT |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, bf16=False)
+SHORT_CIFAR10: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, width=96, num_heads=4, convolutions=3)
+SHORT_CIFAR10 |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, bf16=False)
+SHORT_TEXT = {"length": 512, "epochs": 5, "lr": 1e-3}
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
 RATES = (0.016, 0.008, 0.004)  # beside the recipe's
 STABILITY = (("Handwriting", 0.83), ("UWaveGestureLibrary", 0.68))
@@ -147,7 +148,7 @@ PLAN = [
         for data, minutes in (("JapaneseVowels", 0.42), ("SelfRegulationSCP1", 0.42), *STABILITY)
     ),
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
-    Experiment("accuracy", "cifar10", 12, "short", SHORT, seeds=3),
+    Experiment("accuracy", "cifar10", 12, "short", SHORT_CIFAR10, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     *(
         Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})
@@ -159,6 +160,7 @@ PLAN = [
         for data, minutes in STABILITY
     ),
     Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
+    Experiment("accuracy", "Text", 32, "short", SHORT_TEXT, seeds=3),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
     Experiment("accuracy", "SelfRegulationSCP1", None, "steps as tokens", STEPS),
     Experiment("accuracy", "cifar10", None, needs_gpu=True),

@@ -135,7 +135,8 @@ class FashionMNIST(ImageRecipe):
 class CIFAR10(ImageRecipe):
     """CIFAR-10 by a small vision transformer: 64 tokens, made by convolutions, 3.3 million weights.
 
-    It was not run at full length, for which a GPU is needed. `primal-dual reproduce --only short` trains a smaller one.
+    It was not run at full length, for which a GPU is needed. `primal-dual reproduce --only "cifar10, short"` trains a
+    smaller one.
     """
 
     name: str = "cifar10"
@@ -175,7 +176,10 @@ class ListOps(TokenRecipe):
 
 @dataclass(frozen=True)
 class Text(TokenRecipe):
-    """Whether a review of IMDb is positive, byte by byte, up to 4,000 tokens. Not run at full length."""
+    """Whether a review of IMDb is positive, byte by byte, up to 4,000 tokens. Not run at full length.
+
+    `primal-dual reproduce --only "Text, short"` reads the first 512 bytes.
+    """
 
     name: str = "Text"
     epochs: int = 20
