@@ -184,6 +184,17 @@ def runs(rows: Rows) -> Table:
     return table
 
 
+def signed_rank(rows: Rows, rope: float) -> Table:
+    """The rows of `torch_impl.analysis.signed_rank.signed_rank`."""
+    table = _table("Probability, over data sets, of an accuracy beside softmax's that is")
+    for heading in ("attention", "sets", f"{rope:g} lower", f"within {rope:g}", f"{rope:g} higher"):
+        table.add_column(heading, justify="left" if heading == "attention" else "right", no_wrap=True)
+    for row in rows:
+        probabilities = (f"{row[name]:.3f}" for name in ("less", "equal", "more"))
+        table.add_row(shown(row["attention"]), str(row["sets"]), *probabilities)
+    return table
+
+
 def markdown(rows: Rows) -> str:
     """The same as a table in Markdown."""
     lines = [

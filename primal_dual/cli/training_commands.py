@@ -99,6 +99,10 @@ def results(
     against: Annotated[
         str | None, typer.Option(help="A field of the recipe, such as lr: the figure is of the accuracies against it.")
     ] = None,
+    rope: Annotated[
+        float | None,
+        typer.Option(help="Add the Bayesian signed-rank test over the data sets; so many points do not matter."),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
     """The table of all runs: mean and deviation over the seeds, and the paired difference to softmax.
@@ -107,6 +111,8 @@ def results(
     """
     if against and not figure:
         raise ValueError("--against: expected --figure FILE beside it; got none")
+    if rope is not None:
+        checks.number("--rope", rope, above=0)
     accuracy_table, plots = torch_part("analysis.accuracy_table"), plots_for(figure)
     if json:
         check_writable(json)
@@ -117,6 +123,8 @@ def results(
         print(tables.markdown(rows))
     else:
         Console().print(tables.runs(rows))
+    if rope:
+        Console().print(tables.signed_rank(torch_part("analysis.signed_rank").signed_rank(summaries, rope), rope))
     if json:
         write_json(json, {"runs": summaries})
     write_figure(figure, lambda: plots.plot_by_field(by_field, against) if by_field else plots.plot_accuracies(rows))

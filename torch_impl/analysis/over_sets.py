@@ -35,15 +35,20 @@ def averages(results: Sequence[Result]) -> list[dict[str, Any]]:
     >>> [(row["recipe"], row["attention"], round(row["mean"], 1)) for row in averages(runs)]
     [('average of 2 data sets', 'softmax', 70.0), ('average of 2 data sets', 'bn', 70.0)]
     """
-    whole = [result for name, result in zip(titles(results), results, strict=True) if name == result["data"]]
-    compared = [row for row in table(whole) if row["differences"] or row["attention"] == "softmax"]
     averaged = []
-    for head, mine in by_attention(compared, {result["data"] for result in whole}):
+    for head, mine in compared(results):
         is_softmax = head["attention"] == "softmax"
         difference = None if is_softmax else hierarchical_interval([row["differences"] for row in mine])
         means = {name: float(np.mean([row[name] for row in mine])) for name in ("mean", "best_test_epoch", "seconds")}
         averaged.append(head | {"deviation": None, "differences": [], "difference": difference} | means)
     return averaged
+
+
+def compared(results: Sequence[Result]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """`by_attention` of the rows of `accuracy_table.table` that are softmax's or have differences to it."""
+    whole = [result for name, result in zip(titles(results), results, strict=True) if name == result["data"]]
+    rows = [row for row in table(whole) if row["differences"] or row["attention"] == "softmax"]
+    return by_attention(rows, {result["data"] for result in whole})
 
 
 def by_attention(

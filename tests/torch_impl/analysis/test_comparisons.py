@@ -12,6 +12,7 @@ from torch_impl.analysis import over_sets
 from torch_impl.analysis.accuracy_table import load, table, title
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
+from torch_impl.analysis.signed_rank import signed_rank
 from torch_impl.training.experiments import STEPS
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
@@ -133,6 +134,30 @@ def test_an_interval_of_nothing_holds_zero_about_as_often_as_it_says(monkeypatch
         _, low, high = hierarchical_interval(groups.tolist())
         holds += low < 0 < high
     assert 0.8 < holds / 200 < 0.99
+
+
+@pytest.mark.parametrize("advantage", [(0.02, -0.004, 0.031), (-0.05, -0.02, 0.04), (0.003, -0.002, 0.001)])
+def test_the_signed_rank_test_compares_means_of_pairs_of_differences(advantage):
+    """As written in its docstring, with 20,000 draws of weights of its own."""
+    found = runs(advantage)
+    [row] = signed_rank(found, rope=1.5)
+    rows = {(each["recipe"], each["attention"]): each["mean"] for each in table(found)}
+    z = np.array([0.0] + [rows[data, "bn"] - rows[data, "softmax"] for data in sorted(SETS)])
+    middles = (z[:, None] + z) / 2
+    regions = np.stack([middles < -1.5, abs(middles) <= 1.5, middles > 1.5])
+    weights = np.random.default_rng(3).dirichlet([0.5, 1, 1, 1], 20_000)
+    shares = np.einsum("di,rij,dj->dr", weights, regions, weights)
+    expected = np.bincount(shares.argmax(axis=1), minlength=3) / len(shares)
+    assert (row["attention"], row["sets"]) == ("bn", 3)
+    np.testing.assert_allclose([row["less"], row["equal"], row["more"]], expected, atol=0.02)
+
+
+def test_results_print_the_signed_rank_test(tmp_path):
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": runs((0.1, 0.2, 0.1))}))
+    printed = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json"), "--rope", "1"])
+    assert "within 1" in printed.output and "bn           3" in printed.output, printed.output
+    refused = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json"), "--rope", "0"])
+    assert refused.exit_code == 2 and "--rope: expected a finite number > 0; got 0.0" in refused.stderr
 
 
 def test_accuracies_against_a_field():
