@@ -57,7 +57,8 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Where the folders of data sets are.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the runs go, and go on from.")] = Path("runs"),
     jobs: Annotated[
-        int | None, typer.Option(help="How many runs at a time, each in a process; by default, as many as cores.")
+        int | None,
+        typer.Option(help="Runs at a time, each in a process; by default one a core, on a GPU 8 of series or 1."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each run; by default, 1 for series, else its share of the cores.")

@@ -137,6 +137,10 @@ class Recipe:
         for name, (least, most) in self.limits.items():
             checks.between(name, getattr(self, name), least, most)
 
+    def jobs(self, runs: int, gpu: bool) -> int:
+        """How many of some runs are trained at a time: on a CPU as many as there are cores, on a GPU one."""
+        return 1 if gpu else min(os.cpu_count() or 1, runs)
+
     def threads(self, jobs: int) -> int:
         """The number of threads of each of some runs that are trained at a time: its share of the cores."""
         return max(1, (os.cpu_count() or 1) // jobs)

@@ -29,6 +29,7 @@ from torch_impl.training.recipes.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO,
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
 TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
 AUGMENTATION_FIELDS = ("warp", "scale", "mix", "jitter")
+JOBS_OF_A_GPU = 8  # each takes about half a gigabyte of it, for itself
 MOST_TOKENS = 32  # of a series, by default
 TOKENS_OF_A_RUN = 4e6  # over all epochs, by default
 
@@ -92,6 +93,11 @@ class SeriesRecipe(Recipe):
     mix: float = 0.0
     jitter: float = 0.1
     noise: float = 0.0
+
+    def jobs(self, runs: int, gpu: bool) -> int:
+        """As many as there are cores, and at most 8 on a GPU, most of which a small model would leave idle."""
+        cores = super().jobs(runs, gpu=False)
+        return min(cores, JOBS_OF_A_GPU) if gpu else cores
 
     def threads(self, jobs: int) -> int:
         """One: a small model is slower with more."""

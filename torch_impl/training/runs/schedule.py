@@ -40,8 +40,8 @@ class Schedule:
     Parameters
     ----------
     jobs : int, optional
-        How many runs are trained at a time, each in a process of its own. By default as many as there are cores: a
-        small model is slower with more threads. On a GPU, or under torchrun, it is one.
+        How many runs are trained at a time, each in a process of its own; by default, see `Recipe.jobs`. Under
+        torchrun, it is one.
     threads : int, optional
         The number of threads of each run; by default, see `Recipe.threads`.
     until : float
@@ -110,7 +110,7 @@ def train_all(
     runs = [run for run in runs if run not in without]
     show = _Show(progress, data.name, len(runs), recipe.epochs)
     work = _Work(recipe, data, Path(folder), schedule.until)
-    jobs = schedule.jobs or _default_jobs(len(runs))
+    jobs = schedule.jobs or (1 if this_process().size > 1 else recipe.jobs(len(runs), torch.cuda.is_available()))
     with _threads(schedule.threads or recipe.threads(jobs)):
         for run in runs:
             work.check(run)
@@ -126,12 +126,6 @@ def train_all(
 def fold_of_seed(data: DataSet, recipe: Recipe, seed: int) -> DataSet:
     """What a seed is trained and tested on: the data set or, if the recipe has folds, one of them."""
     return list(folds(data, recipe.folds))[seed % recipe.folds] if recipe.folds else data
-
-
-def _default_jobs(runs: int) -> int:
-    if torch.cuda.is_available() or this_process().size > 1:
-        return 1
-    return min(os.cpu_count() or 1, runs)
 
 
 @contextmanager

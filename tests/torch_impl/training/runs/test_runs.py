@@ -68,6 +68,13 @@ def test_a_run_of_another_recipe_is_refused_before_any_is_trained(tmp_path):
     assert len(train(["sh"], 1, jobs=1)) == 2
 
 
+def test_small_models_share_a_gpu_and_large_ones_have_it_for_themselves(monkeypatch):
+    for cores, runs, jobs in ((16, 20, (16, 8, 16, 1)), (3, 20, (3, 3, 3, 1)), (16, 2, (2, 2, 2, 1))):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        default = [recipe(name).jobs(runs, gpu) for name in ("Handwriting", "cifar10") for gpu in (False, True)]
+        assert default == list(jobs)
+
+
 def test_a_learned_beta_is_told_with_the_attention_and_compared_with_softmax():
     def run(attention, seed, right, learn_beta):
         fields = to_config(recipe("Handwriting", learn_beta=learn_beta))
