@@ -88,7 +88,11 @@ class SpokenArabicDigits(SeriesRecipe):
     name: str = "SpokenArabicDigits"
     epochs: int = 15
     batch: int = 64
-    patch: int = 4
+    norm: str = "pre-layer"
+    convolutions: int = 2
+    patch: int = 1
+    pooling: str = "attention"
+    warp: float = 0.4
     scales: str = "1 2"
 
 
