@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from primal_dual import checks
+from primal_dual import checks, kernels, supports, transforms
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Taylor
 from primal_dual.protocols import Kernel, PositiveKernel, SignedKernel, Support, Transform
 from primal_dual.supports import Causal, Everything, Strided, Window
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, split_convolutions
+
+PARTS = {module.__name__ for module in (kernels, supports, transforms)}
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,20 @@ class Primal:
             raise ValueError(f"Primal: expected a support with sees; got {self.support!r}")
         if isinstance(self.kernel, type):
             raise ValueError(f"Primal: expected a kernel, such as {self.kernel.__name__}(...); got the class itself")
+        convolutions, others = split_convolutions(self.transform)
+        for each in (self.kernel, self.support, *convolutions, *others):
+            _expect_no_parent(each)
         checks.integer("Primal: scale", self.scale, 1)
         if not isinstance(self.bias, bool):
             raise ValueError(f"Primal: expected bias True or False; got {self.bias!r}")
+
+
+def _expect_no_parent(part: object) -> None:
+    """ValueError for a part that inherits from another, whose quick formulas would take the place of its own."""
+    parents = [each for each in type(part).__mro__[1:] if each.__module__ in PARTS]
+    if parents and type(part).__module__ not in PARTS:
+        got = f"{part!r}, which inherits from {parents[0].__name__}"
+        raise ValueError(f"Primal: expected a part that is written whole; got {got}")
 
 
 @dataclass(frozen=True, init=False)
@@ -95,7 +108,11 @@ class Heads:
             raise ValueError(f"Heads: expected one Primal or more; got {wrong[0] if wrong else 'none'!r}")
         members: dict[Primal, list[int]] = {}
         for s, primal in enumerate(primals):
-            members.setdefault(primal, []).append(s)
+            try:
+                members.setdefault(primal, []).append(s)
+            except TypeError as error:
+                expected = "expected parts that are frozen dataclasses of numbers and tuples"
+                raise ValueError(f"Heads: {expected}; got {primal}: {error}") from error
         object.__setattr__(self, "primals", primals)
         object.__setattr__(self, "groups", tuple((primal, tuple(heads)) for primal, heads in members.items()))
 
@@ -151,6 +168,7 @@ catalog = Catalog(
 )
 
 
+BUILT_IN = frozenset(catalog)
 COMPARED = ("softmax", "bn", "sh", "bn+sh")  # what the paper compares: trained and measured unless others are named
 
 
@@ -198,12 +216,12 @@ def members_of(primal: str | Primal | Heads) -> tuple[Primal, ...]:
 
 
 def heads(primal: str | Primal | Heads, count: int) -> Heads:
-    """The `count` heads of a layer. Each has the same Primal, but for a name with "sh" the scales differ.
+    """The `count` heads of a layer. Each has the same Primal, but for a built-in name with "sh" the scales differ.
 
     Parameters
     ----------
     primal : str, Primal or Heads
-        A catalog name with "sh" gives head s the scale (1, 2, 4, 8)[4 s // count].
+        A built-in name with "sh" gives head s the scale (1, 2, 4, 8)[4 s // count].
     count : int
         The number of heads, 1 or more.
 
@@ -225,6 +243,6 @@ def heads(primal: str | Primal | Heads, count: int) -> Heads:
         if len(declared) != count:
             raise ValueError(f"heads: expected Heads of {count}; got {len(declared)}")
         return declared
-    if isinstance(primal, str) and declared.scale > 1:
+    if isinstance(primal, str) and primal in BUILT_IN and declared.scale > 1:
         return Heads(*(replace(declared, scale=(1, 2, 4, 8)[4 * s // count]) for s in range(count)))
     return Heads(*[declared] * count)

@@ -1,7 +1,8 @@
 """What a part of a primal must offer. Read this page before you write a part of your own.
 
-A part is a frozen dataclass, so that primals can be compared and hashed. It holds numbers and formulas; it never holds
-keys. Throughout, D is the number of features of a key, M the number of queries and N the number of keys.
+A part is a frozen dataclass, so that primals can be compared and hashed. It holds numbers, tuples and formulas, but
+never keys. It does not inherit from a part of this package, whose quick formulas are for that part alone. Throughout,
+D is the number of features of a key, M the number of queries and N the number of keys.
 """
 
 from collections.abc import Callable
@@ -57,6 +58,9 @@ class PositiveFeatures(FiniteFeatures, Protocol):
 class Transform(Protocol):
     """The input transform T, fitted on the training keys of an SVR and applied to its queries and keys alike.
 
+    T acts on each token by itself: (T x)_i depends on x_i and on the keys that T was fitted on, and not on the other
+    tokens of x. `Convolution` alone mixes tokens.
+
     `independent_of_keys = True` on the class says that T does not depend on the keys, so that queries with training
     sets of their own can share it.
     """
@@ -70,7 +74,7 @@ class Transform(Protocol):
 
 @runtime_checkable
 class Support(Protocol):
-    """Which keys train the SVR of which query, by position."""
+    """Which keys train the SVR of which query, by position: the same in every call."""
 
     def sees(self, i: Int[Array, "..."], j: Int[Array, "..."]) -> Bool[Array, "..."]:
         """True where key j trains the SVR of query i, for whole numbers that broadcast."""

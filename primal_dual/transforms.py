@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy
+from autograd.tracer import getval
 
 from primal_dual import checks
 from primal_dual.arrays import constant, like, namespace
@@ -17,6 +18,7 @@ from primal_dual.protocols import Transform
 from primal_dual.types import Array, Bool, Float
 
 Fitted = Callable[[Float[Array, "... M D"]], Float[Array, "... M D"]]
+SAME = 1e-6  # relative; rounding differs with the number of tokens
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,33 @@ def fit(
     Raises
     ------
     ValueError
-        For a transform whose result has another number of tokens.
+        For a transform whose result has another number of tokens, or under which a token depends on those beside it.
     """
     fitted: list[Fitted] = []
     for part in transforms:
-        fitted.append(part.fit(keys, valid))
-        tokens, keys = keys.shape[-2], fitted[-1](keys)
-        if getattr(keys, "shape", (0, 0))[-2:-1] != (tokens,):
-            raise ValueError(f"{part}: expected T x (..., {tokens}, D); got {getattr(keys, 'shape', keys)}")
+        fitted.append(checked(part, part.fit(keys, valid)))
+        last, keys = keys[..., -1:, :], fitted[-1](keys)
+        _expect_close(part, getval(fitted[-1](last)), getval(keys)[..., -1:, :])
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
+
+
+def checked(part: object, apply: Fitted) -> Fitted:
+    """The function x -> T x that a transform was fitted to, with a ValueError for another number of tokens."""
+    if not callable(apply):
+        raise ValueError(f"{part}: expected that fit returns the function x -> T x; got {apply!r}")
+
+    def apply_and_check(x: Float[Array, "... M D"]) -> Float[Array, "... M D"]:
+        y = apply(x)
+        shape = tuple(getattr(y, "shape", ()))
+        if shape[-2:-1] != x.shape[-2:-1]:
+            raise ValueError(f"{part}: expected T x (..., {x.shape[-2]}, D); got {shape or y}")
+        return y
+
+    return apply_and_check
+
+
+def _expect_close(part: Transform, alone: Float[Array, "... 1 D"], beside_others: Float[Array, "... 1 D"]) -> None:
+    """ValueError unless T of a token by itself is the same as beside others, up to rounding."""
+    size = abs(beside_others).max(axis=-1, keepdims=True)
+    if (abs(alone - beside_others) > SAME * size).any():
+        raise ValueError(f"{part}: expected T to act on each token by itself; got one that mixes tokens")

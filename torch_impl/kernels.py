@@ -3,8 +3,9 @@
 import torch
 
 from primal_dual.kernels import EluPlusOne, Exponential, Gaussian, Polynomial, RandomFeatures, Taylor
+from primal_dual.protocols import Kernel
 from primal_dual.types import Float
-from torch_impl.registry import register
+from torch_impl.registry import register, torch_version
 
 register(Exponential)(Exponential.log_gram)
 register(Gaussian)(Gaussian.log_gram)
@@ -26,6 +27,17 @@ def log_gram(
     [[5.0]]
     """
     return log_inner_products(kernel.log_features(x), kernel.log_features(y))
+
+
+def takes_tensors(kernel: Kernel) -> bool:
+    """Whether the kernel's own methods, such as `log_features`, are formulas that serve tensors.
+
+    Examples
+    --------
+    >>> takes_tensors(EluPlusOne())
+    True
+    """
+    return torch_version(kernel) in (log_gram, getattr(type(kernel), "log_gram", None))
 
 
 def log_inner_products(

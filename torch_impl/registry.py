@@ -15,7 +15,8 @@ def register(part_class: type) -> Callable[[Version], Version]:
     the kind of the part, with x (..., M, D), y (..., N, D), keys (..., n, D), valid (..., n) booleans or None where all
     keys are valid, and tensors i, j of positions that broadcast:
 
-    - kernel: `f(kernel, x, y)` is what the part's `log_gram` gives, or its `gram` if it has no such method, (..., M, N)
+    - kernel: `f(kernel, x, y)` is what the part's `log_gram` gives, or its `gram` if it has none, (..., M, N).
+      Where it is the method itself, a kernel that has `log_features` takes time that grows with N, not with N^2
     - transform: `f(transform, keys, valid)` is the function x -> T x
     - support: `f(support, i, j)` is True where query i sees key j
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from primal_dual.primal import Heads
 from primal_dual.protocols import Transform
-from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, split_convolutions
+from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, checked, split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl.blocks import split_into_blocks
 from torch_impl.key_statistics import precise, shared
@@ -170,7 +170,7 @@ def fit(
     """
     fitted: list[Fitted] = []
     for part in transforms:
-        fitted.append(torch_version(part)(part, keys, valid))
+        fitted.append(checked(part, torch_version(part)(part, keys, valid)))
         keys = fitted[-1](keys)
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
 

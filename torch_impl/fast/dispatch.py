@@ -15,12 +15,17 @@ from dataclasses import replace
 import torch
 
 from primal_dual.primal import Primal
+from primal_dual.protocols import PositiveFeatures
+from primal_dual.transforms import BatchNorm, UnitNorm
 from primal_dual.types import Float
 from torch_impl.fast import blockwise, softmax, sparse
 from torch_impl.fast.linear import linear_attention
 from torch_impl.fast.problem import Problem
 from torch_impl.fast.visibility import Visibility, pool
-from torch_impl.transforms import TorchTransform, fit
+from torch_impl.kernels import takes_tensors
+from torch_impl.transforms import TensorBatchNorm, TorchTransform, fit
+
+TAKE_ZERO = (BatchNorm, TensorBatchNorm, UnitNorm)  # transforms of which padding, which is zero, may be taken
 
 
 def expansion(
@@ -78,7 +83,8 @@ def _simplify(problem: Problem) -> Problem:
     shared = problem.visibility.shared
     if shared and problem.scale > 1:
         problem = _pool(problem)
-    if not problem.is_softmax and problem.visibility.valid is not None:
+    takes_zero = problem.is_softmax and all(isinstance(part, TAKE_ZERO) for part in problem.transforms)
+    if not takes_zero and problem.visibility.valid is not None:
         problem = replace(problem, k=blockwise.replace_padding(problem.k, problem.visibility.valid))
     if problem.scale == 1:
         problem = _apply_transforms(problem, _count_independent(problem.transforms))
@@ -112,7 +118,7 @@ def _with_common_keys(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
     if problem.is_softmax:
         return softmax.softmax_attention(problem)
     linear = problem.normalizer == "sum" and visibility.by_key and not problem.dropout_p
-    if linear and hasattr(kernel, "log_features"):
+    if linear and isinstance(kernel, PositiveFeatures) and takes_tensors(kernel):
         return linear_attention(
             kernel.log_features(problem.q),
             kernel.log_features(problem.k),

@@ -138,13 +138,33 @@ def _fused(
     lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2], () if mask is None else mask.shape[:-2])
     if v.dtype == torch.float16:
         q = q.clamp(-LARGEST_FLOAT16, LARGEST_FLOAT16)  # a folded query can be larger; infinite, it would make NaN
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(v.dtype)
-    if mask is not None and len(lead) != 2 and mask.ndim != 2:
-        mask = _with_two_leading_axes(mask, lead)
+    if mask is not None:
+        mask = _mask_for_torch(mask, v, lead)
     q, k, v = (_with_two_leading_axes(x.to(v.dtype), lead) for x in (q, k, v))
     f = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale=kernel.scale)
     return f.reshape(*lead, *f.shape[-2:])
+
+
+def _mask_for_torch(
+    mask: Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"],
+    v: Float[torch.Tensor, "... N Dv"],
+    lead: tuple[int, ...],
+) -> Bool[torch.Tensor, "... #M N"] | Float[torch.Tensor, "... #M N"]:
+    """A mask as the fused kernels take it.
+
+    For values in half precision on a GPU it is one of numbers: there, torch 2.11 takes -65504 for False, with which a
+    query that sees no key would attend to all of them. A mask that all examples share is not repeated for each: torch
+    would make numbers of every copy.
+    """
+    if mask.is_floating_point():
+        mask = mask.to(v.dtype)
+    elif v.is_cuda and v.dtype.itemsize == 2:
+        mask = v.new_zeros(()).where(mask, float("-inf"))
+    if len(lead) == 2 or mask.ndim == 2:
+        return mask
+    if all(n == 1 for n in mask.shape[:-3]):
+        return mask.reshape(1, *mask.shape[-3:])
+    return _with_two_leading_axes(mask, lead)
 
 
 def _with_two_leading_axes(

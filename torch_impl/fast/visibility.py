@@ -68,6 +68,8 @@ class Visibility:
             j = torch.arange(columns.start, columns.stop, device=device)
             if not isinstance(self.support, Everything):
                 seen = torch_version(self.support)(self.support, i, j)
+                if seen.dtype != torch.bool:
+                    raise ValueError(f"{self.support}: expected sees to return booleans; got {seen.dtype}")
             if self.causal:
                 seen = _intersection(seen, j <= i)
         if self.allowed is not None:

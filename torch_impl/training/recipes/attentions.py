@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from primal_dual.primal import Heads, Primal, catalog, members_of
+from primal_dual.primal import BUILT_IN, Heads, Primal, catalog, members_of
 from primal_dual.transforms import split_convolutions
 from torch_impl.data.messages import one_line
 from torch_impl.registry import registered, torch_version
@@ -84,13 +84,15 @@ def attention_text(attention: Attention) -> str:
 def attention_files(attention: Attention) -> dict[str, str]:
     """The files that the parts of an attention were loaded from: their SHA-256 by their path.
 
+    Of a name that `register_attention` gave, it is that of the text of its primal, by the name.
+
     Examples
     --------
     >>> attention_files(Primal())
     {}
     """
     if isinstance(attention, str):
-        return {}
+        return {} if attention in BUILT_IN else {attention: _sha256_of(str(catalog[attention]).encode())}
     modules = {type(part).__module__ for part in _parts(attention)}
     return dict(_FILES[module] for module in sorted(modules & _FILES.keys()))
 
@@ -101,8 +103,14 @@ def rebuild_attention(text: str, files: Mapping[str, str]) -> Attention:
     Raises
     ------
     ValueError
-        For a file that is missing or is not as it was, and for what `find_attention` refuses.
+        For a file that is missing or is not as it was, for a name that was registered and is not, or names another
+        primal, and for what `find_attention` refuses.
     """
+    if text in files:
+        if text not in catalog or attention_files(text) != files:
+            expected = "expected the name that register_attention gave to the primal that was trained"
+            raise ValueError(f"{text}: {expected}; got {catalog.get(text, 'no such name')}")
+        return text
     own: dict[str, Any] = {}
     for path, digest in files.items():
         if not Path(path).is_file() or _sha256(Path(path)) != digest:
@@ -177,4 +185,8 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _sha256_of(path.read_bytes())
+
+
+def _sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -138,8 +138,14 @@ def test_a_name_of_ones_own(tmp_path, motions):
         assert result["attention"] == "narrow" and load_run(run).attention == "narrow"
         with pytest.raises(ValueError, match="narrow: expected a name that no other primal has; got that of Primal"):
             register_attention("narrow", Primal())
+        del catalog["narrow"]
+        register_attention("narrow", Primal())
+        with pytest.raises(ValueError, match="narrow: expected the name that register_attention gave"):
+            load_run(run)
     finally:
         del catalog["narrow"]
+    with pytest.raises(ValueError, match="gave to the primal that was trained; got no such name"):
+        load_run(run)
     rows = [
         result | {"data": "X", "recipe": {"folds": 0, "name": "X"}, "attention": each}
         for each in ("narrow", "bn", str(OWN), "softmax")
