@@ -26,6 +26,8 @@ class OnDevice(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in CONSTRUCTORS and kwargs.get("device") is None and _made_by_a_test():
             kwargs["device"] = self.device
+        if function in CONSTRUCTORS and kwargs.get("generator"):  # those of tests are of the CPU
+            return function(*args, **kwargs | {"device": "cpu"}).to(kwargs.get("device") or "cpu")
         if function is torch.tensor:  # which does not know a device that is written in Python
             return _moved(function, args, kwargs, kwargs.pop("device", "cpu"))
         if function is torch.Tensor.new_tensor:

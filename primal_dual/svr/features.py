@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from primal_dual.protocols import FiniteFeatures, PositiveFeatures
+from primal_dual.protocols import FiniteFeatures, PositiveFeatures, PositiveKernel
 from primal_dual.svr.training_sets import TrainingSet
+from primal_dual.transforms import SAME
 from primal_dual.types import Array, Float, Int
 
+FEW = 5  # keys at which features are compared with the kernel
 MOST_EXPLICIT = 2_000  # features up to which the primal is solved in Phi itself
 
 
@@ -43,6 +45,7 @@ class Features:
     def from_training_set(cls, train: TrainingSet) -> "Features":
         """In Phi itself where that has at most MOST_EXPLICIT features, else in the span of the training points."""
         if train.feature_count <= MOST_EXPLICIT:
+            _expect_features(train)
             return cls(train, None, np.empty(0, int))
         return cls(train, *cholesky(train.cosines, train.log_norms(train.keys)))
 
@@ -76,6 +79,19 @@ class Features:
             return np.exp(kernel.log_features(train.transform(x)) - log_h + log_C / 2) * sign
         assert isinstance(kernel, FiniteFeatures)
         return kernel.features(train.transform(x)) * np.exp(log_C / 2 - log_h) * sign
+
+
+def _expect_features(train: TrainingSet) -> None:
+    """ValueError where the features of a kernel are not as many as it says, or their inner products not the kernel."""
+    kernel, x = train.primal.kernel, train.transformed_keys[:FEW]
+    assert isinstance(kernel, FiniteFeatures)
+    with np.errstate(over="ignore", invalid="ignore"):
+        phi = kernel.features(x)
+        gram = np.exp(kernel.log_gram(x, x)) if isinstance(kernel, PositiveKernel) else kernel.gram(x, x)
+        wrong = abs(phi @ phi.T - gram).max() > SAME * abs(gram).max()
+    if wrong or phi.shape[1] != train.feature_count:
+        expected = f"expected {train.feature_count} features whose inner products are the kernel"
+        raise ValueError(f"{kernel}: {expected}; got {phi.shape[1]}, off by {abs(phi @ phi.T - gram).max():.2g}")
 
 
 def cholesky(

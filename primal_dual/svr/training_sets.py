@@ -17,7 +17,7 @@ from primal_dual.primal import Primal
 from primal_dual.protocols import FiniteFeatures, Kernel, PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, Mask, check_size, positions, visibility_table
-from primal_dual.transforms import Identity, fit, split_convolutions
+from primal_dual.transforms import SAME, Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float
 
 ROUNDING = 1e-8  # of cosines
@@ -173,9 +173,11 @@ def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
         if isinstance(kernel, PositiveKernel):
             a = kernel.log_gram(x, x)
+            _expect_row(kernel, kernel.log_gram(x[:1], x), a[:1], 1 + abs(a[0]).max())
             cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
         else:
             K = kernel.gram(x, x)
+            _expect_row(kernel, kernel.gram(x[:1], x), K[:1], abs(K[0]).max())
             length = np.sqrt(np.diag(K))
             length = np.where(length == 0, 1, length)
             cosines = K / length[:, None] / length
@@ -187,6 +189,13 @@ def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
             f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
         )
     return (cosines + cosines.T) / 2
+
+
+def _expect_row(kernel: Kernel, row: np.ndarray, expected: Float[Array, "1 n"], size: float) -> None:
+    """ValueError where the first row is another if it is computed by itself, as where rows and columns are mixed up."""
+    if row.shape != expected.shape or (abs(row - expected) > SAME * size).any():
+        shapes = f"a matrix {expected.shape} for 1 and {expected.shape[1]} points, the row of more; got {row.shape}"
+        raise ValueError(f"{kernel}: expected <Phi(x_i), Phi(y_j)> in row i and column j, {shapes}")
 
 
 def _is_semidefinite(cosines: Float[Array, "n n"]) -> bool:

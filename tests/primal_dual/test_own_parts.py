@@ -5,7 +5,18 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import pytest
 
-from primal_dual import Causal, Exponential, Heads, Primal, attention, certify, heads, register_attention, solve_dual
+from primal_dual import (
+    Causal,
+    Exponential,
+    Heads,
+    Primal,
+    attention,
+    certify,
+    heads,
+    register_attention,
+    solve_dual,
+    solve_primal,
+)
 from primal_dual.primal import catalog
 
 X, Y = np.random.default_rng(0).standard_normal((2, 11, 3))
@@ -73,6 +84,43 @@ class Weighted:
 
     def fit(self, keys, valid):
         return lambda x: x * self.weights
+
+
+@dataclass(frozen=True)
+class MixedUp:
+    """The matrix of y and x, which is that of x and y where they are the same."""
+
+    def log_gram(self, x, y):
+        return y @ np.swapaxes(x, -1, -2)
+
+
+@dataclass(frozen=True)
+class TooFew:
+    """Features that are not those of the kernel, or not as many as it says."""
+
+    power: float
+    count: int
+
+    def feature_count(self, dimension):
+        return self.count
+
+    def features(self, x):
+        return np.logaddexp(0.0, x) ** self.power
+
+    def log_gram(self, x, y):
+        return np.log(np.logaddexp(0.0, x) @ np.swapaxes(np.logaddexp(0.0, y), -1, -2))
+
+
+def test_a_kernel_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"MixedUp.*in row i and column j, a matrix \(1, 11\).*; got \(11, 1\)"):
+        certify(Primal(MixedUp()), X, Y)
+    for kernel, got in (
+        (TooFew(1.3, 3), r"expected 3 features.*; got 3, off by \d"),
+        (TooFew(1.0, 4), "got 3, off by 0"),
+    ):
+        with pytest.raises(ValueError, match=got):
+            solve_primal(Primal(kernel), X, Y, C=1, epsilon=0.1)
+    assert solve_primal(Primal(TooFew(1.0, 3)), X, Y, C=1, epsilon=0.1).value > 0
 
 
 def test_heads_need_parts_that_can_be_compared():

@@ -331,4 +331,4 @@ def test_vectors_of_any_length_become_unit_vectors(size):
     expected = torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x)
     torch.testing.assert_close(torch_impl.transforms.unit_norm(UnitNorm(), None, None)(x * size), expected)
     in_numpy = UnitNorm().fit(None, None)(x.double().cpu().numpy() * size * np.float64(size) ** 5)
-    np.testing.assert_allclose(in_numpy, expected, rtol=1e-5)
+    np.testing.assert_allclose(in_numpy, expected.cpu(), rtol=1e-5)

@@ -84,7 +84,9 @@ CURVES = {
 }
 
 
-def run(device: str, quick: bool = False, say: Say = say_nothing) -> dict[str, Any]:
+def run(
+    device: str, quick: bool = False, say: Say = say_nothing, keep: Callable[[dict[str, Any]], object] = say_nothing
+) -> dict[str, Any]:
     """All measurements.
 
     Parameters
@@ -95,27 +97,33 @@ def run(device: str, quick: bool = False, say: Say = say_nothing) -> dict[str, A
         Lengths up to 2,048 alone, and one pair of calls each.
     say : callable
         Is called with each result.
+    keep : callable
+        Is called with all that is measured so far, each time that there is more of it.
 
     Returns
     -------
     dict
         machine; rows, the ratios; and curves, the seconds and the memory at each length.
     """
-    rows = []
+    result: dict[str, Any] = {"machine": describe_machine(device), "rows": [], "curves": []}
     for row in chain(_time_rows(device, quick), _memory_rows(device, quick)):
-        rows.append(row)
+        result["rows"].append(row)
         say(_line(row))
-    curves = []
+        keep(result)
     for N in LENGTHS[: 4 if quick else None]:
-        curves += [_point(name, N, device) for name in CURVES]
+        result["curves"] += [_point(name, N, device) for name in CURVES]
         say(f"swept N = {N:,}")
-    return {"machine": describe_machine(device), "rows": rows, "curves": curves}
+        keep(result)
+    return result
 
 
 def step(device: str, primal: str | Primal, N: int, compiled: bool = False) -> Step:
     """A forward and backward pass of `attention` on N random tokens, as a function."""
-    call = partial(attention, heads(primal, H))
-    return _forward_and_backward(device, N, torch.compile(call) if compiled else call)
+    call: Callable[..., torch.Tensor] = partial(attention, heads(primal, H))
+    if compiled:
+        torch.compiler.reset()  # else the graphs of the lengths before it would make the length a variable
+        call = torch.compile(call, dynamic=False)
+    return _forward_and_backward(device, N, call)
 
 
 def sdpa_step(device: str, N: int, is_causal: bool = False) -> Step:
@@ -177,9 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.plot and find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install '.[plot]' in the checkout")
     print(f"{'forward and backward':44} {'N':>6} {'ratio':>7} {'bar':6} {'ours':>11} {'SDPA':>11}", flush=True)
-    result = run(options.device, options.quick, partial(print, flush=True))
-    if options.json:
-        write_json(options.json, result)
+    keep = partial(write_json, options.json) if options.json else say_nothing
+    result = run(options.device, options.quick, partial(print, flush=True), keep)
     if options.plot:
         write_file(options.plot, draw(result).savefig)
 
@@ -189,7 +196,7 @@ def _time_rows(device: str, quick: bool) -> Iterator[dict[str, Any]]:
         if quick and N > 2048:
             continue
         pairs = 1 if quick else 7 if N <= 4096 else 3
-        for compiled in (False, True) if device == "cuda" else (False,):
+        for compiled in (False, True) if device == "cuda" and most_on_gpu is not None else (False,):
             ours, baseline = step(device, primal, N, compiled), sdpa_step(device, N, baseline_is_causal)
             found = interleaved(ours, baseline, device, pairs)
             at_most = most_on_cpu if device == "cpu" else most_on_gpu if compiled else None

@@ -31,6 +31,7 @@ from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
 from torch_impl.models.vision_transformer import deit_tiny
 from torch_impl.training.recipes.benchmarks import ImageNet
+from torch_impl.training.runs.distributed import this_process
 from torch_impl.training.runs.machine import describe_machine
 from torch_impl.training.runs.trainer import train
 
@@ -52,7 +53,8 @@ def epoch_ratio(data: DataSet, epochs: int, say: Say) -> tuple[float, float]:
         Is called with each pair of times.
     """
     torch.manual_seed(0)
-    model = Baseline(**data.sizes)
+    device = this_process().device
+    model = Baseline(**data.sizes).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=EPOCH.lr, weight_decay=EPOCH.weight_decay)
     loader = _loader(data)
     ours, baseline = [], []
@@ -60,7 +62,7 @@ def epoch_ratio(data: DataSet, epochs: int, say: Say) -> tuple[float, float]:
     def train_baseline(line: dict[str, Any]) -> None:
         """An epoch of the baseline after each epoch of ours."""
         start = time.perf_counter()
-        _train_baseline_epoch(model, optimizer, loader)
+        _train_baseline_epoch(model, optimizer, loader, device)
         if "test_accuracy" not in line and line["epoch"] > 1:
             ours.append(line["seconds"])
             baseline.append(time.perf_counter() - start)
@@ -196,13 +198,21 @@ def _padded(
     return series, key_mask, torch.stack([label for _, label in examples])
 
 
-def _train_baseline_epoch(model: Baseline, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+def _train_baseline_epoch(
+    model: Baseline, optimizer: torch.optim.Optimizer, loader: DataLoader, device: torch.device
+) -> float:
+    """Train an epoch. Returns the sum of the loss, for which a GPU must have done its work."""
     model.train()
-    for series, key_mask, labels in loader:
+    total = torch.zeros((), device=device)
+    for batch in loader:
+        series, key_mask, labels = (x.to(device) for x in batch)
         optimizer.zero_grad()
-        F.cross_entropy(model(series, key_mask), labels, label_smoothing=EPOCH.label_smoothing).backward()
+        loss = F.cross_entropy(model(series, key_mask), labels, label_smoothing=EPOCH.label_smoothing)
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), EPOCH.clip)
         optimizer.step()
+        total += loss.detach()
+    return total.item()
 
 
 def _row(what: str, comparison: Comparison, at_most: float | None = None) -> dict[str, Any]:
