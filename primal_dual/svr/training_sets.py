@@ -193,9 +193,10 @@ def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
 
 def _expect_row(kernel: Kernel, row: np.ndarray, expected: Float[Array, "1 n"], size: float) -> None:
     """ValueError where the first row is another if it is computed by itself, as where rows and columns are mixed up."""
-    if row.shape != expected.shape or (abs(row - expected) > SAME * size).any():
-        shapes = f"a matrix {expected.shape} for 1 and {expected.shape[1]} points, the row of more; got {row.shape}"
-        raise ValueError(f"{kernel}: expected <Phi(x_i), Phi(y_j)> in row i and column j, {shapes}")
+    same_shape = row.shape == expected.shape
+    if not same_shape or (abs(row - expected) > SAME * size).any():
+        got = "others for the first point alone" if same_shape else f"{row.shape} for 1 and {expected.shape[1]} points"
+        raise ValueError(f"{kernel}: expected <Phi(x_i), Phi(y_j)> in row i and column j; got {got}")
 
 
 def _is_semidefinite(cosines: Float[Array, "n n"]) -> bool:
