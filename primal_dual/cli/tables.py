@@ -185,7 +185,7 @@ def runs(rows: Rows) -> Table:
 
 
 def signed_rank(rows: Rows, rope: float) -> Table:
-    """The rows of `torch_impl.analysis.signed_rank.signed_rank`."""
+    """The rows of `torch_impl.analysis.bayesian_test.signed_rank`."""
     table = _table("Probability, over data sets, of an accuracy beside softmax's that is")
     for heading in ("attention", "sets", f"{rope:g} lower", f"within {rope:g}", f"{rope:g} higher"):
         table.add_column(heading, justify="left" if heading == "attention" else "right", no_wrap=True)

@@ -125,7 +125,7 @@ def results(
     else:
         Console().print(tables.runs(rows))
     if rope:
-        Console().print(tables.signed_rank(torch_part("analysis.signed_rank").signed_rank(summaries, rope), rope))
+        Console().print(tables.signed_rank(torch_part("analysis.bayesian_test").signed_rank(summaries, rope), rope))
     if json:
         write_json(json, {"runs": summaries})
     write_figure(figure, lambda: plots.plot_by_field(by_field, against) if by_field else plots.plot_accuracies(rows))

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from primal_dual.cli.commands import app
 from torch_impl.analysis import over_sets
 from torch_impl.analysis.accuracy_table import load, table, title
+from torch_impl.analysis.bayesian_test import signed_rank
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
-from torch_impl.analysis.signed_rank import signed_rank
 from torch_impl.training.experiments import STEPS
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
