@@ -58,8 +58,13 @@ def plot_by_field(rows: Sequence[Mapping[str, Any]], field: str) -> Figure:
         The field.
     """
     recipes, attentions = (list(dict.fromkeys(row[name] for row in rows)) for name in ("recipe", "attention"))
-    figure = Figure(figsize=(1 + 3.5 * len(recipes), 3.6), layout="constrained")
-    for axes, recipe in zip(figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0], recipes, strict=True):
+    rows_of_panels = math.ceil(len(recipes) / 3)
+    columns = math.ceil(len(recipes) / rows_of_panels)
+    figure = Figure(figsize=(1 + 3.5 * columns, 0.6 + 3 * rows_of_panels), layout="constrained")
+    panels = figure.subplots(rows_of_panels, columns, sharey=True, squeeze=False).flat
+    for axes in panels[len(recipes) :]:
+        axes.remove()
+    for axes, recipe in zip(panels, recipes, strict=False):
         values = sorted({row["value"] for row in rows if row["recipe"] == recipe})
         for attention, colour in zip(attentions, COLOURS, strict=False):
             mine = [row for row in rows if (row["recipe"], row["attention"]) == (recipe, attention)]

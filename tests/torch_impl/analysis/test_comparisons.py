@@ -13,6 +13,7 @@ from torch_impl.analysis.accuracy_table import load, table, title
 from torch_impl.analysis.bayesian_test import signed_rank
 from torch_impl.analysis.by_field import accuracies_by_field
 from torch_impl.analysis.over_sets import averages, hierarchical_interval
+from torch_impl.analysis.plots import plot_by_field
 from torch_impl.training.experiments import STEPS
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
@@ -158,6 +159,19 @@ def test_results_print_the_signed_rank_test(tmp_path):
     assert "within 1" in printed.output and "bn           3" in printed.output, printed.output
     refused = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json"), "--rope", "0"])
     assert refused.exit_code == 2 and "--rope: expected a finite number > 0; got 0.0" in refused.stderr
+
+
+@pytest.mark.parametrize(("recipes", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3)])
+def test_panels_are_in_rows_of_three_at_most(recipes, rows, columns):
+    cells = [
+        dict(recipe=f"set {i}", attention="bn", value=value, mean=10 * i, deviation=None)
+        for i in range(recipes)
+        for value in (0.1, 0.2)
+    ]
+    axes = plot_by_field(cells, "lr").axes
+    assert [each.get_title() for each in axes] == [f"set {i}" for i in range(recipes)]
+    assert axes[0].get_gridspec().get_geometry() == (rows, columns)
+    assert [each.containers[0].lines[0].get_ydata().tolist() for each in axes] == [[10 * i] * 2 for i in range(recipes)]
 
 
 def test_accuracies_against_a_field():
