@@ -429,7 +429,8 @@ assert abs(slopes["qk-norm"] - slopes["qk-norm"][0]).max() < 1e-12, "neither doe
 # This is where Attention-BN pays in training. At a learning rate that is well chosen for softmax attention, we found no
 # difference in accuracy. But with eight times that rate, a transformer on the series of *Handwriting* reaches an
 # accuracy of about 17% with softmax attention, and of 66% with Attention-BN (with $\beta = 0$; at four times that rate,
-# $\beta$ made no difference). The page *When do they help?* of the documentation has the measurements.
+# $\beta$ made no difference). It is no rule: where keys hardly differ, $\sigma$ is small, and the division by it makes
+# attention fall on single keys. The page *When do they help?* of the documentation has the measurements.
 #
 # ## Exercises
 #
