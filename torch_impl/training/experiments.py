@@ -153,7 +153,7 @@ PLAN = [
         if data != "SpokenArabicDigits"
     ),
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
-    Experiment("accuracy", "cifar10", 12, "short", SHORT_CIFAR10, seeds=3),
+    Experiment("accuracy", "cifar10", 13, "short", SHORT_CIFAR10, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     *(
         Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})
@@ -165,7 +165,7 @@ PLAN = [
         for data in FRAGILE
     ),
     Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
-    Experiment("accuracy", "Text", 32, "short", SHORT_TEXT, seeds=3),
+    Experiment("accuracy", "Text", 55, "short", SHORT_TEXT, seeds=3),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
     Experiment("accuracy", "SelfRegulationSCP1", None, "steps as tokens", STEPS),
     Experiment("accuracy", "cifar10", None, needs_gpu=True),
