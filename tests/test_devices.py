@@ -2,12 +2,13 @@
 
 from tests.processes import run_python
 
-CHECKED = ["on_device", "layers", "masks", "key_statistics"]
+CHECKED = ["test_on_device", "test_layers", "test_masks", "test_key_statistics", "test_own_parts"]
+CHECKED += ["fast/test_tables", "fast/test_softmax_masks", "drop_in/test_multihead"]
 NO_NESTED_TENSORS = "not nested"  # the device does not have them
 
 
 def test_the_package_computes_where_its_inputs_are():
-    paths = [f"tests/torch_impl/test_{name}.py" for name in CHECKED] + ["tests/torch_impl/drop_in/test_multihead.py"]
+    paths = [f"tests/torch_impl/{name}.py" for name in CHECKED]
     result = run_python(
         "-m", "pytest", "-x", "-p", "no:cacheprovider", "--device", "pretend", "-k", NO_NESTED_TENSORS, *paths
     )

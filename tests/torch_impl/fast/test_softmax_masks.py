@@ -19,11 +19,12 @@ class OnAGpu(torch.Tensor):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_in_half_precision_on_a_gpu_a_hidden_key_has_a_logit_of_minus_infinity(dtype):
     """torch 2.11 has -65504 there, which leaves a query that sees no key with equal weights."""
-    table = torch.tensor([[True, False], [False, False]])
-    mask = softmax._mask_for_torch(table, torch.ones(2, 3, dtype=dtype).as_subclass(OnAGpu), ())
+    table = torch.tensor([[True, False], [False, False]], device="cpu")
+    half, single = (torch.ones(2, 3, dtype=each, device="cpu") for each in (dtype, torch.float32))
+    mask = softmax._mask_for_torch(table, half.as_subclass(OnAGpu), ())
     assert mask.dtype == dtype and mask.tolist() == [[0, float("-inf")], [float("-inf")] * 2]
-    assert softmax._mask_for_torch(table, torch.ones(2, 3, dtype=dtype), ()) is table
-    assert softmax._mask_for_torch(table, torch.ones(2, 3).as_subclass(OnAGpu), ()) is table
+    assert softmax._mask_for_torch(table, half, ()) is table
+    assert softmax._mask_for_torch(table, single.as_subclass(OnAGpu), ()) is table
 
 
 @pytest.mark.parametrize(("lengths", "copies"), [(None, 1), ([70, 40], 6)])
