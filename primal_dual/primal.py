@@ -168,7 +168,7 @@ catalog = Catalog(
 )
 
 
-BUILT_IN = frozenset(catalog)
+_BUILT_IN = frozenset(catalog)
 COMPARED = ("softmax", "bn", "sh", "bn+sh")  # what the paper compares: trained and measured unless others are named
 
 
@@ -201,6 +201,17 @@ def register_attention(name: str, primal: Primal | Heads) -> None:
     if name in catalog and catalog[name] != primal:
         raise ValueError(f"{name}: expected a name that no other primal has; got that of {catalog[name]}")
     catalog[name] = primal
+
+
+def is_built_in(attention: object) -> bool:
+    """Whether it is a name that the catalog has from the start, not one that `register_attention` gave.
+
+    Examples
+    --------
+    >>> is_built_in("sh"), is_built_in(catalog["sh"])
+    (True, False)
+    """
+    return isinstance(attention, str) and attention in _BUILT_IN
 
 
 def members_of(primal: str | Primal | Heads) -> tuple[Primal, ...]:
@@ -243,6 +254,6 @@ def heads(primal: str | Primal | Heads, count: int) -> Heads:
         if len(declared) != count:
             raise ValueError(f"heads: expected Heads of {count}; got {len(declared)}")
         return declared
-    if isinstance(primal, str) and primal in BUILT_IN and declared.scale > 1:
+    if is_built_in(primal) and declared.scale > 1:
         return Heads(*(replace(declared, scale=(1, 2, 4, 8)[4 * s // count]) for s in range(count)))
     return Heads(*[declared] * count)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from primal_dual.primal import BUILT_IN, Heads, Primal, catalog, members_of
+from primal_dual.primal import Heads, Primal, catalog, is_built_in, members_of
 from primal_dual.transforms import split_convolutions
 from torch_impl.data.messages import one_line
 from torch_impl.registry import registered, torch_version
@@ -92,7 +92,7 @@ def attention_files(attention: Attention) -> dict[str, str]:
     {}
     """
     if isinstance(attention, str):
-        return {} if attention in BUILT_IN else {attention: _sha256_of(str(catalog[attention]).encode())}
+        return {} if is_built_in(attention) else {attention: _sha256_of(str(catalog[attention]).encode())}
     modules = {type(part).__module__ for part in _parts(attention)}
     return dict(_FILES[module] for module in sorted(modules & _FILES.keys()))
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from primal_dual.io.text import printable
-from primal_dual.primal import Heads, Primal, heads, members_of
+from primal_dual.primal import Heads, Primal, heads, is_built_in, members_of
 from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, split_convolutions
 from primal_dual.types import Bool, Num
@@ -235,10 +235,10 @@ class Recipe:
         return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
 
     def primal(self, attention: Attention) -> Heads:
-        """The primal of each head. For a name of the catalog, it has the beta and the scales of the recipe.
+        """The primal of each head. For a built-in name, it has the beta and the scales of the recipe.
 
         Every BatchNorm has the recipe's beta. If the attention scales some head, the heads have the recipe's scales.
-        A Primal or Heads are taken as they are.
+        A Primal or Heads, and what `register_attention` gave a name to, are taken as they are.
 
         Raises
         ------
@@ -252,7 +252,7 @@ class Recipe:
         [1, 1, 2, 2]
         """
         members = heads(attention, self.num_heads)
-        if not isinstance(attention, str):
+        if not is_built_in(attention):
             return members
         scales = [member.scale for member in members]
         if any(member.scale > 1 for member in members_of(attention)):

@@ -129,6 +129,16 @@ def test_the_classifier_takes_a_file_and_finds_it_again(tmp_path, file, motions)
             AttentionClassifier.load(tmp_path / f"{name}.safetensors")
 
 
+def test_a_recipe_takes_what_a_name_of_ones_own_stands_for_as_it_is():
+    """Only built-in names get the recipe's beta and scales."""
+    own = Primal(transform=BatchNorm(0.25), scale=16)
+    register_attention("coarse", own)
+    try:
+        assert list(replace(TINY, beta=0.5).primal("coarse")) == [own] * TINY.num_heads
+    finally:
+        del catalog["coarse"]
+
+
 def test_a_name_of_ones_own(tmp_path, motions):
     register_attention("narrow", OWN)
     try:
