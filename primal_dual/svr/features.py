@@ -88,10 +88,10 @@ def _expect_features(train: TrainingSet) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         phi = kernel.features(x)
         gram = np.exp(kernel.log_gram(x, x)) if isinstance(kernel, PositiveKernel) else kernel.gram(x, x)
-        wrong = abs(phi @ phi.T - gram).max() > SAME * abs(gram).max()
-    if wrong or phi.shape[1] != train.feature_count:
+        error = abs(phi @ phi.T - gram).max()
+    if error > SAME * abs(gram).max() or phi.shape[1] != train.feature_count:
         expected = f"expected {train.feature_count} features whose inner products are the kernel"
-        raise ValueError(f"{kernel}: {expected}; got {phi.shape[1]}, off by {abs(phi @ phi.T - gram).max():.2g}")
+        raise ValueError(f"{kernel}: {expected}; got {phi.shape[1]}, off by {error:.2g}")
 
 
 def cholesky(

@@ -11,7 +11,6 @@ images are augmented with one whose are not, at 224 x 224; batch 256 in bf16 on 
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from primal_dual.io.files import check_writable, write_json
 from primal_dual.types import Bool, Float, Int
-from torch_impl.analysis.cost import Step
+from torch_impl.analysis.cost import Step, timed
 from torch_impl.bench.measure import Comparison, interleaved
 from torch_impl.bench.torch_encoder import EPOCH, Baseline
 from torch_impl.data.dataset import DataSet, Split
@@ -61,11 +60,10 @@ def epoch_ratio(data: DataSet, epochs: int, say: Say) -> tuple[float, float]:
 
     def train_baseline(line: dict[str, Any]) -> None:
         """An epoch of the baseline after each epoch of ours."""
-        start = time.perf_counter()
-        _train_baseline_epoch(model, optimizer, loader, device)
+        seconds = timed(partial(_train_baseline_epoch, model, optimizer, loader, device), device.type)
         if "test_accuracy" not in line and line["epoch"] > 1:
             ours.append(line["seconds"])
-            baseline.append(time.perf_counter() - start)
+            baseline.append(seconds)
             say(f"epoch {line['epoch']}: {ours[-1]:.3f} s, baseline {baseline[-1]:.3f} s")
 
     with tempfile.TemporaryDirectory() as folder:
@@ -200,19 +198,14 @@ def _padded(
 
 def _train_baseline_epoch(
     model: Baseline, optimizer: torch.optim.Optimizer, loader: DataLoader, device: torch.device
-) -> float:
-    """Train an epoch. Returns the sum of the loss, for which a GPU must have done its work."""
+) -> None:
     model.train()
-    total = torch.zeros((), device=device)
     for batch in loader:
         series, key_mask, labels = (x.to(device) for x in batch)
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(series, key_mask), labels, label_smoothing=EPOCH.label_smoothing)
-        loss.backward()
+        F.cross_entropy(model(series, key_mask), labels, label_smoothing=EPOCH.label_smoothing).backward()
         nn.utils.clip_grad_norm_(model.parameters(), EPOCH.clip)
         optimizer.step()
-        total += loss.detach()
-    return total.item()
 
 
 def _row(what: str, comparison: Comparison, at_most: float | None = None) -> dict[str, Any]:
