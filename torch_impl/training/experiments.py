@@ -154,6 +154,7 @@ PLAN = [
     ),
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
     Experiment("accuracy", "cifar10", 13, "short", SHORT_CIFAR10, seeds=3),
+    Experiment("accuracy", "tiny_imagenet_50", 14, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     *(
         Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})

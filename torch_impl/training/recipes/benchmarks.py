@@ -150,6 +150,30 @@ class CIFAR10(ImageRecipe):
 
 
 @dataclass(frozen=True)
+class TinyImageNet(ImageRecipe):
+    """The first 50 classes of Tiny ImageNet, 64 x 64 pixels: 16 tokens, made by convolutions. It fits a CPU.
+
+    It was not tuned: but for the number of convolutions and the width, it is the short training on CIFAR-10.
+    """
+
+    name: str = "tiny_imagenet_50"
+    epochs: int = 10
+    batch: int = 64
+    lr: float = 2e-3
+    layers: int = 2
+    width: int = 128
+    num_heads: int = 4
+    convolutions: int = 4
+    patch: int = 1
+    scales: str = "1 2"
+    crop: str = "none"
+    rand_augment: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+
+
+@dataclass(frozen=True)
 class ImageNet(ImageRecipe):
     """ImageNet-1k by DeiT-tiny/16, by the recipe of Touvron et al. (ICML 2021), without distillation.
 
@@ -206,6 +230,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "digits": Digits,
     "fashion_mnist": FashionMNIST,
     "cifar10": CIFAR10,
+    "tiny_imagenet_50": TinyImageNet,
     "imagenet": ImageNet,
     "ListOps": ListOps,
     "Text": Text,
