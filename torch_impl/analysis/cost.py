@@ -2,7 +2,7 @@
 
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,15 @@ Step = Callable[[], object]  # what is measured
 class LiveMemory(TorchDispatchMode):
     """The largest number of bytes that are alive at a time in tensors made inside, on any device.
 
+    Views of tensors from outside take none. What an operation of torch needs while it runs is not seen.
+
     Examples
     --------
+    >>> x = torch.ones(500)
     >>> with LiveMemory() as memory:
-    ...     x = torch.ones(1000)
+    ...     y = 2 * x.view(5, 100)
     >>> memory.peak, memory.alive
-    (4000, 4000)
+    (2000, 2000)
     """
 
     def __init__(self) -> None:
@@ -36,17 +39,24 @@ class LiveMemory(TorchDispatchMode):
         options: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run an operation of torch, and count the storages that it makes."""
+        for storage in self._unknown((arguments, options)):
+            self._count(storage, 0)  # it was made outside
         result = operation(*arguments, **(options or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor) and id(x.untyped_storage()) not in self._known:
-                self._count(x.untyped_storage())
+        for storage in self._unknown(result):
+            self._count(storage, storage.nbytes())
         return result
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _unknown(self, tree: Any) -> Iterator[torch.UntypedStorage]:
+        """The storages of the tensors in a tree that were not met before."""
+        for x in tree_leaves(tree):
+            if isinstance(x, torch.Tensor) and id(x.untyped_storage()) not in self._known:
+                yield x.untyped_storage()
+
+    def _count(self, storage: torch.UntypedStorage, size: int) -> None:
         self._known.add(id(storage))
-        self.alive += storage.nbytes()
+        self.alive += size
         self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._free, id(storage), storage.nbytes())
+        weakref.finalize(storage, self._free, id(storage), size)
 
     def _free(self, identity: int, size: int) -> None:
         self._known.discard(identity)
@@ -75,8 +85,9 @@ def peak(step: Step, device: str) -> int:
 
     Examples
     --------
-    >>> peak(lambda: torch.ones(1000), "cpu")
-    4000
+    >>> x = torch.ones(1000)
+    >>> peak(lambda: 2 * x, "cpu"), peak(lambda: x.view(10, 100), "cpu")
+    (4000, 0)
     """
     if device == "cuda":
         torch.cuda.synchronize()
