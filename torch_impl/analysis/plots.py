@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from torch_impl.analysis.colours import COLOURS
+from torch_impl.analysis.colours import COLOURS, style
 from torch_impl.analysis.head_complexity import Head
 from torch_impl.analysis.head_redundancy import Redundancy
 
@@ -29,11 +29,11 @@ def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     attentions = list(dict.fromkeys(row["attention"] for row in rows))
     figure = Figure(figsize=(9, 1.4 + 0.9 * len(recipes)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for i, (attention, colour) in enumerate(zip(attentions, COLOURS, strict=False)):
+    for i, attention in enumerate(attentions):
         shift = 0.6 * ((i + 0.5) / len(attentions) - 0.5)  # attentions lie side by side at a recipe
         own_rows = [row for row in rows if row["attention"] == attention]
         heights = [recipes.index(row["recipe"]) + shift for row in own_rows]
-        _draw_attention(left, right, attention, own_rows, heights, colour)
+        _draw_attention(left, right, attention, own_rows, heights, style(i))
     left.set(yticks=range(len(recipes)), yticklabels=[fill(recipe, 28) for recipe in recipes])
     left.set_ylim(len(recipes) - 0.5, -0.5)
     left.set_xlabel("test accuracy, %\nmean and deviation over seeds")
@@ -43,7 +43,7 @@ def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.grid(True, axis="x", alpha=0.3)
         for line in range(1, len(recipes)):
             axes.axhline(line - 0.5, color="0.8", linewidth=0.8)
-    figure.legend(loc="outside upper center", ncols=len(attentions), frameon=False)
+    figure.legend(loc="outside upper center", ncols=min(len(attentions), 6), frameon=False)
     return figure
 
 
@@ -66,18 +66,19 @@ def plot_by_field(rows: Sequence[Mapping[str, Any]], field: str) -> Figure:
         axes.remove()
     for axes, recipe in zip(panels, recipes, strict=False):
         values = sorted({row["value"] for row in rows if row["recipe"] == recipe})
-        for attention, colour in zip(attentions, COLOURS, strict=False):
+        for i, attention in enumerate(attentions):
             mine = [row for row in rows if (row["recipe"], row["attention"]) == (recipe, attention)]
             places = [values.index(row["value"]) for row in mine]
             means, deviations = [row["mean"] for row in mine], [row["deviation"] or 0 for row in mine]
-            axes.errorbar(
-                places, means, deviations, fmt="o-", color=colour, markersize=5, capsize=3, label=fill(attention, 32)
-            )
+            options: dict[str, Any] = dict(markersize=5, capsize=3, label=fill(attention, 32))
+            axes.errorbar(places, means, deviations, **options, **style(i))
         axes.set(title=fill(recipe, 32), xlabel=field, xticks=range(len(values)), xticklabels=values)
         axes.grid(True, alpha=0.3)
     figure.supylabel("test accuracy, %")
     handles = {handle.get_label(): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]}
-    figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=len(attentions), frameon=False)
+    figure.legend(
+        handles=list(handles.values()), loc="outside upper center", ncols=min(len(attentions), 6), frameon=False
+    )
     return figure
 
 
@@ -144,10 +145,10 @@ def plot_efficiency(result: Mapping[str, Any]) -> Figure:
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     for axes_row, mode in zip(grid, ("training", "inference"), strict=True):
         for axes, (what, title) in zip(axes_row, NUMBERS.items(), strict=True):
-            for name, colour in zip(names, COLOURS, strict=False):
+            for i, name in enumerate(names):
                 rows = {row["N"]: row for row in result["rows"] if (row["attention"], row["mode"]) == (name, mode)}
                 ratios = [rows[N][f"{what}_ratio"] for N in lengths]
-                axes.plot(lengths, ratios, "o-", color=colour, label=name, markersize=4)
+                axes.plot(lengths, ratios, label=name, markersize=4, **style(i))
             axes.set_xscale("log", base=2)
             axes.set_xticks(lengths, [f"{N:,}" for N in lengths])
             axes.set_title(f"{title}, {mode}", fontsize=10)
@@ -167,13 +168,13 @@ def _draw_attention(
     attention: str,
     rows: Sequence[Mapping[str, Any]],
     heights: Sequence[float],
-    colour: str,
+    look: dict[str, Any],
 ) -> None:
     """The accuracies of one attention on the left, and its differences to softmax on the right."""
-    style: dict[str, Any] = dict(fmt="o", color=colour, markersize=5, capsize=3)
+    options: dict[str, Any] = dict(linestyle="none", markersize=5, capsize=3) | look
     means, deviations = [row["mean"] for row in rows], [row["deviation"] or 0 for row in rows]
-    left.errorbar(means, heights, xerr=deviations, label=fill(attention, 32), **style)
+    left.errorbar(means, heights, xerr=deviations, label=fill(attention, 32), **options)
     for row, height in zip(rows, heights, strict=True):
         if row["difference"]:
             mean, low, high = row["difference"]
-            right.errorbar(mean, height, xerr=[[mean - low], [high - mean]], **style)
+            right.errorbar(mean, height, xerr=[[mean - low], [high - mean]], **options)
