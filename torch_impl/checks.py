@@ -1,6 +1,6 @@
 """Checks of input: a `ValueError` that names what was expected and what came. Values of tensors are not looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import inf
 from typing import Any
 
@@ -71,6 +71,12 @@ def between(name: str, x: float, least: float, most: float) -> None:
     """ValueError for a number that is not from `least` to `most`, which may be infinite."""
     if not least <= x <= most:
         raise ValueError(f"{name}: expected {least} {'or more' if most == inf else f'to {most}'}; got {x}")
+
+
+def one_of(name: str, x: Any, words: Collection[str]) -> None:
+    """ValueError for what is none of some words."""
+    if x not in words:
+        raise ValueError(f"{name}: expected one of {', '.join(words)}; got {x!r}")
 
 
 def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -22,8 +22,8 @@ from primal_dual.cli.console import (
     Json,
     ProgressBar,
     check_figure,
+    errors_in_one_line,
     fail,
-    one_line,
     plots_for,
     say,
     shown,
@@ -62,7 +62,7 @@ def options(
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(one_line(function))
+    return app.command()(errors_in_one_line(function))
 
 
 def find_attention(name: str) -> Primal | Heads:
@@ -133,7 +133,7 @@ def certify(
     """
     if model is not None and keys is None and values is None:
         return _certify_model(model, input, data, figure, json)
-    if keys is None or values is None or model is not None or figure is not None or input is not None:
+    if keys is None or values is None or any(each is not None for each in (model, input, data, figure)):
         raise ValueError("certify: expected --keys and --values of a head, or --model with --input, --data, --figure")
     declared = find_attention(primal)
     if json:

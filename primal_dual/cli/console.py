@@ -22,7 +22,7 @@ Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this f
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
 
-def one_line(function: Callable[..., None]) -> Callable[..., None]:
+def errors_in_one_line(function: Callable[..., None]) -> Callable[..., None]:
     """Let bad input, and files that cannot be read or written, end in one line and exit status 2."""
 
     @functools.wraps(function)

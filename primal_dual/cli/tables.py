@@ -141,7 +141,7 @@ def verdict(rows: Sequence[Verified]) -> str:
 
 
 def measured(results: dict[str, Any]) -> Table:
-    """The rows of `bench.run`, beside the most that each should measure."""
+    """The rows of `benchmarks.run`, beside the most that each should measure."""
     table = _table("Measured, and the most it should be")
     for heading in ("what", "measured", "at most", ""):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
@@ -171,7 +171,7 @@ def experiments(statuses: Sequence[Any]) -> Table:
 
 
 def runs(rows: Rows) -> Table:
-    """The table of trained runs, from the rows of `torch_impl.tables.table`."""
+    """The table of trained runs, from the rows of `torch_impl.analysis.accuracy_table.table`."""
     table = _table("Test accuracy of the last epoch, percent")
     for heading in ("data set", "attention", "n", "mean", "sd", "minus softmax, 95%", "best", "s"):
         left = heading in ("data set", "attention")
@@ -180,7 +180,7 @@ def runs(rows: Rows) -> Table:
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
         numbers = f"{row['mean']:.1f}", deviation, paired, f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
-        table.add_row(shown(name), row["attention"], str(row["seeds"]), *numbers)
+        table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *numbers)
     return table
 
 
@@ -204,7 +204,8 @@ def markdown(rows: Rows) -> str:
     for name, row in _named_once(rows):
         accuracy = f"{row['mean']:.1f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.1f}")
         paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
-        cells = printable(name).replace("|", "\\|"), row["attention"], row["seeds"], accuracy, paired
+        names = (printable(text).replace("|", "\\|") for text in (name, row["attention"]))
+        cells = *names, row["seeds"], accuracy, paired
         lines.append("| " + " | ".join(map(str, cells)) + f" | {row['best_test_epoch']:.1f} | {row['seconds']:.0f} |")
     return "\n".join(lines)
 
@@ -258,7 +259,7 @@ def _redundancy_cell(distance: dict[str, Any]) -> str:
 
 
 def efficiency(rows: Rows) -> Table:
-    """The rows of `torch_impl.efficiency.run`, beside softmax."""
+    """The rows of `torch_impl.analysis.efficiency.run`, beside softmax."""
     table = _table("Shares of softmax's")
     for heading in ("tokens", "attention", "mode", "operations", "memory", "time"):
         table.add_column(heading, justify="left" if heading in ("attention", "mode") else "right")

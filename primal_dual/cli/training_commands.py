@@ -17,7 +17,7 @@ from primal_dual.cli.console import (
     Json,
     ProgressBar,
     choose_device,
-    one_line,
+    errors_in_one_line,
     plots_for,
     say,
     shown,
@@ -34,7 +34,7 @@ app = typer.Typer()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(one_line(function))
+    return app.command()(errors_in_one_line(function))
 
 
 class _WithFields(TyperCommand):
@@ -49,7 +49,7 @@ class _WithFields(TyperCommand):
 
 
 @app.command(cls=_WithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@one_line
+@errors_in_one_line
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help=f"A data set: {EMBEDDED} need no download; else a folder in --data.")],
@@ -74,6 +74,8 @@ def train(
     .bin files; or listops' and IMDb's files.
     A run that was interrupted goes on; one that is done is not run again.
     """
+    if recipe.startswith("--"):
+        raise ValueError(f"{recipe}: expected the data set first, as in primal-dual train digits --attention bn")
     checks.integer("--seeds", seeds, 1)
     for option, number in (("--jobs", jobs), ("--threads", threads)):
         if number is not None:
@@ -174,8 +176,8 @@ def redundancy(
     """How far apart the heads of trained models are, on what they were tested on: the nearer, the more redundant.
 
     The distances are means over the pairs of heads and the layers: of the outputs, of the outputs at unit length, and
-    of the attention maps. The figure shows those of the outputs, for the first run of each attention on the first data
-    set.
+    of the attention maps. The figure shows those of the outputs, for the first run of each attention by the first
+    run's recipe.
     """
     analysis, table = torch_part("analysis.head_redundancy"), torch_part("analysis.redundancy_table")
     plots = plots_for(figure)
@@ -183,13 +185,13 @@ def redundancy(
         check_writable(json)
     folders = [each for folder in runs for each in analysis.runs_below(folder)]
     results, means = [], []
-    pictures: dict[str, Any] = {}  # the first of each attention, on the first data set
+    pictures: dict[str, Any] = {}  # the first of each attention, by the first recipe
     with ProgressBar() as progress:
         for folder in progress.track(folders):
             each, run = analysis.of_run(folder, data_folder, say=say)
             results.append(run.result)
             means.append(each.means())
-            if run.result["data"] == results[0]["data"]:
+            if run.result["recipe"] == results[0]["recipe"]:
                 pictures.setdefault(run.attention, each)
     rows = table.table(results, means)
     Console().print(tables.redundancy(rows))
@@ -261,12 +263,16 @@ def export(
 
 
 def _fields(words: list[str]) -> dict[str, list[str]]:
-    """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true."""
-    fields = {}
+    """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true.
+
+    The values of a name that is repeated are joined.
+    """
+    fields: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
-            values = fields[name.replace("-", "_")] = [value] if value else []
+            values = fields.setdefault(name.replace("-", "_"), [])
+            values += [value] if value else []
         elif not fields:
             raise ValueError(f"{word}: expected --attention NAME ... or a --field of the recipe before it")
         else:

@@ -12,14 +12,14 @@ from scipy.stats import t
 
 from primal_dual.primal import catalog
 from torch_impl.training.experiments import PLAN
-from torch_impl.training.recipes.base_recipe import NO_CHANGE
+from torch_impl.training.recipes.base_recipe import NO_CHANGE, ROUNDING_ALONE
 from torch_impl.training.recipes.benchmarks import RECIPES
-from torch_impl.training.recipes.kinds import deciding_fields, to_config
+from torch_impl.training.recipes.kinds import deciding_fields, from_config, to_config
 from torch_impl.training.runs.run_files import Result, Results, read_json
 
 # Fields that a title does not name: folds has words of its own, learn_beta is told with the attention, the name of the
 # data set tells the length and the number of examples, and the others do not change the result.
-FIELDS_NOT_IN_TITLE = ("folds", "learn_beta", "length", "cases", *NO_CHANGE)
+FIELDS_NOT_IN_TITLE = ("folds", "learn_beta", "length", "cases", *NO_CHANGE, *ROUNDING_ALONE)
 
 
 def load(*paths: Path | str) -> list[dict[str, Any]]:
@@ -47,8 +47,7 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
     for file in files:
         found = [read_json(file, Result)] if file.name == "result.json" else read_json(file, Results)["runs"]
         for result in found:
-            if not {"name", "kind", "folds"} <= result["recipe"].keys():
-                raise ValueError(f"{file}: expected a recipe with name, kind and folds; got {result['recipe']}")
+            from_config(result["recipe"], file)  # refuses what is no recipe
         results += found
     return list({_key(result): result for result in reversed(results)}.values())[::-1]
 
@@ -74,7 +73,9 @@ def table(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Examples
     --------
-    >>> run = {"recipe": {"name": "mine", "folds": 0}, "data": "mine", "best_test_epoch": 0.9, "seconds": 1.0}
+    >>> from torch_impl.training.recipes.kinds import SeriesRecipe
+    >>> recipe = to_config(SeriesRecipe("mine"))
+    >>> run = {"recipe": recipe, "data": "mine", "best_test_epoch": 0.9, "seconds": 1.0}
     >>> runs = [run | {"attention": "bn", "seed": s, "test_accuracy": x} for s, x in enumerate((0.7, 0.8))]
     >>> [(row["attention"], row["seeds"], row["mean"], round(row["deviation"], 3)) for row in table(runs)]
     [('bn', 2, 75.0, 7.071)]
@@ -137,14 +138,13 @@ def title(result: Result) -> str:
     Changes that have a name in the plan of experiments have that name: "cifar10, short". A data set without a recipe of
     its own has its name alone.
     """
-    fields: dict[str, Any] = dict(result["recipe"])
-    changes = [f"{fields['folds']} folds"] if fields["folds"] else []
-    if fields["name"] in RECIPES:
-        now = deciding_fields(fields)
+    now = deciding_fields(result["recipe"])
+    changes = [f"{now['folds']} folds"] if now["folds"] else []
+    if now["name"] in RECIPES:
         planned = _planned_titles().get(json.dumps(now, sort_keys=True))
         if planned:
             return planned
-        recipe = deciding_fields(to_config(RECIPES[fields["name"]]()))  # type: ignore[call-arg]
+        recipe = deciding_fields(to_config(RECIPES[now["name"]]()))  # type: ignore[call-arg]
         names = [name for name in recipe if name not in FIELDS_NOT_IN_TITLE and now[name] != recipe[name]]
         changes += [f"{name} {now[name]}" for name in names]
     return ", ".join([result["data"], *changes])
@@ -160,7 +160,7 @@ def _planned_titles() -> dict[str, str]:
 def titles(results: Sequence[Result]) -> list[str]:
     """The title of each run, and the fields in which runs of one title differ: "mine, epochs 15"."""
     names = [title(result) for result in results]
-    recipes = [result["recipe"] for result in results]
+    recipes = [deciding_fields(result["recipe"]) for result in results]
     values: dict[tuple[str, str], set[str]] = {}  # of a field, among the runs of a title
     for name, recipe in zip(names, recipes, strict=True):
         for field, value in recipe.items():
@@ -194,7 +194,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 def _key(result: Result) -> str:
     """What tells a run apart from all others."""
-    parts = result["recipe"], result["data"], result["attention"], result["seed"], _origin(result)
+    parts = deciding_fields(result["recipe"]), result["data"], result["attention"], result["seed"], _origin(result)
     return json.dumps(parts, sort_keys=True)
 
 
@@ -210,9 +210,9 @@ class _Origin(NamedTuple):
 
 def _origin(result: Result) -> _Origin:
     commit, fingerprint, files = commit_of(result), result.get("fingerprint"), result.get("attention_files")
-    same_data = not result["recipe"]["folds"]  # else each seed has a fold of its own
+    same_data = not result["recipe"].get("folds")  # else each seed has a fold of its own
     return _Origin(
-        commit and commit[:7],
+        commit and commit[:7] + commit[40:],  # a hash of 40 letters, and "-dirty" if the code was changed
         fingerprint.split()[-1][:7] if fingerprint and same_data else None,
         " ".join(digest[:7] for digest in files.values()) if files else None,
     )

@@ -44,7 +44,8 @@ def signed_rank(results: Sequence[Result], rope: float = 1.0) -> list[dict[str, 
 
     Examples
     --------
-    >>> run = {"recipe": {"name": "own", "folds": 0}, "seed": 0, "best_test_epoch": 0.9, "seconds": 1.0}
+    >>> from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
+    >>> run = {"recipe": to_config(SeriesRecipe("own")), "seed": 0, "best_test_epoch": 0.9, "seconds": 1.0}
     >>> cells = {("a", "softmax"): 0.8, ("a", "bn"): 0.9, ("b", "softmax"): 0.6, ("b", "bn"): 0.65}
     >>> runs = [run | {"data": d, "attention": a, "test_accuracy": x} for (d, a), x in cells.items()]
     >>> [row] = signed_rank(runs)

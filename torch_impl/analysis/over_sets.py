@@ -29,7 +29,8 @@ def averages(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Examples
     --------
-    >>> run = {"recipe": {"name": "own", "folds": 0}, "seed": 0, "best_test_epoch": 0.9, "seconds": 1.0}
+    >>> from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
+    >>> run = {"recipe": to_config(SeriesRecipe("own")), "seed": 0, "best_test_epoch": 0.9, "seconds": 1.0}
     >>> cells = {("a", "softmax"): 0.8, ("a", "bn"): 0.9, ("b", "softmax"): 0.6, ("b", "bn"): 0.5}
     >>> runs = [run | {"data": d, "attention": a, "test_accuracy": x} for (d, a), x in cells.items()]
     >>> [(row["recipe"], row["attention"], round(row["mean"], 1)) for row in averages(runs)]

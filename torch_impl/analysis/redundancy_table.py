@@ -43,7 +43,8 @@ def table(results: Sequence[Result], means: Sequence[Means]) -> list[dict[str, A
 
     Examples
     --------
-    >>> run = {"recipe": {"name": "own", "folds": 0}, "data": "own"}
+    >>> from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
+    >>> run = {"recipe": to_config(SeriesRecipe("own")), "data": "own"}
     >>> results = [run | {"attention": a, "seed": s} for a in ("softmax", "bn") for s in (0, 1)]
     >>> means = [{"outputs": d, "directions": 1.4, "maps": 0.5, "entropies": 0.5} for d in (2.0, 2.0, 3.0, 3.0)]
     >>> [(row["attention"], row["outputs"]["mean"], row["outputs"]["difference"]) for row in table(results, means)]

@@ -14,15 +14,15 @@ def say_nothing(message: object) -> None:
     """
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error in one line of at most 200 characters; the name of its type if it has no message.
+def one_line(message: object) -> str:
+    """A text or an error in one line of at most 200 characters; the name of its type if that is empty.
 
     Examples
     --------
     >>> one_line(ValueError("two\\nlines")), one_line(KeyError())
     ('two lines', 'KeyError')
     """
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(str(message).split())[:200] or type(message).__name__
 
 
 def first_names(names: Sequence[object]) -> str:

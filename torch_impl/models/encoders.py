@@ -9,6 +9,7 @@ from torch import nn
 
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.types import Bool, Float, Num
+from torch_impl import checks
 from torch_impl.models.convolution_stem import ConvolutionLayer, group_mask
 from torch_impl.models.encoder_block import NORMS, EncoderBlock
 from torch_impl.models.regularisation import Dropout, layer_rates
@@ -63,8 +64,7 @@ class Encoder(nn.Module):
         learn_beta: bool = False,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"norm: expected one of {', '.join(NORMS)}; got {norm!r}")
+        checks.one_of("norm", norm, NORMS)
         if width % num_heads:
             raise ValueError(f"width: expected a multiple of {num_heads} heads; got {width}")
         self.length, self.width = length, width
@@ -151,8 +151,7 @@ class TimeSeriesEncoder(Encoder):
             raise ValueError(f"patch: expected one time step or more; got {patch}")
         if taps % 2 == 0:
             raise ValueError(f"taps: expected an odd number; got {taps}")
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
+        checks.one_of("pooling", pooling, POOLINGS)
 
         def embed(width: int) -> nn.Linear:
             return nn.Linear(patch * (width if convolutions else features), width)

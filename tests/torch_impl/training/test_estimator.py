@@ -211,7 +211,10 @@ BAD = {
         lambda: small(recipe=3).fit(a(4, 2, 9), [0, 1] * 2),
         "recipe: expected a Recipe or the name of a benchmark; got 3",
     ),
-    "a part of an epoch": (lambda: small(epochs=2.5).fit(a(4, 2, 9), [0, 1] * 2), "epochs: expected int; got 2.5"),
+    "a part of an epoch": (
+        lambda: small(epochs=2.5).fit(a(4, 2, 9), [0, 1] * 2),
+        "epochs: expected a whole number; got 2.5",
+    ),
     "no epoch": (lambda: small(epochs=-1).fit(a(4, 2, 9), [0, 1] * 2), "epochs: expected 0 to 1000000000; got -1"),
     "tokens": (
         lambda: small(recipe="Text").fit(a(4, 2, 9), [0, 1] * 2),

@@ -64,8 +64,7 @@ class ImageAugmentation:
     cutmix: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.crop not in CROPS:
-            raise ValueError(f"crop: expected one of {', '.join(CROPS)}; got {self.crop!r}")
+        checks.one_of("crop", self.crop, CROPS)
         for name, (least, most) in self.limits.items():
             checks.between(name, getattr(self, name), least, most)
 

@@ -161,7 +161,7 @@ def _find_in_file(path: Path, name: str) -> Primal | Heads:
     if not isinstance(found, Primal | Heads):
         there = [each for each, value in vars(module).items() if isinstance(value, Primal | Heads)]
         got = repr(found) if hasattr(module, name) else f"none of this name; it has {', '.join(there) or 'no primal'}"
-        raise ValueError(f"{path}:{name}: expected a Primal or Heads; got {one_line(ValueError(got))}")
+        raise ValueError(f"{path}:{name}: expected a Primal or Heads; got {one_line(got)}")
     return found
 
 

@@ -1,7 +1,7 @@
 """What the recipes of all kinds of data have: the fields of a run, their limits, and what a recipe must offer."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,11 +21,14 @@ from torch_impl.data.messages import Say
 from torch_impl.training.recipes.attentions import Attention
 
 Limits = dict[str, tuple[float, float]]
+Choices = dict[str, Collection[str]]
 
 AT_LEAST_ZERO, AT_LEAST_ONE, FRACTION = (0, 10**9), (1, 10**9), (0, 1)
-NO_CHANGE = ("workers", "compile", "tensorboard")  # fields that do not change a result
+NO_CHANGE = ("workers", "tensorboard")  # fields that do not change a result
+ROUNDING_ALONE = ("compile",)  # fields that change it by no more than rounding
 BELOW_ONE = (0, 0.9999999)
 FINITE = (0, 3e38)  # what a float of 32 bits can hold
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Recipe:
     learn_beta : bool
         Whether the heads of Attention-BN learn their beta, which starts at that of the primal.
     scales : str
-        Of Attention-SH, such as "1 2 4 8": each for an equal number of heads.
+        Of Attention-SH, such as "1 2 4 8", at most as many as heads: head s of H has the one at place floor(n s / H)
+        of the n.
     folds : int
         With k folds, seed s is trained on the training split without its fold s mod k and tested on that fold, so that
         a recipe is tuned without the test split. 0 for the test split.
@@ -85,7 +89,7 @@ class Recipe:
     Raises
     ------
     ValueError
-        For a number outside its limits, and for a name that is no name of one folder.
+        For a number outside its limits, for a word that is no choice, and for a name that is no name of one folder.
     """
 
     limits: ClassVar[Limits] = {
@@ -106,6 +110,7 @@ class Recipe:
         "folds": AT_LEAST_ZERO,
         "workers": AT_LEAST_ZERO,
     }
+    choices: ClassVar[Choices] = {"optimizer": OPTIMIZERS}
 
     name: str
     epochs: int = 100
@@ -136,6 +141,9 @@ class Recipe:
             raise ValueError(f"data set: expected the name of one folder, inside --data; got {self.name!r}")
         for name, (least, most) in self.limits.items():
             checks.between(name, getattr(self, name), least, most)
+        for name, words in self.choices.items():
+            checks.one_of(name, getattr(self, name), words)
+        self._scales()
 
     def jobs(self, runs: int, gpu: bool) -> int:
         """How many of some runs are trained at a time: on a CPU as many as there are cores, on a GPU one."""
@@ -243,8 +251,7 @@ class Recipe:
         Raises
         ------
         ValueError
-            For an unknown name, for scales that are no whole numbers, for so few heads that none of them is scaled, and
-            for Heads of another number.
+            For an unknown name, for fewer heads than scales, and for Heads of another number.
 
         Examples
         --------
@@ -257,11 +264,11 @@ class Recipe:
         scales = [member.scale for member in members]
         if any(member.scale > 1 for member in members_of(attention)):
             given = self._scales()
-            scales = [given[len(given) * s // len(members)] for s in range(len(members))]
-            if max(scales) == 1 < max(given):
+            if len(given) > len(members):
                 raise ValueError(
-                    f"num_heads: expected a head with a scale above 1 of {self.scales!r}; got {len(members)}"
+                    f"num_heads: expected a head for each of the scales {self.scales!r}; got {len(members)}"
                 )
+            scales = [given[len(given) * s // len(members)] for s in range(len(members))]
         return Heads(
             *(
                 replace(member, transform=self._with_beta(member), scale=scale)
@@ -276,6 +283,6 @@ class Recipe:
 
     def _scales(self) -> list[int]:
         words = self.scales.split()
-        if not words or not all(word.isdecimal() for word in words):
-            raise ValueError(f'scales: expected whole numbers, such as "1 2 4 8"; got {self.scales!r}')
+        if not words or not all(word.isdecimal() and int(word) for word in words):
+            raise ValueError(f'scales: expected whole numbers above 0, such as "1 2 4 8"; got {self.scales!r}')
         return [int(word) for word in words]

@@ -106,6 +106,7 @@ class Digits(ImageRecipe):
     layers: int = 3
     width: int = 64
     num_heads: int = 4
+    scales: str = "1 2 4 8"
     patch: int = 2
     flip: float = 0.0
     rand_augment: float = 0.0
@@ -222,20 +223,25 @@ class PixelCIFAR10(TokenRecipe):
 
 
 RECIPES: dict[str, type[Recipe]] = {
-    "JapaneseVowels": JapaneseVowels,
-    "Handwriting": Handwriting,
-    "UWaveGestureLibrary": UWaveGestureLibrary,
-    "SelfRegulationSCP1": SelfRegulationSCP1,
-    "SpokenArabicDigits": SpokenArabicDigits,
-    "digits": Digits,
-    "fashion_mnist": FashionMNIST,
-    "cifar10": CIFAR10,
-    "tiny_imagenet_50": TinyImageNet,
-    "imagenet": ImageNet,
-    "ListOps": ListOps,
-    "Text": Text,
-    "PixelCIFAR10": PixelCIFAR10,
+    kind.name: kind
+    for kind in (
+        JapaneseVowels,
+        Handwriting,
+        UWaveGestureLibrary,
+        SelfRegulationSCP1,
+        SpokenArabicDigits,
+        Digits,
+        FashionMNIST,
+        CIFAR10,
+        TinyImageNet,
+        ImageNet,
+        ListOps,
+        Text,
+        PixelCIFAR10,
+    )
 }
+
+WORDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
 def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recipe:
@@ -280,8 +286,8 @@ def changed(recipe: Recipe, **changes: Any) -> Recipe:
             raise ValueError(f"{field}: expected a field of the recipe, one of {', '.join(types)}")
         try:
             converted[field] = _converted(value, types[field])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{field}: expected {types[field].__name__}; got {value!r}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{field}: expected {WORDS[types[field]]}; got {value!r}") from error
     return replace(recipe, **converted)
 
 

@@ -12,7 +12,7 @@ from primal_dual.io.text import printable
 from primal_dual.types import Bool, Float, Integer, Num, UInt8
 from torch_impl.data.arrays import images_of_array, series_of_arrays
 from torch_impl.data.dataset import DataSet, Split
-from torch_impl.data.images.augmentation import ImageAugmentation
+from torch_impl.data.images.augmentation import CROPS, ImageAugmentation
 from torch_impl.data.images.loading import image_data_set, load_images, load_new_images, new_images
 from torch_impl.data.images.pixels import standardised
 from torch_impl.data.images.source import array_source
@@ -21,10 +21,20 @@ from torch_impl.data.messages import Say
 from torch_impl.data.noisy_series import noisy
 from torch_impl.data.series import load_new_series, load_series, new_series, series_data_set
 from torch_impl.data.series_augmentation import augment_series
-from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
+from torch_impl.models.encoder_block import NORMS
+from torch_impl.models.encoders import POOLINGS, TimeSeriesEncoder, TokenEncoder
 from torch_impl.models.vision_transformer import VisionTransformer
 from torch_impl.training.recipes.attentions import Attention
-from torch_impl.training.recipes.base_recipe import AT_LEAST_ONE, AT_LEAST_ZERO, FRACTION, NO_CHANGE, Limits, Recipe
+from torch_impl.training.recipes.base_recipe import (
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    FRACTION,
+    NO_CHANGE,
+    ROUNDING_ALONE,
+    Choices,
+    Limits,
+    Recipe,
+)
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
 TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
@@ -79,6 +89,8 @@ class SeriesRecipe(Recipe):
         "patch": AT_LEAST_ZERO,
         **dict.fromkeys((*AUGMENTATION_FIELDS, "noise"), (0, 100)),
     }
+
+    choices: ClassVar[Choices] = Recipe.choices | {"norm": NORMS, "pooling": POOLINGS}
 
     epochs: int = 0
     feedforward: int = 256
@@ -172,6 +184,7 @@ class TokenRecipe(Recipe):
         "length": AT_LEAST_ZERO,
         "cases": AT_LEAST_ZERO,
     }
+    choices: ClassVar[Choices] = Recipe.choices | {"norm": NORMS}
 
     batch: int = 32
     lr: float = 5e-4
@@ -228,6 +241,7 @@ class ImageRecipe(Recipe):
         | {"size": AT_LEAST_ZERO, "convolutions": (0, 10), "patch": AT_LEAST_ONE}
         | ImageAugmentation.limits
     )
+    choices: ClassVar[Choices] = Recipe.choices | {"crop": CROPS}
 
     batch: int = 128
     weight_decay: float = 0.05
@@ -235,6 +249,7 @@ class ImageRecipe(Recipe):
     layers: int = 6
     width: int = 192
     num_heads: int = 3
+    scales: str = "1 2 4"
     size: int = 0
     convolutions: int = 0
     patch: int = 4
@@ -328,7 +343,7 @@ def deciding_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     True
     """
     whole = to_config(from_config(dict(config)))
-    return {name: value for name, value in whole.items() if name not in NO_CHANGE}
+    return {name: value for name, value in whole.items() if name not in (*NO_CHANGE, *ROUNDING_ALONE)}
 
 
 def from_config(config: dict[str, Any], source: Path | str = "recipe") -> Recipe:

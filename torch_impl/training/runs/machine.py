@@ -25,7 +25,8 @@ def describe_machine(device: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The device, its name, the cores and threads, the versions, and the commit; None for it outside a checkout.
+        The device, its name, the cores and threads, the versions, and the commit, which ends in "-dirty" if files were
+        changed since; None for it outside a checkout.
 
     Examples
     --------
@@ -55,7 +56,7 @@ def _commit() -> str | None:
     file = Path(__file__)
     try:
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
-        return _git(file.parent, "rev-parse", "HEAD")
+        return _git(file.parent, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from primal_dual.io.files import write_json
+from torch_impl.training.recipes.base_recipe import NO_CHANGE
 from torch_impl.training.recipes.kinds import from_config, to_config
 from torch_impl.training.runs.distributed import World
 from torch_impl.training.runs.run_files import Config, read_json
@@ -29,7 +30,8 @@ def folder_of_run(folder: Path | str, data: str, attention: str, seed: int) -> P
 def check_configuration(run: Path, config: dict[str, Any], world: World) -> None:
     """Write config.json for a new run; make sure that the configuration of an old one is the same.
 
-    As long as no epoch of a run is saved, another configuration replaces its own.
+    Fields of a recipe that do not change a result may differ; and so may threads and processes of a finished run. As
+    long as no epoch of a run is saved, another configuration replaces its own.
 
     Parameters
     ----------
@@ -58,10 +60,13 @@ def check_configuration(run: Path, config: dict[str, Any], world: World) -> None
         then, now = _flat(begun), _flat(config)
     except ValueError as error:
         raise ValueError(f"{file}: expected the config of a run; got {error}") from error
-    for name in now:
-        if then.get(name) != now[name] and not (name == "fingerprint" and name not in then):  # older runs have none
+    free = {*NO_CHANGE, *({"fingerprint"} - then.keys())}  # older runs have no fingerprint
+    if (run / "result.json").exists():
+        free |= {"threads", "processes"}  # it is trained no more
+    for name in sorted((then.keys() | now.keys()) - free):
+        if then.get(name) != now.get(name):
             expected = f"expected {name} = {then.get(name)}, as it was begun"
-            raise ValueError(f"{run}: {expected}; got {now[name]}. Give it another folder")
+            raise ValueError(f"{run}: {expected}; got {now.get(name)}. Give it another folder")
 
 
 def sweep(run: Path) -> None:

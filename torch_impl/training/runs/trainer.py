@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from primal_dual.types import Float
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import say_nothing
 from torch_impl.training.recipes.attentions import Attention, attention_files, attention_text, find_attention
-from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.base_recipe import OPTIMIZERS, Recipe
 from torch_impl.training.recipes.kinds import to_config
 from torch_impl.training.runs.checkpoint import Log, contiguous, resume, save_checkpoint
 from torch_impl.training.runs.distributed import World, parallel_model, share_batch, this_process
@@ -39,7 +39,6 @@ from torch_impl.training.runs.run_files import Result, read_json, sealed
 from torch_impl.training.runs.run_folder import check_configuration, folder_of_run
 
 EVALUATIONS = 10  # how often a run is tested; the last time gives its accuracy, the others only best_test_epoch
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 
 
 def train(
@@ -76,7 +75,7 @@ def train(
     Raises
     ------
     ValueError
-        For an unknown attention or optimizer; for a run that was begun with another configuration, number of threads
+        For an unknown attention; for a run that was begun with another configuration, number of threads
         or number of processes, or on other data; and for a loss or a weight that is not finite.
 
     Examples
@@ -139,11 +138,12 @@ class _Training:
     log: Log
     train_split: Examples  # on the device, if it is in memory
     test_split: Examples
-    writer: Any = None  # of TensorBoard, if the recipe has it
-    steps_per_epoch: int = field(init=False)
+    writer: Any  # of TensorBoard, if the recipe has it
 
-    def __post_init__(self) -> None:
-        self.steps_per_epoch = math.ceil(len(self.train_split) / self.recipe.batch)
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of batches of the training split."""
+        return math.ceil(len(self.train_split) / self.recipe.batch)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -350,8 +350,6 @@ def _modules(model: nn.Module, average: AveragedModel | None) -> dict[str, nn.Mo
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of the recipe, with weight decay for matrices alone."""
-    if recipe.optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer: expected {' or '.join(OPTIMIZERS)}; got {recipe.optimizer!r}")
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]

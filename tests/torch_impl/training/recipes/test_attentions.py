@@ -157,7 +157,7 @@ def test_a_name_of_ones_own(tmp_path, motions):
     with pytest.raises(ValueError, match="gave to the primal that was trained; got no such name"):
         load_run(run)
     rows = [
-        result | {"data": "X", "recipe": {"folds": 0, "name": "X"}, "attention": each}
+        result | {"data": "X", "recipe": {"kind": "SeriesRecipe", "name": "X"}, "attention": each}
         for each in ("narrow", "bn", str(OWN), "softmax")
     ]
     assert [row["attention"] for row in table(rows)] == ["softmax", "bn", str(OWN), "narrow"]

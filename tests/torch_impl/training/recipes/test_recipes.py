@@ -38,8 +38,10 @@ def test_a_name_that_is_no_benchmark_is_a_folder_of_images_or_a_set_of_series(tm
     "wrong, message",
     [
         (dict(speed=1), "speed: expected a field of the recipe, one of epochs"),
-        (dict(epochs="many"), "epochs: expected int; got 'many'"),
-        (dict(bf16="maybe"), "bf16: expected bool; got 'maybe'"),
+        (dict(epochs="many"), "epochs: expected a whole number; got 'many'"),
+        (dict(bf16="maybe"), "bf16: expected true or false; got 'maybe'"),
+        (dict(epochs="inf"), "epochs: expected a whole number; got 'inf'"),
+        (dict(epochs=float("inf")), "epochs: expected a whole number; got inf"),
         (dict(epochs=-1), "epochs: expected 0 to 1000000000; got -1"),
         (dict(accumulate=0), "accumulate: expected 1 to 1000000000; got 0"),
         (dict(label_smoothing=5), "label_smoothing: expected 0 to 1; got 5.0"),
@@ -72,16 +74,36 @@ def test_scales_are_those_of_attention_sh_alone(scales, attention, expected):
     assert [each.scale for each in SeriesRecipe("x", scales=scales).primal(attention)] == expected
 
 
-@pytest.mark.parametrize("wrong", ["", "1 two", "-1"])
+@pytest.mark.parametrize("wrong", ["", "1 two", "-1", "0"])
 def test_wrong_scales_are_refused(wrong):
-    with pytest.raises(ValueError, match='scales: expected whole numbers, such as "1 2 4 8"; got '):
-        SeriesRecipe("x", scales=wrong).primal("sh")
+    with pytest.raises(ValueError, match='scales: expected whole numbers above 0, such as "1 2 4 8"; got '):
+        SeriesRecipe("x", scales=wrong)
+
+
+@pytest.mark.parametrize("kind, field", [(SeriesRecipe, "norm"), (SeriesRecipe, "pooling"), (ImageRecipe, "crop")])
+def test_words_are_refused_before_any_data_is_loaded(kind, field):
+    for name in (field, "optimizer"):
+        with pytest.raises(ValueError, match=f"{name}: expected one of .*; got 'none of them'"):
+            kind("x", **{name: "none of them"})
+
+
+def test_no_scale_is_left_out():
+    """Every scale has a head, whatever their numbers."""
+    for count in range(1, 9):
+        for heads in range(1, 9):
+            scales = list(range(1, count + 1))
+            own = SeriesRecipe("x", num_heads=heads, scales=" ".join(map(str, scales)))
+            if count > heads:
+                with pytest.raises(ValueError, match="num_heads: expected a head for each of the scales"):
+                    own.primal("sh")
+            else:
+                assert sorted({each.scale for each in own.primal("sh")}) == scales
 
 
 def test_a_single_head_is_scaled_or_refused():
     assert [each.scale for each in SeriesRecipe("x", num_heads=1, scales="4").primal("sh")] == [4]
     assert [each.scale for each in SeriesRecipe("x", num_heads=1, scales="1").primal("sh")] == [1]
-    with pytest.raises(ValueError, match="num_heads: expected a head with a scale above 1 of '1 2 4 8'; got 1"):
+    with pytest.raises(ValueError, match="num_heads: expected a head for each of the scales '1 2 4 8'; got 1"):
         SeriesRecipe("x", num_heads=1).primal("bn+sh")
 
 

@@ -19,3 +19,5 @@ def test_the_commit_is_that_of_the_code_that_runs(tmp_path, monkeypatch, tracked
     head = subprocess.run(["git", "-C", tmp_path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     monkeypatch.setattr(machine, "__file__", str(file))
     assert machine.describe_machine("cpu")["commit"] == (head.stdout.strip() if tracked else None)
+    file.write_text("changed = True")
+    assert machine.describe_machine("cpu")["commit"] == (f"{head.stdout.strip()}-dirty" if tracked else None)

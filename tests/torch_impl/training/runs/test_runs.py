@@ -88,6 +88,24 @@ def test_a_learned_beta_is_told_with_the_attention_and_compared_with_softmax():
     assert rows[2][3] == pytest.approx((20, 20, 20))
 
 
+def test_a_field_that_is_younger_than_a_run_has_its_default():
+    """Runs that differ in it have rows of their own, and those that do not have one."""
+    for taps, rows in ((7, [("X", 2)]), (9, [("X, taps 7", 1), ("X, taps 9", 1)])):
+        old = run_of("softmax", 0, 0.5)
+        young = run_of("softmax", 1, 0.7) | {"recipe": to_config(recipe("X", taps=taps))}
+        assert [(row["recipe"], row["seeds"]) for row in table([old, young])] == rows
+
+
+def test_of_runs_that_differ_in_what_changes_nothing_the_first_is_taken(tmp_path):
+    chosen = [recipe("X", workers=workers, compile=compiled) for workers, compiled in ((0, True), (3, False))]
+    runs = [run_of("bn", 0, right) | {"recipe": to_config(each)} for each, right in zip(chosen, (0.5, 0.9), strict=True)]
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
+    assert [(row["seeds"], row["mean"]) for row in table(load(tmp_path / "runs.json"))] == [(1, 50)]
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": [run_of("bn", 0, 0.5) | {"recipe": {"kind": "Cake"}}]}))
+    with pytest.raises(ValueError, match="runs.json: kind: expected one of SeriesRecipe, ImageRecipe, TokenRecipe"):
+        load(tmp_path / "runs.json")
+
+
 def test_the_title_tells_what_is_changed():
     def of(chosen, data="Handwriting"):
         return title({"data": data, "recipe": to_config(chosen)})
@@ -109,11 +127,15 @@ def test_command_line(tmp_path):
     for words, message in (
         (("BasicMotions", "--attention", "bm"), "did you mean bn"),
         (("BasicMotions", "--speed", "3"), "speed: expected a field"),
-        (("BasicMotions", "--epochs"), "epochs: expected int; got 'true'"),
+        (("BasicMotions", "--epochs"), "epochs: expected a whole number; got 'true'"),
         (("BasicMotions", "softmax"), "expected --attention NAME"),
         (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
         (("Nothing",), "expected --data, the folder with its files"),
-        (("BasicMotions", "--folder", "/dev/null/runs"), "Not a directory: '/dev/null/runs'"),
+        (("BasicMotions", "--norm", "group"), "norm: expected one of batch, layer, pre-layer; got 'group'"),
+        (("--attention", "bn", "BasicMotions"), "--attention: expected the data set first"),
+        (("BasicMotions", "--attention", "bn", "--attention", "bm"), "did you mean bn"),
+        (("BasicMotions", "--attention", "bm", "--attention", "bn"), "did you mean bn"),
+        (("BasicMotions", "--folder", "/dev/null/runs"), "/dev/null/runs: expected a folder that can be written"),
     ):
         failed = call("train", "--folder", tmp_path, *words)
         assert failed.exit_code == 2 and message in failed.output and "Traceback" not in failed.output, failed.output

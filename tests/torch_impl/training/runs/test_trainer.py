@@ -120,8 +120,13 @@ def test_what_cannot_go_on(tmp_path, motions):
     train(TINY, "sh", 0, motions, tmp_path)
     with pytest.raises(ValueError, match=r"BasicMotions/sh/0: expected epochs = 3, as it was begun; got 4"):
         train(replace(TINY, epochs=4), "sh", 0, motions, tmp_path)
+    done = train(replace(TINY, workers=2), "sh", 0, motions, tmp_path)  # this changes nothing
+    assert done["recipe"]["workers"] == 0
+    run = tmp_path / "BasicMotions" / "sh" / "0"
     torch.set_num_threads(2)
     try:
+        assert train(TINY, "sh", 0, motions, tmp_path) == done
+        (run / "result.json").unlink()
         with pytest.raises(ValueError, match="expected threads = 1, as it was begun; got 2"):
             train(TINY, "sh", 0, motions, tmp_path)
     finally:
