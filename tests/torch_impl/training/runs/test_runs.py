@@ -98,11 +98,12 @@ def test_a_field_that_is_younger_than_a_run_has_its_default():
 
 def test_of_runs_that_differ_in_what_changes_nothing_the_first_is_taken(tmp_path):
     chosen = [recipe("X", workers=workers, compile=compiled) for workers, compiled in ((0, True), (3, False))]
-    runs = [run_of("bn", 0, right) | {"recipe": to_config(each)} for each, right in zip(chosen, (0.5, 0.9), strict=True)]
+    pairs = zip(chosen, (0.5, 0.9), strict=True)
+    runs = [run_of("bn", 0, right) | {"recipe": to_config(each)} for each, right in pairs]
     (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
     assert [(row["seeds"], row["mean"]) for row in table(load(tmp_path / "runs.json"))] == [(1, 50)]
     (tmp_path / "runs.json").write_text(json.dumps({"runs": [run_of("bn", 0, 0.5) | {"recipe": {"kind": "Cake"}}]}))
-    with pytest.raises(ValueError, match="runs.json: kind: expected one of SeriesRecipe, ImageRecipe, TokenRecipe"):
+    with pytest.raises(ValueError, match=r"runs\.json: kind: expected one of SeriesRecipe, ImageRecipe, TokenRecipe"):
         load(tmp_path / "runs.json")
 
 
