@@ -87,12 +87,13 @@ def test_a_run_that_is_killed_is_an_error_in_words():
         _in_processes(Killed(), RUNS, Shown())
 
 
-def test_an_interrupt_ends_the_runs_and_begins_no_other(tmp_path):
+@pytest.mark.parametrize("interrupt", [os.kill, os.killpg])  # the parent alone, and all processes, as Ctrl-C does
+def test_an_interrupt_ends_the_runs_and_begins_no_other(tmp_path, interrupt):
     words = "primal_dual.cli train BasicMotions --attention bn --jobs 2 --seeds 4 --epochs 100000 --layers 1 --width 16"
     command = [sys.executable, "-m", *words.split(), "--folder", str(tmp_path)]
     parent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(list(tmp_path.rglob("log.jsonl"))) == 2)
-    parent.send_signal(signal.SIGINT)
+    interrupt(parent.pid, signal.SIGINT)
     _, errors = parent.communicate(timeout=60)
     wait_until(lambda: not exists(parent.pid))
     assert parent.returncode and "Traceback" not in errors, errors
