@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy
-from autograd.tracer import getval
 
 from primal_dual import checks
 from primal_dual.arrays import constant, like, namespace
@@ -18,7 +17,7 @@ from primal_dual.protocols import Transform
 from primal_dual.types import Array, Bool, Float
 
 Fitted = Callable[[Float[Array, "... M D"]], Float[Array, "... M D"]]
-SAME = 1e-6  # relative; rounding differs with the number of tokens
+SAME = 1e-6  # relative to the largest number
 
 
 @dataclass(frozen=True)
@@ -184,13 +183,15 @@ def fit(
     Raises
     ------
     ValueError
-        For a transform whose result has another number of tokens, or under which a token depends on those beside it.
+        For a transform whose result has another number of tokens; under which a token depends on those beside it, or a
+        sequence on those beside it; and that depends on the keys, but says that it does not.
     """
     fitted: list[Fitted] = []
     for part in transforms:
+        if type(part).__module__ != __name__:
+            _expect_local(part, keys.shape[-1])
         fitted.append(checked(part, part.fit(keys, valid)))
-        last, keys = keys[..., -1:, :], fitted[-1](keys)
-        _expect_close(part, getval(fitted[-1](last)), getval(keys)[..., -1:, :])
+        keys = fitted[-1](keys)
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
 
 
@@ -209,8 +210,35 @@ def checked(part: object, apply: Fitted) -> Fitted:
     return apply_and_check
 
 
-def _expect_close(part: Transform, alone: Float[Array, "... 1 D"], beside_others: Float[Array, "... 1 D"]) -> None:
-    """ValueError unless T of a token by itself is the same as beside others, up to rounding."""
-    size = abs(beside_others).max(axis=-1, keepdims=True)
-    if (abs(alone - beside_others) > SAME * size).any():
+def depends_on_order(transforms: Sequence[Transform], D: int) -> bool:
+    """Whether T of a token of D features depends on the order of the keys, as random numbers tell.
+
+    Examples
+    --------
+    >>> depends_on_order([BatchNorm()], 3)
+    False
+    """
+    x = numpy.random.default_rng(0).standard_normal((5, D))
+    valid = numpy.ones(5, bool)
+    with numpy.errstate(all="ignore"):
+        return not _close(fit(transforms, x[::-1], valid)[1][::-1], fit(transforms, x, valid)[1])
+
+
+def _expect_local(part: Transform, D: int) -> None:
+    """ValueError unless T of random numbers is the same for a token, and for a sequence, without those beside it."""
+    x, valid = numpy.random.default_rng(0).standard_normal((2, 5, D)), numpy.ones((2, 5), bool)
+    first, last = x[0], x[:, -1:]
+    with numpy.errstate(all="ignore"):
+        apply = checked(part, part.fit(x, valid))
+        y, token, sequence = apply(x), apply(last), part.fit(first, valid[0])(first)
+        untrue = independent_of_keys([part]) and not _close(part.fit(last, valid[:, -1:])(last), y[:, -1:])
+    if not _close(token, y[:, -1:]):
         raise ValueError(f"{part}: expected T to act on each token by itself; got one that mixes tokens")
+    if not _close(sequence, y[0]):
+        raise ValueError(f"{part}: expected T to act on each sequence by itself; got one that mixes sequences")
+    if untrue:
+        raise ValueError(f"{part}: expected T that does not depend on the keys, as it says; got one that does")
+
+
+def _close(y: Float[numpy.ndarray, "... n F"], expected: Float[numpy.ndarray, "... n F"]) -> bool:
+    return not (abs(y - expected) > SAME * abs(expected).max()).any()

@@ -89,7 +89,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Without a bias f is an average of values of bounded size: centre Y, or declare a Primal with bias=True.
         """
         X, Y = _validated(self, X, Y, multi_output=True, y_numeric=True)
-        primal = self._declared()
+        primal = self._declared(X.shape[1])
         targets = checks.matrix("Y", np.reshape(Y, (len(X), -1)), "N Dv")
         chosen = self._chosen(primal, X, targets)
         self.C_, self.epsilon_, self.metric_ = chosen.C, chosen.epsilon, chosen.metric
@@ -114,13 +114,13 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         f = attention(self.primal_, X * self.metric_, self.keys_, self.values_) + self.bias_
         return f[:, 0] if self.vector_ else f
 
-    def _declared(self) -> Primal:
+    def _declared(self, D: int) -> Primal:
         primal = catalog[self.primal] if isinstance(self.primal, str) else self.primal
         if isinstance(primal, Heads):
             raise ValueError(f"primal: expected one Primal; got Heads of {len(primal)}")
         if not isinstance(primal, Primal):
             raise ValueError(f"primal: expected a catalog name or a Primal; got {primal!r}")
-        expect_no_order(primal)
+        expect_no_order(primal, D)
         return primal
 
     def _chosen(self, primal: Primal, X: Float[Array, "N D"], Y: Float[Array, "N Dv"]) -> Choice:

@@ -25,7 +25,7 @@ from primal_dual.primal import Primal
 from primal_dual.supports import Everything, Mask
 from primal_dual.svr.solve import NEWTON, solve_scaled_dual
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
-from primal_dual.transforms import independent_of_keys, split_convolutions
+from primal_dual.transforms import depends_on_order, independent_of_keys, split_convolutions
 from primal_dual.types import Array, Float, Int, Num
 
 ROUNDING = 1e-12
@@ -64,7 +64,7 @@ def leave_one_out(
     Raises
     ------
     ValueError
-        For bad input.
+        For bad input, and for a transform that depends on the order of the keys.
 
     Examples
     --------
@@ -75,7 +75,8 @@ def leave_one_out(
     """
     checks.number("C", C, above=0)
     checks.number("epsilon", epsilon, least=0)
-    expect_no_order(primal)
+    keys = checks.matrix("keys", keys, "N D")
+    expect_no_order(primal, keys.shape[1])
     train = training_set(primal, keys)
     y, n = pooled_rows("targets", targets, train), len(train.keys)
     if n < 2:
@@ -141,8 +142,9 @@ def _states_kept(
     return ((Q[E] * (x[0] - b * x[1])).sum(axis=0) + (Q[B] * x_B).sum(axis=0)) / left.diagonal() + b
 
 
-def expect_no_order(primal: Primal) -> None:
-    """ValueError for a primal that depends on the order of the keys."""
+def expect_no_order(primal: Primal, D: int) -> None:
+    """ValueError for a primal that depends on the order of its keys, of D features."""
     checks.expect_primal(primal)
-    if not isinstance(primal.support, Everything) or split_convolutions(primal.transform)[0]:
+    convolutions, transforms = split_convolutions(primal.transform)
+    if convolutions or not isinstance(primal.support, Everything) or depends_on_order(transforms, D):
         raise ValueError(f"primal: expected none that depends on the order of keys; got {primal}")

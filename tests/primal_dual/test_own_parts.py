@@ -18,6 +18,7 @@ from primal_dual import (
     solve_primal,
 )
 from primal_dual.primal import catalog
+from primal_dual.supports import Everything
 
 X, Y = np.random.default_rng(0).standard_normal((2, 11, 3))
 
@@ -61,7 +62,7 @@ class Transformed:
 
 WRONG_TRANSFORMS = {
     Differences(): "Differences.*expected T to act on each token by itself; got one that mixes tokens",
-    Fixed(): r"Fixed.*expected T x \(\.\.\., 1, D\); got \(11, 3\)",
+    Fixed(): r"Fixed.*expected T x \(\.\.\., 1, D\); got \(2, 5, 3\)",
     Transformed(): "Transformed.*expected that fit returns the function x -> T x; got",
 }
 
@@ -76,6 +77,34 @@ def test_a_transform_that_is_none_is_refused(transform):
     ):
         with pytest.raises(ValueError, match=WRONG_TRANSFORMS[transform]):
             call()
+
+
+@dataclass(frozen=True)
+class OneDeviation:
+    """That of all numbers, so also of other sequences where there are several."""
+
+    def fit(self, keys, valid):
+        return lambda x: x / keys.std()
+
+
+@dataclass(frozen=True)
+class Untrue:
+    independent_of_keys = True
+
+    def fit(self, keys, valid):
+        return lambda x: x - keys.mean(axis=-2, keepdims=True)
+
+
+def test_a_transform_that_would_mix_sequences_is_refused():
+    for support in (Everything(), Causal()):
+        with pytest.raises(ValueError, match=r"OneDeviation.*expected T to act on each sequence by itself"):
+            attention(Primal(transform=OneDeviation(), support=support), X, X, Y)
+
+
+@pytest.mark.parametrize("support", [Everything(), Causal()])
+def test_a_transform_that_depends_on_the_keys_and_denies_it_is_refused(support):
+    with pytest.raises(ValueError, match=r"Untrue.*expected T that does not depend on the keys, as it says"):
+        attention(Primal(transform=Untrue(), support=support), X, X, Y)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Leave-one-out predictions: those of SVRs that are fitted to all keys but one, one after the other."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from primal_dual import Causal, Convolution, Gaussian, Primal, catalog, leave_one_out, solve_dual
+from primal_dual import BatchNorm, Causal, Convolution, Gaussian, Primal, catalog, leave_one_out, solve_dual
 from primal_dual.model_selection.leaving_out import estimate_leave_one_out
 from primal_dual.svr.training_sets import training_set
 from tests import problems
@@ -102,7 +102,20 @@ def test_the_estimate_is_near_at_most_keys(name, multiple):
     assert np.median(abs(f - exact)) < 0.1 * np.median(abs(y - exact))
 
 
-@pytest.mark.parametrize("primal", [Primal(support=Causal()), Primal(transform=Convolution((1,))), "softmax"])
+@dataclass(frozen=True)
+class SinceTheFirst:
+    def fit(self, keys, valid):
+        return lambda x: x - keys[..., :1, :]
+
+
+DEPEND_ON_ORDER = (
+    Primal(support=Causal()),
+    Primal(transform=Convolution((1,))),
+    Primal(transform=(BatchNorm(), SinceTheFirst())),
+)
+
+
+@pytest.mark.parametrize("primal", [*DEPEND_ON_ORDER, "softmax"])
 def test_refuses_what_depends_on_order(primal):
     with pytest.raises(ValueError, match=r"primal: expected"):
         leave_one_out(primal, np.eye(3), np.eye(3), C=1, epsilon=0.1)
