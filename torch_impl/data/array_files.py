@@ -4,13 +4,14 @@ import csv
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from primal_dual.types import Float
+from torch_impl.data.arrays import is_missing_label
 from torch_impl.data.messages import one_line, quoted_ends
 
 SUFFIXES = ".npz", ".csv"
@@ -44,16 +45,19 @@ def split_files(folder: Path | str | None, name: str) -> tuple[Path, ...]:
     Raises
     ------
     ValueError
-        If one of two is missing.
+        If one of two is missing, and for several of these.
     """
+    found = []
     for names in ((f"{name}.npz",), *((f"{name}_TRAIN{suffix}", f"{name}_TEST{suffix}") for suffix in SUFFIXES)):
         files = tuple(Path(folder or "", each) for each in names)
         missing = [file for file in files if folder is None or not file.exists()]
         if not missing:
-            return files
-        if len(missing) < len(files):
+            found.append(files)
+        elif len(missing) < len(files):
             raise ValueError(f"{name}: expected both {names[0]} and {names[1]}; got no {missing[0]}")
-    return ()
+    if len(found) > 1:
+        raise ValueError(f"{name}: expected one data set of this name; got {' and '.join(str(x[0]) for x in found)}")
+    return found[0] if found else ()
 
 
 def read_splits(files: Sequence[Path]) -> Splits:
@@ -81,7 +85,12 @@ def read_examples(path: Path) -> np.ndarray:
     ValueError
         As `read_splits`.
     """
-    return read_npz(path, "X")[0] if path.suffix == ".npz" else _numbers(path, *_rows(path))
+    if path.suffix == ".npz":
+        return read_npz(path, "X")[0]
+    first, rows = _rows(path)
+    if first == 1:
+        _expect_a_case(path, rows[0])
+    return _numbers(path, first, rows)
 
 
 def read_npz(path: Path, *names: str) -> list[np.ndarray]:
@@ -100,11 +109,19 @@ def read_npz(path: Path, *names: str) -> list[np.ndarray]:
                 raise ValueError("a single array")
             if any(name not in file for name in names):
                 raise ValueError(", ".join(file) or "no array")
-            return [file[name] for name in names]
+            return [_array(file, name) for name in names]
     except (*DAMAGED, ValueError) as error:
-        of_objects = "Object arrays" in str(error) or "pickle" in str(error)
-        got = "objects: series whose lengths differ go into a .ts file" if of_objects else one_line(error)
-        raise ValueError(f"{expected}; got {got}") from error
+        raise ValueError(f"{expected}; got {one_line(error)}") from error
+
+
+def _array(file: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        labels, series = f"save {name}.astype(str)", "series whose lengths differ go into a .ts file"
+        raise ValueError(f"objects in {name}: {labels if name[0] == 'y' else series}") from error
 
 
 def read_labelled_csv(path: Path) -> tuple[Float[np.ndarray, "n time"], np.ndarray]:
@@ -116,14 +133,18 @@ def read_labelled_csv(path: Path) -> tuple[Float[np.ndarray, "n time"], np.ndarr
     ------
     ValueError
         For a file that is no text, rows of different lengths, cells that are no numbers, a missing label, and a first
-        row that counts 0, 1, 2, ..., as pandas writes the names of columns that have none.
+        row that must be a header of numbers: evenly spaced, with a last cell that continues it or occurs once.
     """
     first, rows = _rows(path)
     if len(rows[0]) < 2:
-        raise ValueError(f"{path}: expected values and a label in each row, separated by commas; got {rows[0]}")
+        expected = "expected values and a label in each row, separated by commas"
+        raise ValueError(f"{path}: {expected}; got {quoted_ends(rows[0][0])}")
     labels = [row[-1].strip() for row in rows]
-    if "" in labels:
-        raise ValueError(f"{path}: expected a label in the last column; got none in row {first + labels.index('')}")
+    if first == 1:
+        _expect_a_case(path, rows[0][: -1 if labels.count(labels[0]) == 1 else None])
+    for number, label in enumerate(labels, first):
+        if is_missing_label(label):
+            raise ValueError(f"{path}: expected a label in the last column; got {label or 'none'} in row {number}")
     return _numbers(path, first, [row[:-1] for row in rows]), np.array(labels)
 
 
@@ -133,13 +154,9 @@ def _rows(path: Path) -> tuple[int, list[list[str]]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file, strict=True) if row]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a .csv file; got {one_line(error)}") from error
+        cure = ": save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(f"{path}: expected a .csv file; got {one_line(error)}{cure}") from error
     has_header = bool(rows) and all(cell.strip() and not _is_number(cell) for cell in rows[0][:-1] or rows[0])
-    if rows and _counts(rows[0]):
-        raise ValueError(
-            f"{path}: expected a header of words, or none; got the row 0, 1, 2, ... first, as pandas writes for "
-            "columns without names: name them, or use to_csv(..., index=False, header=False)"
-        )
     rows = rows[has_header:]
     if not rows:
         raise ValueError(f"{path}: expected one case a row; got none")
@@ -149,11 +166,17 @@ def _rows(path: Path) -> tuple[int, list[list[str]]]:
     return 1 + has_header, rows
 
 
-def _counts(row: list[str]) -> bool:
-    """Whether the cells are 0, 1, 2, ..., whatever comes before and after; fewer than four could be measured."""
-    cells = row[1:] if row[0].strip() == "" else row
-    counted = sum(cell.strip() == str(i) for i, cell in enumerate(cells))
-    return counted >= 4 and counted >= len(cells) - 1
+def _expect_a_case(path: Path, cells: list[str]) -> None:
+    """ValueError for evenly spaced numbers, such as times and pandas' 0, 1, 2, ...; three may be measured."""
+    cells = cells[not cells[0].strip() :]  # the name of pandas' index
+    if len(cells) < 4 or not all(map(_is_number, cells)):
+        return
+    steps = np.diff(np.array(cells, float))
+    if steps[0] > 0 and np.allclose(steps, steps[0], rtol=0.01, atol=0):
+        raise ValueError(
+            f"{path}: expected a header of words, or none; got a first row {', '.join(cells[:3])}, ..., of the numbers "
+            "or times of columns: name them by words, or use to_csv(..., index=False, header=False)"
+        )
 
 
 def _is_number(cell: str) -> bool:

@@ -77,17 +77,34 @@ def images_of_array(name: str, X: Any) -> UInt8[np.ndarray, "n H W *colours"]:
 
 
 def labels_of_array(name: str, y: np.ndarray, count: int) -> list[str]:
-    """Labels (n,), as words. ValueError for another number of them, and for a missing one.
+    """Labels (n,), as words. ValueError for another number of them, a missing one, and numbers that are not whole.
 
     Examples
     --------
     >>> labels_of_array("y", np.array([3, 1]), 2)
     ['3', '1']
     """
-    if y.shape != (count,) or (y.dtype.kind == "f" and np.isnan(y).any()):
-        got = "NaN" if y.shape == (count,) else f"shape {y.shape}"
-        raise ValueError(f"{name}: expected a label for each of {count} examples; got {got}")
-    return [str(label) for label in y.tolist()]
+    expected = f"{name}: expected a label for each of {count} examples"
+    if y.shape != (count,):
+        raise ValueError(f"{expected}; got shape {y.shape}")
+    labels = [str(label) for label in y.tolist()]
+    for number, label in enumerate(labels):
+        if is_missing_label(label):
+            raise ValueError(f"{expected}; got {label!r} for example {number}")
+        if y.dtype.kind == "f" and y[number] % 1:
+            raise ValueError(f"{expected}; got {label}, as the targets of a regression are")
+    return labels
+
+
+def is_missing_label(label: object) -> bool:
+    """Whether a label is none: empty, or what Python, NumPy and pandas write for a missing value.
+
+    Examples
+    --------
+    >>> [is_missing_label(label) for label in ("", "NaN", np.nan, "none")]
+    [True, True, True, False]
+    """
+    return str(label).strip().lower() in ("", "nan", "<na>")
 
 
 def _real(name: str, x: Any, expected: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import write_set
-from torch_impl.data.array_files import read_labelled_csv
+from torch_impl.data.array_files import read_examples, read_labelled_csv
 from torch_impl.data.series import load_series
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.trained.finished_run import load_run, predict
@@ -89,14 +89,23 @@ BAD = {
     "labels of other examples": (GOOD | dict(y_train=y[:2]), "y_train: expected a label for each of 3 examples; got"),
     "a missing label": (
         GOOD | dict(y_train=[0, np.nan, 1]),
-        "y_train: expected a label for each of 3 examples; got N",
+        "y_train: expected a label for each of 3 examples; got 'nan' for example 1",
+    ),
+    "a missing label among words": (
+        GOOD | dict(y_test=["a", np.nan, "b"]),
+        "y_test: expected a label for each of 3 examples; got 'nan' for example 1",
+    ),
+    "targets of a regression": (
+        GOOD | dict(y_train=[1.0, 0.25, 2.5]),
+        "y_train: expected a label for each of 3 examples; got 0.25, as the targets of a regression are",
     ),
     "an unknown label": (
         GOOD | dict(y_test=[*"abc"]),
         "the labels of the training split, a, b; got c in test",
     ),
     "other channels": (GOOD | dict(X_test=X[:, :1]), "expected 2 features in each case; got 1"),
-    "objects": (GOOD | dict(X_train=OBJECTS), "got objects: series whose lengths differ go into a .ts file"),
+    "objects": (GOOD | dict(X_train=OBJECTS), "got objects in X_train: series whose lengths differ go into a .ts file"),
+    "labels as objects": (GOOD | dict(y_test=np.array(y, object)), "got objects in y_test: save y_test.astype(str)"),
     "one number an example": (GOOD | dict(X_train=X[:, 0, 0]), "X: expected time series"),
 }
 
@@ -170,12 +179,14 @@ def test_two_files_are_the_same_as_one(tmp_path):
         ("1,2,a\n3,x,b\n", "expected numbers; got 'x' in row 2"),
         ("t,u,class\n1,2,a\n3,x,b\n", "expected numbers; got 'x' in row 3"),
         ("1,2,a\n3,4, \n", "expected a label in the last column; got none in row 2"),
-        ("1;2;a\n3;4;b\n", "expected values and a label in each row, separated by commas; got ['3;4;b']"),
+        ("1;2;a\n3;4;b\n", "expected values and a label in each row, separated by commas; got '3;4;b'"),
+        ("word\n" + "1;" * 99 + "a\n", "separated by commas; got '1;1;1;1;1;1;1;1;1;1;1;1;1 ... ;1;1;1;1;1;1;1;1;1;a'"),
+        ("1,2,a\n3,4,NaN\n", "expected a label in the last column; got NaN in row 2"),
         ("t,u,class\n", "expected one case a row; got none"),
         ("", "expected one case a row; got none"),
         ('1,2,"a\n3,4,b\n', "expected a .csv file; got unexpected end of data"),
         ("1,2,a\n3,inf,b\n", "got inf"),
-        ("1,2,a\n\xff\x00,4,b\n", "expected a .csv file; got"),
+        ("1,2,a\n\xff\x00,4,b\n", "invalid start byte: save it as UTF-8"),
     ],
 )
 def test_a_bad_csv_file_is_one_line(tmp_path, text, message):
@@ -193,14 +204,42 @@ def test_a_row_of_missing_values_is_no_header(tmp_path):
     assert np.isnan(X[0]).all() and y.tolist() == ["a", "b"]
 
 
-@pytest.mark.parametrize("first", ["0,1,2,3,4", "0,1,2,3,label", ",0,1,2,3,label"])
+@pytest.mark.parametrize(
+    "first",
+    ["0,1,2,3,4", "0,1,2,3,label", ",0,1,2,3,label", "0.0,0.1,0.2,0.3,label", "1980,1990,2000,2010,8", "1,2,3,4,5"],
+)
 def test_the_numbers_of_columns_are_no_case(tmp_path, first):
-    """What pandas writes for columns without names, with and without its index."""
+    """Times, and what pandas writes for columns without names, with and without its index."""
     file = tmp_path / "Own_TRAIN.csv"
     cells = "1," * first.count(",")
     file.write_text(f"{first}\n{cells}2\n")
-    with pytest.raises(ValueError, match=r"expected a header of words, or none; got the row 0, 1, 2, ... first"):
+    message = r"expected a header of words, or none; got a first row \d.*, ..., of the numbers or times of columns"
+    with pytest.raises(ValueError, match=message):
         read_labelled_csv(file)
     names = ",".join(f"t{i}" for i in range(first.count(",") + 1))
     file.write_text(f"{names}\n{first}\n{cells}2\n")  # below a header, it is a case
     assert len(read_labelled_csv(file)[1]) == 2
+    unlabelled = first.rpartition(",")[0]
+    file.write_text(f"{unlabelled}\n{cells[:-1]}\n")
+    with pytest.raises(ValueError, match=message):
+        read_examples(file)
+    file.write_text(f"{names.rpartition(',')[0]}\n{unlabelled}\n")
+    assert len(read_examples(file)) == 1
+
+
+@pytest.mark.parametrize("first", ["0.1,0.2,0.3,0.4,a", "4,3,2,1,b", "1,1,1,1,b", "1,2,3,b", "1,2,4,5,b", "1,,3,4,b"])
+def test_a_first_case_is_no_header(tmp_path, first):
+    """Evenly spaced with a label of another case, too; falling, constant, short; and almost even."""
+    cells = "1," * first.count(",")
+    (tmp_path / "Own_TRAIN.csv").write_text(f"{first}\n{cells}a\n")
+    assert read_labelled_csv(tmp_path / "Own_TRAIN.csv")[1].tolist() == [first[-1], "a"]
+
+
+def test_two_data_sets_of_one_name_are_refused(tmp_path):
+    np.savez(tmp_path / "Own.npz", **GOOD)
+    for split in ("TRAIN", "TEST"):
+        np.savez(tmp_path / f"Own_{split}.npz", X=X, y=y)
+    with pytest.raises(ValueError, match=r"Own: expected one data set of this name; got .*Own.npz and .*_TRAIN.npz"):
+        recipe("Own", tmp_path)
+    (tmp_path / "Own.npz").unlink()
+    assert len(recipe("Own", tmp_path).load(tmp_path, quiet).train) == 3
