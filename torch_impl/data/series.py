@@ -29,7 +29,8 @@ def load_series(name: str, folder: Path | str | None = None) -> DataSet:
     -------
     DataSet
         Its inputs, (n, length, features) in float32, are standardised by the training split alone. A missing value is
-        zero, the mean. Shorter series are padded with zeros at their end, to the longest of both splits.
+        zero, the mean, and so is all of a feature that is constant in training. Shorter series are padded with zeros at
+        their end, to the longest of both splits.
 
     Raises
     ------
@@ -127,7 +128,7 @@ def standardise_and_pad(
     length : int
         The length after padding, at least that of the longest series.
     mean, deviation : sequence of float
-        One number a feature. A feature whose deviation is zero is only centred.
+        One number a feature. A feature whose deviation is zero tells nothing, and becomes zero.
 
     Returns
     -------
@@ -144,7 +145,7 @@ def standardise_and_pad(
     """
     inputs = np.zeros((len(series), length, len(mean)), np.float32)
     key_mask = np.arange(length) < np.array([len(example) for example in series])[:, None]
-    divisor = np.where(np.array(deviation) > 0, deviation, 1)
+    divisor = np.where(np.array(deviation) > 0, deviation, np.inf)
     for row, example in zip(inputs, series, strict=True):
         row[: len(example)] = np.nan_to_num((example - mean) / divisor)
     return torch.tensor(inputs), None if key_mask.all() else torch.tensor(key_mask)

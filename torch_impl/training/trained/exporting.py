@@ -15,7 +15,8 @@ from primal_dual.io.files import check_writable, write_bytes
 from primal_dual.io.text import printable
 from primal_dual.types import Bool, Float, Num
 from torch_impl.data.messages import one_line
-from torch_impl.training.trained.finished_run import Run, load_run
+from torch_impl.data.series import new_series
+from torch_impl.training.trained.finished_run import Run, classify, load_run
 
 LARGEST_DIFFERENCE = 1e-5  # of a probability, between torch and the ONNX file
 EXAMPLES = 3
@@ -36,9 +37,9 @@ class Classifier(nn.Module):
         self.run, self.model = run, run.model
         self.mean: torch.Tensor
         self.divisor: torch.Tensor
-        deviation = torch.tensor(run.data["deviation"])
-        self.register_buffer("mean", torch.tensor(run.data["mean"]))
-        self.register_buffer("divisor", torch.where(deviation > 0, deviation, 1))
+        deviation = torch.tensor(run.data["deviation"], dtype=torch.float64)
+        self.register_buffer("mean", torch.tensor(run.data["mean"], dtype=torch.float64))
+        self.register_buffer("divisor", torch.where(deviation > 0, deviation, torch.inf))
 
     def forward(
         self, inputs: Num[torch.Tensor, "n ..."], key_mask: Bool[torch.Tensor, "n N"] | None = None
@@ -47,7 +48,7 @@ class Classifier(nn.Module):
         if inputs.dtype == torch.uint8:
             x = self.run.prepare(inputs)
         elif inputs.is_floating_point():
-            x = (inputs - self.mean) / self.divisor
+            x = ((inputs - self.mean) / self.divisor).float()
             x = torch.where(x.isnan() if key_mask is None else x.isnan() | ~key_mask[..., None], 0, x)
         else:
             x = inputs
@@ -58,9 +59,10 @@ def export(folder: Path | str, file: Path | str) -> float:
     """Write a finished run as an ONNX file for any number of examples, and run that file to check it.
 
     Its inputs are named `inputs` and, but for images, `key_mask`; its output is `probabilities`, (n, classes). Series
-    are (n, length, features) in float32, of the length that the model was trained with, NaN for a missing value, and
-    with a mask (n, length) that is True for a time step; tokens are (n, N) whole numbers with such a mask; images are
-    bytes, (n, channels, height, width). The names of the classes are in the metadata, a line each.
+    are (n, length, features) in float64, since float32 would lose small changes of large values, of the length that the
+    model was trained with, NaN for a missing value, and with a mask (n, length) that is True for a time step; tokens
+    are (n, N) whole numbers with such a mask; images are bytes, (n, channels, height, width). The names of the classes
+    are in the metadata, a line each.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def export(folder: Path | str, file: Path | str) -> float:
     Returns
     -------
     float
-        The largest difference of a probability between torch and onnxruntime.
+        The largest difference of a probability between `predict` and onnxruntime, at the scale of the training data.
 
     Raises
     ------
@@ -105,8 +107,7 @@ def export(folder: Path | str, file: Path | str) -> float:
         content = (Path(folder_of_it) / "model.onnx").read_bytes()
     fewer = [x[:2] for x in examples]
     found = onnxruntime.InferenceSession(content).run(None, dict(zip(names, map(np.asarray, fewer), strict=True)))[0]
-    with torch.no_grad():
-        difference = float(np.abs(found - model(*fewer).numpy()).max())
+    difference = float(np.abs(found - _predicted(run, *fewer).numpy()).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise ValueError(
             f"{folder}: expected the same probabilities from ONNX to 1e-5; got {difference:.1e} between them"
@@ -121,6 +122,16 @@ def _reason(error: RuntimeError) -> str:
     return f"it has no operation {missing[0]}" if missing else printable(one_line(error))
 
 
+def _predicted(
+    run: Run, inputs: Num[torch.Tensor, "n ..."], key_mask: Bool[torch.Tensor, "n N"] | None = None
+) -> Float[torch.Tensor, "n classes"]:
+    """The probabilities of examples as they are measured, by the way of `predict`."""
+    if key_mask is not None and "features" in run.data["sizes"]:
+        series = [x[mask].numpy() for x, mask in zip(inputs, key_mask, strict=True)]
+        inputs, key_mask = new_series("examples", series, run.data)
+    return classify(run, inputs, key_mask)
+
+
 def _examples(run: Run) -> tuple[torch.Tensor, ...]:
     """Random inputs of the kind and the sizes that a run takes, with padding."""
     rng, sizes = np.random.default_rng(0), run.data["sizes"]
@@ -129,6 +140,6 @@ def _examples(run: Run) -> tuple[torch.Tensor, ...]:
         return (torch.tensor(rng.integers(0, 256, shape, dtype=np.uint8)),)
     key_mask = torch.arange(sizes["length"]) < torch.tensor([[sizes["length"]], [sizes["length"] // 2 + 1], [1]])
     if "features" in sizes:
-        series = torch.tensor(rng.standard_normal((EXAMPLES, sizes["length"], sizes["features"])), dtype=torch.float32)
-        return series * torch.tensor(run.data["deviation"]) + torch.tensor(run.data["mean"]), key_mask
+        series = rng.standard_normal((EXAMPLES, sizes["length"], sizes["features"]))
+        return torch.tensor(series * run.data["deviation"] + run.data["mean"]), key_mask
     return torch.tensor(rng.integers(0, sizes["vocabulary"], (EXAMPLES, sizes["length"]))), key_mask

@@ -16,7 +16,7 @@ from torch_impl.training.recipes.kinds import ImageRecipe
 from torch_impl.training.runs.trainer import train
 from torch_impl.training.trained import exporting
 from torch_impl.training.trained.exporting import export
-from torch_impl.training.trained.finished_run import classify, load_run
+from torch_impl.training.trained.finished_run import classify, load_run, predict
 
 
 def probabilities(file, **inputs):
@@ -31,7 +31,7 @@ def test_a_trained_model_of_series(attention, tmp_path):
     assert done.exit_code == 0 and "differ from torch's by at most" in done.output, done.output
     run, rng = load_run(name), np.random.default_rng(1)
     for n in (1, 5):
-        series = rng.standard_normal((n, 29, 12)).astype(np.float32)
+        series = rng.standard_normal((n, 29, 12))
         series[0, 3, 2] = np.nan
         key_mask = np.arange(29) < rng.integers(5, 30, (n, 1))
         found, session = probabilities(file, inputs=np.where(key_mask[..., None], series, 7), key_mask=key_mask)
@@ -45,6 +45,30 @@ def test_a_trained_model_of_series(attention, tmp_path):
 def test_a_run_of_ones_own(attention, tmp_path, motions):
     train(TINY, attention, 0, motions, tmp_path, say_nothing)
     assert export(tmp_path / "BasicMotions" / attention / "0", tmp_path / "model.onnx") <= 1e-5
+
+
+def test_small_changes_of_large_values(tmp_path):
+    """Float32 would round each value of the first channel to a multiple of 8. The second is constant in training."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3, 13)), [*"ab"] * 10
+    X[:, 0], X[:, 1] = 1e8 + X[:, 0], 5
+    data = TINY.from_arrays(X, y, X, y, say_nothing)
+    train(TINY, "bn", 0, data, tmp_path, say_nothing)
+    folder, file = tmp_path / "BasicMotions" / "bn" / "0", tmp_path / "model.onnx"
+    assert export(folder, file) <= 1e-5
+    X[:, 1] += rng.standard_normal((20, 13))
+    np.savez(tmp_path / "new.npz", X=X)
+    inputs = X.transpose(0, 2, 1)
+    found, _ = probabilities(file, inputs=inputs, key_mask=np.ones((20, 13), bool))
+    np.testing.assert_allclose(found, predict(folder, tmp_path / "new.npz")[0], atol=1e-5)
+
+
+def test_a_file_that_differs_is_not_written(tmp_path, motions, monkeypatch):
+    train(TINY, "bn", 0, motions, tmp_path, say_nothing)
+    monkeypatch.setattr(exporting, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(ValueError, match="expected the same probabilities from ONNX to 1e-5; got"):
+        export(tmp_path / "BasicMotions" / "bn" / "0", tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_images(tmp_path):
