@@ -94,9 +94,8 @@ def integer(name: str, x: Any, least: int) -> None:
 
 
 def as_array(name: str, x: Any, expected: str) -> np.ndarray:
-    """`x` as a NumPy array, if that loses nothing. A masked array would lose its mask."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise ValueError(f"{name}: expected {expected}; got a numpy.ma array: fill it, and give key_mask=~x.mask")
+    """`x` as a NumPy array, if that loses nothing."""
+    expect_no_mask(name, x, expected)
     try:
         x = np.asarray(x)
         if x.dtype.kind in "mM":
@@ -107,6 +106,13 @@ def as_array(name: str, x: Any, expected: str) -> np.ndarray:
     except (RuntimeError, TypeError) as error:  # the former are torch's, of tensors that need a gradient or are sparse
         got = f"{type(x).__name__} that NumPy cannot read: {' '.join(str(error).split())[:80]}"
         raise ValueError(f"{name}: expected {expected}; got a {got}") from error
+
+
+def expect_no_mask(name: str, x: Any, expected: str) -> None:
+    """ValueError for a masked array, whose mask NumPy's functions would lose."""
+    if isinstance(x, np.ma.MaskedArray):
+        cure = "fill it, with NaN where missing values are taken; keys are hidden by key_mask"
+        raise ValueError(f"{name}: expected {expected}; got a numpy.ma array: {cure}")
 
 
 def _is_real(x: Any) -> bool:

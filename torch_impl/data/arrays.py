@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from primal_dual.checks import expect_no_mask
 from primal_dual.types import UInt8
 from torch_impl.data.messages import one_line
 from torch_impl.data.ts_files import Series, checked_series
@@ -108,7 +109,8 @@ def is_missing_label(label: object) -> bool:
 
 
 def _real(name: str, x: Any, expected: str) -> np.ndarray:
-    """An array of real numbers. ValueError for what is none."""
+    """An array of real numbers. ValueError for what is none, and for a masked array."""
+    expect_no_mask(name, x, expected)
     try:
         x = np.asarray(x)
         x = x.astype(float) if x.dtype == object else x

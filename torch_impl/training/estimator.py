@@ -18,10 +18,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
+from primal_dual import checks
 from primal_dual.io.files import write_bytes
 from primal_dual.types import Float
 from torch_impl.certificate import ModuleCertificates, certify_module
-from torch_impl.data.arrays import series_of_arrays
+from torch_impl.data.arrays import is_missing_label, series_of_arrays
 from torch_impl.data.messages import first_names, one_line, say_nothing
 from torch_impl.training.recipes.attentions import (
     Attention,
@@ -148,8 +149,8 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
-    def score(self, X: Any, y: Any) -> float:
-        """The fraction of examples whose label is predicted.
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The fraction of examples whose label is predicted, each with its weight.
 
         Raises
         ------
@@ -162,7 +163,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         if unseen:
             expected = f"expected labels of the training, {first_names(self.classes_.tolist())}"
             raise ValueError(f"y: {expected}; got {first_names(unseen)}")
-        return super().score(X, y)
+        return super().score(X, y, sample_weight)
 
     def certify(self, X: Any) -> ModuleCertificates:
         """Certify every head of every layer for each example of X; see `torch_impl.certify_module`."""
@@ -220,9 +221,13 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         return self.run_.recipe.new_arrays(self._checked_input(X, reset=False), self.run_.data)
 
     def _checked_input(self, X: Any, reset: bool) -> Any:
-        """X as scikit-learn checks it; series whose lengths differ stay a list."""
+        """X as scikit-learn checks it, which would lose masks; series whose lengths differ stay a list."""
+        expected = "arrays with NaN for a missing value"
+        checks.expect_no_mask("X", X, expected)
         if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object):
             X = list(X)
+            for x in X:
+                checks.expect_no_mask("X", x, expected)
             if not X or _lengths_differ(X):
                 series = series_of_arrays("X", X)
                 if reset:
@@ -243,6 +248,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):
+            checks.integer("random_state", self.random_state, 0)
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
 
@@ -264,6 +270,11 @@ def _lengths_differ(X: list[Any]) -> bool:
 
 def _checked_labels(y: Any) -> np.ndarray:
     """Labels (n,), none of them missing, as scikit-learn checks them."""
+    expected = "a label for each example"
+    checks.expect_no_mask("y", y, expected)
+    for number, label in enumerate(np.asarray(y).ravel().tolist()):
+        if is_missing_label(label):
+            raise ValueError(f"y: expected {expected}; got {label!r} for example {number}")
     if np.asarray(y).ndim == 0:
         raise ValueError(f"AttentionClassifier requires y to be passed, but the target y is {y}")
     y = check_array(y, ensure_2d=False, dtype=None, input_name="y", estimator="AttentionClassifier")

@@ -4,6 +4,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -175,11 +176,44 @@ def a(*shape):
     return np.random.default_rng(0).standard_normal(shape)
 
 
+def masked(x):
+    return np.ma.masked_array(x, mask=np.arange(np.size(x)).reshape(np.shape(x)) == 1)
+
+
 BAD = {
-    "labels that are NaN": (lambda: small().fit(a(4, 2, 9), [0, 1, np.nan, 1]), "y contains NaN"),
+    "labels that are NaN": (
+        lambda: small().fit(a(4, 2, 9), [0, 1, np.nan, 1]),
+        "y: expected .*; got nan for example 2",
+    ),
     "labels that are missing": (
         lambda: small().fit(a(3, 2, 9), np.array(["a", None, "b"], object)),
         "y: expected labels that can be sorted; got NoneType and str",
+    ),
+    "labels that are missing among words": (
+        lambda: small().fit(a(3, 2, 9), ["a", np.nan, "b"]),
+        "y: expected a label for each example; got 'nan' for example 1",
+    ),
+    "labels that pandas misses": (
+        lambda: small().fit(a(3, 2, 9), pd.Series(["a", pd.NA, "b"], dtype="string")),
+        "y: expected a label for each example; got <NA> for example 1",
+    ),
+    "labels under a mask": (lambda: small().fit(a(4, 2, 9), masked([0, 1] * 2)), "y: .*; got a numpy.ma array: fill"),
+    "series under a mask": (lambda: small().fit(masked(a(4, 2, 9)), [0, 1] * 2), "X: .*; got a numpy.ma array: fill"),
+    "a list of series under masks": (
+        lambda: small().fit([a(2, 9), masked(a(2, 9))], [0, 1]),
+        "X: expected .*; got a numpy.ma array: fill",
+    ),
+    "unequal series under masks": (
+        lambda: small().fit([a(2, 9), masked(a(2, 8))], [0, 1]),
+        "X: expected .*; got a numpy.ma array: fill",
+    ),
+    "an array of series under masks": (
+        lambda: small().fit(np.array([a(2, 9), masked(a(2, 9)), None], object)[:2], [0, 1]),
+        "X: expected .*; got a numpy.ma array: fill",
+    ),
+    "a negative seed": (
+        lambda: small(random_state=-1).fit(a(4, 2, 9), [0, 1] * 2),
+        "random_state: expected a whole number >= 0; got -1",
     ),
     "one class": (lambda: small().fit(a(4, 2, 9), ["a"] * 4), "y: expected two classes or more; got one class, a"),
     "no labels": (lambda: small().fit(a(4, 2, 9), None), "requires y to be passed, but the target y is None"),
@@ -246,6 +280,9 @@ def test_bad_input_of_what_is_fitted(tmp_path):
         with pytest.raises(ValueError, match=message):
             model.predict(X)
     assert model.predict(a(3, 2, 5)).shape == (3,)
+    X, y = a(6, 2, 9), ["a"] * 6
+    weight = (model.predict(X) == "a") + 1.0
+    assert model.score(X, y, sample_weight=weight) == pytest.approx((weight == 2).sum() * 2 / weight.sum())
     with pytest.raises(ValueError, match="y: expected labels of the training, a, b; got c"):
         model.score(a(2, 2, 9), ["a", "c"])
     with pytest.raises(ValueError, match="cannot be written"):
