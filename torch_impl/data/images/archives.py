@@ -2,10 +2,10 @@
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,19 +14,36 @@ from primal_dual.types import Int
 from torch_impl.data.images.gzip_files import unpacked
 from torch_impl.data.images.source import ImageSource
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
+SUFFIXES = JPEG | {".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+
+File = TypeVar("File", bound=tuple[Any, ...])
 
 
 def is_image(path: PurePath | str) -> bool:
-    """Whether a file is an image by its suffix. Hidden files are not.
+    """Whether a file is an image by its suffix. Hidden files and those in hidden folders are not.
 
     Examples
     --------
-    >>> is_image("cat/1.JPEG"), is_image("notes.txt"), is_image("._1.png")
-    (True, False, False)
+    >>> is_image("cat/1.JPEG"), is_image("notes.txt"), is_image("._1.png"), is_image(".ipynb_checkpoints/1.png")
+    (True, False, False, False)
     """
-    file = PurePosixPath(path)
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    return PurePosixPath(path).suffix.lower() in SUFFIXES and not is_hidden(path)
+
+
+def is_hidden(path: PurePath | str) -> bool:
+    """Whether a file or a folder on the way to it is hidden, as those are whose names begin with a dot."""
+    return any(part.startswith(".") and part != ".." for part in PurePosixPath(path).parts)
+
+
+def images_of_classes(where: Path, files: Sequence[File]) -> list[File]:
+    """Those of some files, (CLASS, FILE, ...), that are images. ValueError for a class that has files, but no image."""
+    images = [file for file in files if is_image(file[1])]
+    labels = {file[0] for file in images}
+    for label, name, *_ in files:
+        if label not in labels:
+            raise ValueError(f"{where}: expected images as CLASS/FILE; got {label}/{name}, and no image of {label}")
+    return images
 
 
 def archive_source(split: str, path: Path) -> ImageSource:
@@ -45,12 +62,12 @@ def archive_source(split: str, path: Path) -> ImageSource:
     Raises
     ------
     ValueError
-        For a file that is no such archive or is damaged, images at another place, images that are links, and a .tar.gz
-        that is too large for the memory.
+        For a file that is no such archive or is damaged, images at another place, images that are links, a class
+        without an image, and a .tar.gz that is too large for the memory.
     """
     archive = path if path.suffix == ".tar" else unpacked(path, "a .tar.gz archive")
     try:
-        members = sorted(_members(split, path, archive))
+        members = images_of_classes(path, sorted(_members(split, path, archive)))
     except tarfile.TarError as error:
         raise ValueError(f"{path}: expected a tar archive; got {error}") from error
     labels = [member.label for member in members]
@@ -60,7 +77,7 @@ def archive_source(split: str, path: Path) -> ImageSource:
 
 
 class _Member(NamedTuple):
-    """An image in an archive: its class and file, and where its bytes are."""
+    """A file in an archive: its class and name, and where its bytes are."""
 
     label: str
     file: str
@@ -72,17 +89,17 @@ def _members(split: str, path: Path, archive: Path | bytes) -> Iterator[_Member]
     with _open_archive(archive) as tar:
         while member := tar.next():
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all members, which would take a gigabyte for ImageNet
-            if not is_image(member.name):
+            if member.isdir() or is_hidden(member.name):
                 continue
-            if member.isreg():
-                parts = PurePosixPath(member.name).parts
-                parts = parts[1:] if parts[0] == split else parts
-                if len(parts) != 2:
-                    raise ValueError(f"{path}: expected members {split}/CLASS/FILE; got {member.name}")
-                yield _Member(parts[0], parts[1], member.offset_data, member.size)
-            elif not member.isdir():
+            if is_image(member.name) and not member.isreg():
                 expected = "expected images as files (tar --dereference --hard-dereference)"
                 raise ValueError(f"{path}: {expected}; got the link or device {member.name}")
+            parts = PurePosixPath(member.name).parts
+            parts = parts[1:] if parts[:1] == (split,) else parts
+            if len(parts) == 2:
+                yield _Member(parts[0], parts[1], member.offset_data, member.size)
+            elif is_image(member.name):
+                raise ValueError(f"{path}: expected members {split}/CLASS/FILE; got {member.name}")
         _expect_end(path, tar)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from torch_impl.data.images.archives import archive_source, is_image
+from torch_impl.data.images.archives import archive_source, images_of_classes, is_hidden, is_image
 from torch_impl.data.images.cifar10 import cifar10_folder, cifar10_sources
 from torch_impl.data.images.idx import has_idx_files, idx_sources
 from torch_impl.data.images.source import ImageSource
@@ -24,7 +24,7 @@ def folder_sources(root: Path) -> tuple[ImageSource, ImageSource]:
     Raises
     ------
     ValueError
-        For a folder, a split or images that are missing, and for malformed files.
+        For a folder, a split or images that are missing, if only of one class, and for malformed files.
     """
     if not root.is_dir():
         expected = "expected one of images, of MNIST's idx files, or of CIFAR-10's .bin files"
@@ -45,7 +45,8 @@ def list_images(path: Path) -> list[str]:
     ValueError
         If there is none.
     """
-    names = sorted(str(file) for file in path.rglob("*") if is_image(file)) if path.is_dir() else [str(path)]
+    inside = sorted(str(file) for file in path.rglob("*") if is_image(file.relative_to(path)))
+    names = inside if path.is_dir() else [str(path)]
     if not path.exists() or not names:
         raise ValueError(f"{path}: expected an image, or a folder of images; got none")
     return names
@@ -72,15 +73,16 @@ def _first_split(root: Path, *splits: str) -> ImageSource:
 
 
 def _class_folders(split: str, path: Path) -> ImageSource:
-    """The images in a folder that has a folder for each class."""
-    found = sorted(
-        (folder.name, file.path)
+    """The images in a folder that has a folder for each class. What is hidden is none."""
+    files = sorted(
+        (folder.name, file.name)
         for folder in os.scandir(path)
-        if folder.is_dir()
+        if folder.is_dir() and not is_hidden(folder.name)
         for file in os.scandir(folder)
-        if is_image(file.name)
+        if not is_hidden(file.name)
     )
-    return file_source(split, [label for label, _ in found], [name for _, name in found])
+    images = images_of_classes(path, files)
+    return file_source(split, [label for label, _ in images], [os.path.join(path, *image) for image in images])
 
 
 def _open_file(names: list[str], i: int) -> Image.Image:

@@ -36,7 +36,8 @@ def load_images(
     Parameters
     ----------
     name : str
-        "digits", scikit-learn's 8 x 8 digits, or the name of a folder inside `folder`, which holds one of:
+        The name of a folder inside `folder`; or "digits", scikit-learn's 8 x 8 digits, if there is no such folder. It
+        holds one of:
         CIFAR-10's binary version, data_batch_1.bin to 5, test_batch.bin and batches.meta.txt;
         MNIST's or Fashion-MNIST's idx files, train-images-idx3-ubyte.gz and three others, gzipped or not;
         images as train/CLASS/FILE and test/CLASS/FILE, or val for test;
@@ -72,9 +73,13 @@ def load_images(
     """
     if size is not None and size < 1:
         raise ValueError(f"size: expected 1 or more; got {size}")
-    if name != "digits" and folder is None:
+    root = None if folder is None else Path(folder) / name
+    if name == "digits" and (root is None or not root.exists()):
+        train, test = digit_sources()
+    elif root is None:
         raise ValueError(f"{name}: expected --data, a folder that holds the folder {name}; or digits, which needs none")
-    train, test = digit_sources() if name == "digits" else folder_sources(Path(str(folder)) / name)
+    else:
+        train, test = folder_sources(root)
     return image_data_set(name, train, test, size=size, skip_corrupt=skip_corrupt, say=say)
 
 

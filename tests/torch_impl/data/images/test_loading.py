@@ -14,6 +14,7 @@ from PIL import Image
 from torch_impl.data.dataset import folds
 from torch_impl.data.images import decoding, gzip_files, loading
 from torch_impl.data.images.decoding import ImageDecoder
+from torch_impl.data.images.files import list_images
 from torch_impl.data.images.loading import ImageStream, load_images
 from torch_impl.data.images.pixels import channel_statistics, scaled, standardised
 
@@ -79,6 +80,8 @@ def test_pixels_and_labels_of_each_layout(tmp_path, monkeypatch, layout, memory)
     written = write_set(tmp_path / "pets")
     (tmp_path / "pets" / "train" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "pets" / "train" / "cat" / "._00.png").write_text("no image, either")
+    (tmp_path / "pets" / "train" / ".checkpoints").mkdir()
+    (tmp_path / "pets" / "train" / ".checkpoints" / "00.png").write_text("no image of a class")
     LAYOUTS[layout](tmp_path / "pets")
     monkeypatch.setattr(loading, "MEMORY", 3 * SIZE**2 * 12 - (not memory))  # just enough for 8 + 4 images, or not
     data = load_images("pets", tmp_path)
@@ -86,6 +89,40 @@ def test_pixels_and_labels_of_each_layout(tmp_path, monkeypatch, layout, memory)
     assert_same(data.train, written["train"])
     assert_same(data.test, written["test"])
     assert data.classes == ("cat", "dog") and data.sizes == {"channels": 3, "size": SIZE, "classes": 2}
+
+
+@pytest.mark.parametrize("layout", ["folders", "tar", "tar without the split", "tar.gz"])
+def test_a_class_without_an_image_is_refused(tmp_path, layout):
+    write_set(tmp_path / "pets")
+    for file in (tmp_path / "pets" / "train" / "dog").glob("*"):
+        file.rename(file.with_suffix(".heic"))
+    LAYOUTS[layout](tmp_path / "pets")
+    with pytest.raises(ValueError, match=r"expected images as CLASS/FILE; got dog/00.heic, and no image of dog"):
+        load_images("pets", tmp_path)
+
+
+def test_images_in_a_folder_below_their_class_are_refused(tmp_path):
+    write_set(tmp_path / "pets")
+    for file in (tmp_path / "pets" / "train" / "dog").glob("*"):
+        file.parent.joinpath("images").mkdir(exist_ok=True)
+        file.rename(file.parent / "images" / file.name)
+    with pytest.raises(ValueError, match=r"train: expected images as CLASS/FILE; got dog/images, and no image of dog"):
+        load_images("pets", tmp_path)
+
+
+def test_jpeg_files_by_all_their_names(tmp_path):
+    root = tmp_path / "pets"
+    write_set(root)
+    for suffix in ("jpg", "JPEG", "jpe", "jfif"):
+        Image.fromarray(noise(SIZE, SIZE, 3)).save(root / "train" / "cat" / f"x.{suffix}", "jpeg")
+    assert len(load_images("pets", tmp_path).train) == 8 + 4
+
+
+def test_new_images_may_lie_in_a_hidden_folder_but_not_below_it(tmp_path):
+    root = tmp_path / ".cache"
+    write_set(root)
+    (root / "train" / "cat").rename(root / "train" / ".cat")
+    assert [*map(len, map(list_images, (map(root.joinpath, ("train", "test")))))] == [3, 4]
 
 
 def test_statistics_are_those_of_the_training_pixels(tmp_path, monkeypatch):
@@ -403,6 +440,12 @@ def test_malformed_cifar(tmp_path):
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(ValueError, match=r"data_batch_3.bin: no such file"):
         load_images("cifar", tmp_path)
+
+
+def test_ones_own_digits(tmp_path):
+    write_set(tmp_path / "digits")
+    assert load_images("digits", tmp_path).classes == ("cat", "dog")
+    assert load_images("digits", tmp_path / "elsewhere").classes == tuple("0123456789")
 
 
 def test_bad_arguments():
