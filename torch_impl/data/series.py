@@ -100,7 +100,11 @@ def load_new_series(
     ValueError
         For another number of features, series that are longer than those of the data set, and malformed files.
     """
-    series, _ = read_ts_file(Path(path))
+    path = Path(path)
+    if path.suffix != ".ts" or not path.is_file():
+        got = "a folder" if path.is_dir() else path.suffix or "no suffix" if path.exists() else "no such file"
+        raise ValueError(f"{path}: expected series in a .ts file, a .npz file with X, or a .csv file; got {got}")
+    series, _ = read_ts_file(path)
     return new_series(path, series, description)
 
 

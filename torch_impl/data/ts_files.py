@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from primal_dual.types import Float, Num
-from torch_impl.data.messages import one_line, quoted_ends
+from torch_impl.data.messages import first_names, one_line, quoted_ends
 
 EMBEDDED = ("JapaneseVowels", "BasicMotions")
 NUMBER_CHARACTERS = frozenset("0123456789+-.e,: \t?nan")  # ? and nan stand for a missing value
@@ -53,14 +53,27 @@ def read_split(name: str, folder: Path | str | None, split: str) -> tuple[Series
     """
     if folder is not None:
         files = {each: Path(folder) / name / f"{name}_{each.upper()}.ts" for each in ("train", "test")}
-        if name not in EMBEDDED or any(file.exists() for file in files.values()):
+        if any(file.exists() for file in files.values()):
             return read_ts_file(files[split])
+        if name not in EMBEDDED:
+            raise ValueError(_no_data_set(name, Path(folder)))
     elif name not in EMBEDDED:
         raise ValueError(f"{name}: expected --data, the folder with its files, or one of {', '.join(EMBEDDED)}")
     datasets = _aeon_datasets()
     load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions
     series, labels = load(split=split)
     return checked_series(name, series), list(map(str, labels))
+
+
+def _no_data_set(name: str, folder: Path) -> str:
+    """What was expected in the folder of data sets, all of whose layouts begin with the name."""
+    if not folder.is_dir():
+        return f"{folder}: expected --data, the folder of data sets; got no such folder"
+    if Path(name).suffix in (".npz", ".csv", ".ts"):
+        return f"{name}: expected the name of a data set, without the suffix of its files"
+    arrays = f"{name}.npz, {name}_TRAIN and {name}_TEST as .npz or .csv"
+    folders = f"or a folder {name} with {name}_TRAIN.ts and {name}_TEST.ts, or with images in train and test or val"
+    return f"{name}: expected {arrays}, {folders}; got none of them in {folder}"
 
 
 def read_ts_file(path: Path) -> tuple[Series, list[str]]:
@@ -83,7 +96,9 @@ def read_ts_file(path: Path) -> tuple[Series, list[str]]:
     try:
         series, _ = load(str(path), encoding=encoding)
     except Exception as error:  # a malformed file may raise anything inside the reader
-        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {one_line(error)}") from error
+        differ = "channels or cases of different lengths; for those of cases, the header needs @equalLength false"
+        got = differ if "number of observations" in str(error) else one_line(error)
+        raise ValueError(f"{path}: expected a .ts file of the UEA archive; got {got}") from error
     return checked_series(path, series), labels
 
 
@@ -96,32 +111,36 @@ def check_feature_count(source: Path | str, example: Float[np.ndarray, "time fea
 def _labels(path: Path, encoding: str) -> list[str]:
     """The label of each example of a .ts file, in lower case, or "?" if its header says that there are none."""
     with open(path, encoding=encoding) as file:
-        lines = enumerate((line.strip().lower() for line in file), 1)
+        lines = enumerate((line.strip() for line in file), 1)
         classes = _classes(path, lines)
-        return [_label(path, number, line, classes) for number, line in lines]
+        return [_label(path, number, line.lower(), classes) for number, line in lines]
 
 
 def _classes(path: Path, lines: Iterator[tuple[int, str]]) -> list[str] | None:
     """Read the header of a .ts file, up to its @data: the names of the classes, or None if examples have no label.
 
     Raises ValueError for what aeon's reader would misunderstand: examples before @data, no @classLabel (it would take
-    the last feature for labels), time stamps (it drops their signs), and the targets of a regression.
+    the last feature for labels), time stamps (it drops their signs), the targets of a regression, and classes that
+    differ by upper case alone (it makes one of them).
     """
     header: dict[str, list[str]] = {}
     for number, line in lines:
-        if line == "@data":
+        if line.lower() == "@data":
             break
         tag, *words = line.split() or ["#"]
         if tag[0] == "@":
-            header[tag] = words
+            header[tag.lower()] = words
         elif header and tag[0] != "#":  # above the first tag, a description is allowed
             raise ValueError(f"{path}: expected tags up to @data; got {quoted_ends(line)} in line {number}")
-    if "true" in header.get("@timestamps", []) + header.get("@targetlabel", []):
+    if "true" in map(str.lower, header.get("@timestamps", []) + header.get("@targetlabel", [])):
         raise ValueError(f"{path}: expected @timeStamps false and no @targetLabel; got true")
     if not header.get("@classlabel"):
         raise ValueError(f"{path}: expected @classLabel true and the classes, or @classLabel false; got none")
-    labelled, *classes = header["@classlabel"]
-    return classes if labelled == "true" else None
+    labelled, *names = header["@classlabel"]
+    classes = [name.lower() for name in names]
+    if len(set(classes)) < len(set(names)):
+        raise ValueError(f"{path}: expected classes that differ in lower case, too; got {first_names(names)}")
+    return classes if labelled.lower() == "true" else None
 
 
 def _label(path: Path, number: int, line: str, classes: list[str] | None) -> str:

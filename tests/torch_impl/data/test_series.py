@@ -41,6 +41,10 @@ def test_a_feature_that_is_constant_in_training_is_zero(tmp_path):
     [
         (dict(test=["1,2:3,4:c"]), "Own"),
         (dict(train=[]), "Own_TRAIN.ts"),
+        (
+            dict(train=["1,2:3,4:a", "5,6:7:b"]),
+            "got channels or cases of different lengths; for those of cases, the header needs @equalLength false",
+        ),
         (dict(train=["1,2:3,4:a", "5,6:7,8:a"], test=["1,2:3,4:a"]), "expected two classes or more; got a"),
         (dict(train=["1,2:3,4:a", "5,6:7,8:b"], test=["1,2:a"]), "Own"),
         (dict(train=["1,x:3,4:a", "5,6:7,8:b"]), "Own_TRAIN.ts: expected a .ts file"),
@@ -55,8 +59,13 @@ def test_bad_files(tmp_path, options, message):
 
 
 def test_missing_sets(tmp_path):
-    with pytest.raises(ValueError, match=r"Own_TRAIN\.ts: no such file"):
-        load_series("Own", tmp_path)
+    for name, folder, message in (
+        ("Own", tmp_path, r"Own: expected Own.npz, .*Own_TRAIN.ts.*images in train.*; got none of them in "),
+        ("Own.npz", tmp_path, "Own.npz: expected the name of a data set, without the suffix of its files"),
+        ("Own", tmp_path / "none", "none: expected --data, the folder of data sets; got no such folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_series(name, folder)
     with pytest.raises(ValueError, match="expected --data, the folder with its files, or one of JapaneseVowels"):
         load_series("Own")
 
@@ -91,6 +100,27 @@ def test_folds_of_small_classes(motions):
     assert all(len(part.train.labels.unique()) == 4 for part in parts) and sum(len(p.test) for p in parts) == 32
     with pytest.raises(ValueError, match="two cases or more of each class; got one of"):
         next(folds(motions._replace(train=motions.train.take(order[9:])), 3))
+
+
+def test_classes_that_differ_by_upper_case_alone_are_refused(tmp_path):
+    write_set(tmp_path)
+    file = tmp_path / "Own" / "Own_TRAIN.ts"
+    text = file.read_text()
+    file.write_text(text.replace("true a b", "true a A b b"))
+    with pytest.raises(ValueError, match=r"expected classes that differ in lower case, too; got a, A, b"):
+        load_series("Own", tmp_path)
+    file.write_text(text.replace("true a b", "true A b b").replace("@classLabel", "@CLASSlabel"))
+    assert load_series("Own", tmp_path).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "name, got", [("none.npz", "no such file"), ("none", "no such file"), (".", "a folder"), ("x.npy", ".npy")]
+)
+def test_new_series_in_no_file_of_series(tmp_path, name, got):
+    np.save(tmp_path / "x.npy", np.zeros((3, 4)))
+    message = rf"expected series in a .ts file, a .npz file with X, or a .csv file; got {got}"
+    with pytest.raises(ValueError, match=message):
+        recipe("mine").read(tmp_path / name, {})
 
 
 @pytest.mark.parametrize("missing", ["TRAIN", "TEST"])

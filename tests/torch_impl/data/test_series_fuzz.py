@@ -74,6 +74,10 @@ def says(content):
     if not stated or any(words[:1] != ["false"] and (words[:1] != ["true"] or words == ["true"]) for words in stated):
         return None
     labelled, *classes = stated[-1]
+    as_written = [words.strip() for words in LINE_ENDS.split(text)]
+    names = [words.split()[1:] for words in as_written if words.lower().startswith("@classlabel")]
+    if any(len({*map(str.lower, words)}) < len({*words}) for words in names):
+        return None
     cases, labels = [], []
     for line in lines[start + 1 :]:
         *features, label = line.split(":") if labelled == "true" else (*line.split(":"), "?")
