@@ -104,9 +104,8 @@ def certify_module(
             for each, mode in modes.items():
                 each.training = mode
     if not calls:
-        raise ValueError(
-            f"certify_module: expected a module with torch_impl's attention inside; got {type(module).__name__}"
-        )
+        expected = "expected a module with torch_impl's attention inside, as replace_attention puts it there"
+        raise ValueError(f"certify_module: {expected}; got {type(module).__name__}")
     return ModuleCertificates(each for name, call in track(calls) for each in _certify_call(name, call, query))
 
 

@@ -120,7 +120,11 @@ def certify(
         typer.Option(help="Every head of a model instead: a run, pretrained:DATA/ATTENTION, or Hugging Face's folder."),
     ] = None,
     input: Annotated[
-        Path | None, typer.Option(help="What the model sees: a text or an image; for a run, as in predict.")
+        Path | None,
+        typer.Option(
+            help="What the model sees: a text or an image; for a run, the first case of a file as in predict. Without "
+            "it: a paragraph of English, a photograph, or the first case that the run was tested on."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that a run was trained with.")] = None,
     figure: Figure = None,

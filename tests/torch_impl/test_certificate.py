@@ -187,7 +187,7 @@ def test_modules_of_others():
 
     (only,) = certify_module(Own(), torch.randn(5, 3))
     assert (only.module, only.example, only.head) == ("Own", 0, 0) and only.certificate.relative_gap < 1e-12
-    with pytest.raises(ValueError, match="torch_impl's attention inside; got Linear"):
+    with pytest.raises(ValueError, match="attention inside, as replace_attention puts it there; got Linear"):
         certify_module(nn.Linear(3, 3), torch.randn(5, 3))
     layer = MultiheadAttention(8, 2)
     weights = dict(query=(x := torch.randn(5, 1, 8)), key=x, value=x, attn_mask=torch.randn(5, 5))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from sklearn.datasets import load_sample_image
 
-from torch_impl.data.messages import Say, one_line
+from torch_impl.data.messages import Say, one_line, say_nothing
 from torch_impl.drop_in.replace import replace_attention
 from torch_impl.training.trained.finished_run import load_data_of_run, load_run
 from torch_impl.training.trained.pretrained_models import PREFIX
@@ -18,7 +18,7 @@ the tube have no weight in this sum. The others are the support vectors, and the
 
 
 def load_model(
-    folder: str, file: Path | None = None, data_folder: Path | None = None, say: Say = print
+    folder: str, file: Path | None = None, data_folder: Path | None = None, say: Say = say_nothing
 ) -> tuple[torch.nn.Module, Any]:
     """A module for `certify_module`, and the argument to call it with.
 
@@ -34,7 +34,7 @@ def load_model(
     data_folder : path, optional
         The folder of data sets that a run was trained with.
     say : callable
-        Is called with messages about the progress of loading.
+        Is called with messages about the progress of loading, and with one about which example of a run's is taken.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def load_model(
         For a folder that is neither, or damaged; for a model whose attention cannot be replaced; and for an input that
         the model does not take.
     """
-    if folder.startswith(PREFIX) or (Path(folder) / "result.json").exists():
+    if folder.startswith(PREFIX) or _is_run(Path(folder)):
         return _run(folder, file, data_folder, say)
     if not (Path(folder) / "config.json").exists():
         expected = "a finished run, pretrained:DATA/ATTENTION, or the folder of a Hugging Face model, with config.json"
@@ -50,12 +50,22 @@ def load_model(
     return _hugging_face(Path(folder), file)
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether it is the folder of a run, finished or not: a Hugging Face model, too, has a config.json."""
+    config = folder / "config.json"
+    is_begun = config.is_file() and '"recipe"' in config.read_text(encoding="utf-8", errors="replace")
+    return is_begun or (folder / "result.json").exists()
+
+
 def _run(folder: str, file: Path | None, data_folder: Path | None, say: Say) -> tuple[torch.nn.Module, Any]:
     run = load_run(folder)
     if file is None:
-        inputs, key_mask, _ = load_data_of_run(run, data_folder, say).test.take(torch.arange(1))
+        cases = load_data_of_run(run, data_folder, say).test
+        (inputs, key_mask, _), count, where = cases.take(torch.arange(1)), len(cases), "that it was tested on"
     else:
-        inputs, key_mask, _ = run.recipe.read(file, run.data)
+        inputs, key_mask, names = run.recipe.read(file, run.data)
+        count, where = len(names), f"of {file}"
+    say(f"the model sees the first of {count} cases {where}")
     return run.model, (run.prepare(inputs[:1]), None if key_mask is None else key_mask[:1])
 
 

@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from primal_dual import Primal, catalog, certify, solve_dual
 from primal_dual.cli.commands import app
+from tests.torch_impl.training.short_runs import TINY
 from torch_impl import certify_module
 from torch_impl.analysis.head_complexity import TUBE, describe_heads
 from torch_impl.drop_in import replace_attention
 from torch_impl.recorder import recording
+from torch_impl.training.runs.distributed import this_process
+from torch_impl.training.runs.trainer import begin
 
 WORDS = ["[UNK]", "a", "layer", "is", "an", "attention"]
 
@@ -111,13 +114,19 @@ def test_a_hugging_face_model_of_images(tmp_path):
 def test_a_trained_model(tmp_path):
     done = command("--model", "pretrained:JapaneseVowels/bn+sh")
     assert done.exit_code == 0 and "24 heads" in done.output, done.output
+    assert "the model sees the first of 370 cases that it was tested on" in " ".join(done.output.split())
+    np.savez(tmp_path / "new.npz", X=np.random.default_rng(0).standard_normal((3, 12, 17)))
+    done = command("--model", "pretrained:JapaneseVowels/bn+sh", "--input", tmp_path / "new.npz")
+    assert f"the model sees the first of 3 cases of {tmp_path / 'new.npz'}" in " ".join(done.output.split())
 
 
-def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path):
+def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path, motions):
     long, empty = tmp_path / "long.txt", tmp_path / "empty.txt"
     long.write_text("a " * 81)
     empty.write_text(" \n")
+    begun, _ = begin(TINY, "bn", 0, motions, tmp_path / "runs", this_process())
     for words, message in (
+        (["--model", begun], "expected a finished run, RUNS/DATA/ATTENTION/SEED with config.json, result.json"),
         (["--model", tmp_path], "expected a finished run, pretrained:DATA/ATTENTION, or the folder of"),
         (["--model", model_folder, "--input", long], "expected at most 80 tokens, which the model takes; got 81"),
         (["--model", model_folder, "--input", empty], "expected text; got none"),
