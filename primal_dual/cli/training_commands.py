@@ -69,9 +69,10 @@ def train(
     An attention of your own is --attention FILE.py:NAME, a Primal or Heads called NAME in a Python file.
 
     --data has RECIPE.npz with the arrays X_train, y_train, X_test and y_test; or RECIPE_TRAIN.csv and RECIPE_TEST.csv,
-    one series a row, its label last (or both .npz, with X and y); or a folder RECIPE with RECIPE_TRAIN.ts and
-    RECIPE_TEST.ts of the UEA archive; images as train/CLASS/FILE and val/CLASS/FILE, or both as .tar; CIFAR-10's
-    .bin files; or listops' and IMDb's files.
+    one series a row, its label last, with a header of words or none, and an empty cell for a missing value (or both
+    .npz, with X and y); or a folder RECIPE with RECIPE_TRAIN.ts and RECIPE_TEST.ts of the UEA archive; images as
+    train/CLASS/FILE and val/CLASS/FILE, or both as .tar; MNIST's idx files, gzipped or not; CIFAR-10's .bin files; or
+    listops' and IMDb's files.
     A run that was interrupted goes on; one that is done is not run again.
     """
     if recipe.startswith("--"):
@@ -256,7 +257,8 @@ def export(
 ) -> None:
     """Write a finished run as an ONNX file, and check by onnxruntime that it gives the same. About ten seconds.
 
-    Its inputs are those of the data as measured, any number of examples; its output is the probability of each class.
+    Its inputs are those of the data as measured, series in float64, any number of examples; its output is the
+    probability of each class.
     """
     difference = torch_part("training.trained.exporting").export(run, file)
     Console(soft_wrap=True).print(f"{shown(file)}: probabilities differ from torch's by at most {difference:.1e}")

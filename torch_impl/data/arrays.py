@@ -29,7 +29,8 @@ def series_of_arrays(name: str, X: Any) -> Series:
     Raises
     ------
     ValueError
-        For other shapes, what holds no real numbers, infinite numbers, and values whose size exceeds 1e20.
+        For other shapes, what holds no real numbers, infinite numbers, values whose size exceeds 1e20, and bytes in
+        squares, which could be grey images.
 
     Examples
     --------
@@ -44,6 +45,9 @@ def series_of_arrays(name: str, X: Any) -> Series:
         examples = [x[None] for x in examples]
     elif axes != {2}:
         raise ValueError(f"{name}: expected {SERIES}; got examples of shape {_first_shapes(examples)}")
+    if all(x.dtype == np.uint8 and len(x) == x.shape[1] > 1 for x in examples):
+        cures = f"give grey images as {name}[..., None], and series of bytes as {name}.astype(float)"
+        raise ValueError(f"{name}: expected {SERIES}; got bytes of shape {examples[0].shape}: {cures}")
     return checked_series(name, examples)
 
 

@@ -106,6 +106,10 @@ BAD = {
     "other channels": (GOOD | dict(X_test=X[:, :1]), "expected 2 features in each case; got 1"),
     "objects": (GOOD | dict(X_train=OBJECTS), "got objects in X_train: series whose lengths differ go into a .ts file"),
     "labels as objects": (GOOD | dict(y_test=np.array(y, object)), "got objects in y_test: save y_test.astype(str)"),
+    "grey images without channels": (
+        GOOD | dict(X_train=np.zeros((3, 8, 8), np.uint8)),
+        "got bytes of shape (8, 8): give grey images as X[..., None], and series of bytes as X.astype(float)",
+    ),
     "one number an example": (GOOD | dict(X_train=X[:, 0, 0]), "X: expected time series"),
 }
 
