@@ -96,7 +96,7 @@ def labels_of_array(name: str, y: np.ndarray, count: int) -> list[str]:
     for number, label in enumerate(labels):
         if is_missing_label(label):
             raise ValueError(f"{expected}; got {label!r} for example {number}")
-        if y.dtype.kind == "f" and y[number] % 1:
+        if y.dtype.kind == "f" and not y[number].is_integer():
             raise ValueError(f"{expected}; got {label}, as the targets of a regression are")
     return labels
 

@@ -99,6 +99,7 @@ BAD = {
         GOOD | dict(y_train=[1.0, 0.25, 2.5]),
         "y_train: expected a label for each of 3 examples; got 0.25, as the targets of a regression are",
     ),
+    "an infinite label": (GOOD | dict(y_train=[1.0, np.inf, 2.0]), "got inf, as the targets of a regression are"),
     "an unknown label": (
         GOOD | dict(y_test=[*"abc"]),
         "the labels of the training split, a, b; got c in test",
@@ -190,6 +191,7 @@ def test_two_files_are_the_same_as_one(tmp_path):
         ("", "expected one case a row; got none"),
         ('1,2,"a\n3,4,b\n', "expected a .csv file; got unexpected end of data"),
         ("1,2,a\n3,inf,b\n", "got inf"),
+        ("inf,inf,1,-inf,a\n1,2,3,4,b\n", "got inf"),
         ("1,2,a\n\xff\x00,4,b\n", "invalid start byte: save it as UTF-8"),
     ],
 )
