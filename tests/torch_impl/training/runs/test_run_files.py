@@ -15,7 +15,10 @@ CHANGES = {  # of result.json: a field, another value, and what is said of it
     "test_accuracy": [(97.0, r"Expected `float` <= 1.0"), (-1, r"Expected `float` >= 0.0"), ("0.9", "got `str`")],
     "seed": [(-1, r"Expected `int` >= 0"), (0.5, "Expected `int`"), (None, "Expected `int`, got `null`")],
     "attention": [(5, "Expected `str`, got `int`"), ("", "Expected `str` of length >= 1")],
-    "recipe": [({}, "expected a recipe with name, kind and folds; got {}"), ([], "Expected `object`, got `array`")],
+    "recipe": [
+        ({}, "kind: expected one of SeriesRecipe, ImageRecipe, TokenRecipe; got None"),
+        ([], "Expected `object`, got `array`"),
+    ],
     "weights_sha256": [("abc", "Expected `str` matching regex")],
     "machine": [([], "Expected `object`, got `array`")],
 }

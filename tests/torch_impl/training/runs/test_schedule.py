@@ -18,6 +18,14 @@ RUNS = [_Run("bn", seed) for seed in range(4)]
 TINY = dict(epochs=2, layers=1, width=16, num_heads=4, feedforward=16, scales="1 2")
 
 
+HEED_INTERRUPTS = """
+import signal
+from primal_dual.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off for what runs in the background
+main()
+"""
+
+
 class Shown(list):
     """What a progress bar would be given."""
 
@@ -89,13 +97,17 @@ def test_a_run_that_is_killed_is_an_error_in_words():
 
 @pytest.mark.parametrize("interrupt", [os.kill, os.killpg])  # the parent alone, and all processes, as Ctrl-C does
 def test_an_interrupt_ends_the_runs_and_begins_no_other(tmp_path, interrupt):
-    words = "primal_dual.cli train BasicMotions --attention bn --jobs 2 --seeds 4 --epochs 100000 --layers 1 --width 16"
-    command = [sys.executable, "-m", *words.split(), "--folder", str(tmp_path)]
+    words = "train BasicMotions --attention bn --jobs 2 --seeds 4 --epochs 100000 --layers 1 --width 16"
+    command = [sys.executable, "-c", HEED_INTERRUPTS, *words.split(), "--folder", str(tmp_path)]
     parent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(list(tmp_path.rglob("log.jsonl"))) == 2)
-    interrupt(parent.pid, signal.SIGINT)
-    _, errors = parent.communicate(timeout=60)
-    wait_until(lambda: not exists(parent.pid))
+    try:
+        wait_until(lambda: len(list(tmp_path.rglob("log.jsonl"))) == 2)
+        interrupt(parent.pid, signal.SIGINT)
+        _, errors = parent.communicate(timeout=60)
+        wait_until(lambda: not exists(parent.pid))
+    finally:
+        if exists(parent.pid):
+            os.killpg(parent.pid, signal.SIGKILL)
     assert parent.returncode and "Traceback" not in errors, errors
     assert len(list(tmp_path.rglob("config.json"))) == 2
 
