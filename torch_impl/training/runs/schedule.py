@@ -107,10 +107,10 @@ def train_all(
     recipe = recipe_of(name, data_folder, **changes)
     for attention in attentions:
         recipe.primal(find_attention(attention))  # refuses, before the data is loaded, what does not fit
-    if this_process().size > 1 and schedule.jobs not in (None, 1):
-        raise ValueError(f"--jobs: expected 1 under torchrun, whose processes share each run; got {schedule.jobs}")
     if not runs:
         return []
+    if this_process().size > 1 and schedule.jobs not in (None, 1):
+        raise ValueError(f"--jobs: expected 1 under torchrun, whose processes share each run; got {schedule.jobs}")
     check_writable(ensure_folder(folder) / "runs")
     data = recipe.load(data_folder, partial(_print, progress))
     recipe = recipe.resolve_defaults(data)
@@ -192,9 +192,11 @@ class _Work:
 
     def _threads_of(self, run: _Run) -> int:
         """Those that the schedule names; else those that the run was begun with; else the default."""
-        begun = None if self.schedule.threads else self._begun(run)
+        if self.schedule.threads:
+            return self.schedule.threads
+        begun = self._begun(run)
         recorded = read_json(begun, Config).get("threads") if begun else None
-        return self.schedule.threads or recorded or self.recipe.threads(self.jobs)
+        return recorded or self.recipe.threads(self.jobs)
 
 
 class _Show:
