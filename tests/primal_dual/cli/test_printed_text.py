@@ -44,10 +44,11 @@ def test_a_bar_in_a_name_is_no_column():
 def test_results_of_a_file_with_nasty_names(tmp_path):
     result = json.loads((WEIGHTS / "JapaneseVowels" / "softmax" / "result.json").read_text())
     del result["sha256"]
-    result["data"] = result["recipe"]["name"] = "a\x1b[31m[/foo]"
+    result["recipe"]["name"] = "mine"
+    result["data"] = result["attention"] = "a\x1b[31m[/foo]"
     (tmp_path / "runs.json").write_text(json.dumps({"runs": [result]}))
     printed = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json")])
-    assert printed.exit_code == 0 and "\x1b" not in printed.output and r"a\x1b[31m[/foo]" in printed.output
+    assert printed.exit_code == 0 and "\x1b" not in printed.output and printed.output.count(r"a\x1b[31m") == 2
 
 
 @pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "..", "a/b", "a\\b", "a\nb", "a\x1bb", ""])

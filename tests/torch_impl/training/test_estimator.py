@@ -36,7 +36,7 @@ def small(**changes):
 
 def test_check_estimator():
     """No check fails. One is skipped by scikit-learn itself, unless the environment variable SCIPY_ARRAY_API is set."""
-    model = small(epochs=5, num_heads=2, scales="1 2", lr=5e-2, batch=64)
+    model = small(epochs=5, num_heads=2, lr=5e-2, batch=64)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         results = check_estimator(model, on_fail=None, on_skip=None)
     others = {result["check_name"]: result["exception"] for result in results if result["status"] != "passed"}

@@ -72,8 +72,8 @@ class Recipe:
     learn_beta : bool
         Whether the heads of Attention-BN learn their beta, which starts at that of the primal.
     scales : str
-        Of Attention-SH, such as "1 2 4 8", at most as many as heads: head s of H has the one at place floor(n s / H)
-        of the n.
+        Of Attention-SH, such as "1 2 4 8": head s of H, from 0, has the one at place floor(n s / H), from 0, of the n;
+        so with fewer heads than scales, some scales are left out.
     folds : int
         With k folds, seed s is trained on the training split without its fold s mod k and tested on that fold, so that
         a recipe is tuned without the test split. 0 for the test split.
@@ -251,7 +251,7 @@ class Recipe:
         Raises
         ------
         ValueError
-            For an unknown name, for fewer heads than scales, and for Heads of another number.
+            For an unknown name, for so few heads that none of them is scaled, and for Heads of another number.
 
         Examples
         --------
@@ -264,11 +264,10 @@ class Recipe:
         scales = [member.scale for member in members]
         if any(member.scale > 1 for member in members_of(attention)):
             given = self._scales()
-            if len(given) > len(members):
-                raise ValueError(
-                    f"num_heads: expected a head for each of the scales {self.scales!r}; got {len(members)}"
-                )
             scales = [given[len(given) * s // len(members)] for s in range(len(members))]
+            if max(scales) == 1 < max(given):
+                expected = f"expected a head with a scale above 1 of {self.scales!r}"
+                raise ValueError(f"num_heads: {expected}; got {len(members)}")
         return Heads(
             *(
                 replace(member, transform=self._with_beta(member), scale=scale)

@@ -106,7 +106,6 @@ class Digits(ImageRecipe):
     layers: int = 3
     width: int = 64
     num_heads: int = 4
-    scales: str = "1 2 4 8"
     patch: int = 2
     flip: float = 0.0
     rand_augment: float = 0.0

@@ -249,7 +249,6 @@ class ImageRecipe(Recipe):
     layers: int = 6
     width: int = 192
     num_heads: int = 3
-    scales: str = "1 2 4"
     size: int = 0
     convolutions: int = 0
     patch: int = 4

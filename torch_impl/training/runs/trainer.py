@@ -64,8 +64,7 @@ def train(
     folder : path
         The folder of runs.
     say : callable
-        Is called with each line of the log, a dictionary, first with the last one of a run that goes on, and with a
-        message if a checkpoint is damaged.
+        Is called with each line of the log, a dictionary, and with a message if a checkpoint is damaged.
 
     Returns
     -------
@@ -97,8 +96,6 @@ def train(
     if (run / "result.json").exists():
         return read_json(run / "result.json", Result)
     training = _set_up(recipe, attention, seed, data, run, world, say)
-    if training.log and world.first:
-        say(training.log[-1])
     tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
     for epoch in range(len(training.log), recipe.epochs):
         _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)

@@ -68,6 +68,7 @@ def test_what_cannot_be_shared(tmp_path, alone):
     failed = run(tmp_path, processes=2, norm="batch")
     assert failed.returncode and "norm: expected layer or pre-layer" in failed.stderr
     assert run(tmp_path).returncode == 0  # nothing was trained, so that another configuration may begin
+    next(tmp_path.rglob("result.json")).unlink()
     failed = run(tmp_path, processes=2)
     assert failed.returncode and "expected processes = 1, as it was begun; got 2" in failed.stderr
 
