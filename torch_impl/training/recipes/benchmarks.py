@@ -115,11 +115,9 @@ class Digits(ImageRecipe):
 
 
 @dataclass(frozen=True)
-class FashionMNIST(ImageRecipe):
-    """Fashion-MNIST (Xiao et al., 2017): 16 tokens, made by convolutions. It fits a CPU."""
+class SmallImageRecipe(ImageRecipe):
+    """Images on a CPU: 16 tokens or so, made by convolutions, and nothing at random but their flips."""
 
-    name: str = "fashion_mnist"
-    epochs: int = 8
     batch: int = 64
     lr: float = 2e-3
     layers: int = 2
@@ -133,6 +131,14 @@ class FashionMNIST(ImageRecipe):
     mixup: float = 0.0
     cutmix: float = 0.0
     erasing: float = 0.0
+
+
+@dataclass(frozen=True)
+class FashionMNIST(SmallImageRecipe):
+    """Fashion-MNIST (Xiao et al., 2017): 16 tokens, made by convolutions. It fits a CPU."""
+
+    name: str = "fashion_mnist"
+    epochs: int = 8
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class CIFAR10(ImageRecipe):
 
 
 @dataclass(frozen=True)
-class TinyImageNet(ImageRecipe):
+class TinyImageNet(SmallImageRecipe):
     """The first 50 classes of Tiny ImageNet, 64 x 64 pixels: 16 tokens, made by convolutions. It fits a CPU.
 
     It was not tuned: but for the number of convolutions and the width, it is the short training on CIFAR-10.
@@ -158,19 +164,8 @@ class TinyImageNet(ImageRecipe):
 
     name: str = "tiny_imagenet_50"
     epochs: int = 10
-    batch: int = 64
-    lr: float = 2e-3
-    layers: int = 2
     width: int = 128
-    num_heads: int = 4
     convolutions: int = 4
-    patch: int = 1
-    scales: str = "1 2"
-    crop: str = "none"
-    rand_augment: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    erasing: float = 0.0
 
 
 @dataclass(frozen=True)

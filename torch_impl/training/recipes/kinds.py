@@ -89,7 +89,6 @@ class SeriesRecipe(Recipe):
         "patch": AT_LEAST_ZERO,
         **dict.fromkeys((*AUGMENTATION_FIELDS, "noise"), (0, 100)),
     }
-
     choices: ClassVar[Choices] = Recipe.choices | {"norm": NORMS, "pooling": POOLINGS}
 
     epochs: int = 0
