@@ -12,14 +12,13 @@ from scipy.stats import t
 
 from primal_dual.primal import catalog
 from torch_impl.training.experiments import PLAN
-from torch_impl.training.recipes.base_recipe import NO_CHANGE, ROUNDING_ALONE
 from torch_impl.training.recipes.benchmarks import RECIPES
 from torch_impl.training.recipes.kinds import deciding_fields, from_config, to_config
 from torch_impl.training.runs.run_files import Result, Results, read_json
 
-# Fields that a title does not name: folds has words of its own, learn_beta is told with the attention, the name of the
-# data set tells the length and the number of examples, and the others do not change the result.
-FIELDS_NOT_IN_TITLE = ("folds", "learn_beta", "length", "cases", *NO_CHANGE, *ROUNDING_ALONE)
+# Deciding fields that a title does not name: folds has words of its own, learn_beta is told with the attention, and the
+# name of the data set tells the length and the number of examples.
+FIELDS_NOT_IN_TITLE = ("folds", "learn_beta", "length", "cases")
 
 
 def load(*paths: Path | str) -> list[dict[str, Any]]:
