@@ -3,6 +3,7 @@
 They come from a caller, or from files: see `array_files`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,18 @@ def labels_of_array(name: str, y: np.ndarray, count: int) -> list[str]:
     if y.shape != (count,):
         raise ValueError(f"{expected}; got shape {y.shape}")
     labels = [str(label) for label in y.tolist()]
+    expect_no_missing_label(expected, labels)
     for number, label in enumerate(labels):
-        if is_missing_label(label):
-            raise ValueError(f"{expected}; got {label!r} for example {number}")
         if y.dtype.kind == "f" and not y[number].is_integer():
             raise ValueError(f"{expected}; got {label}, as the targets of a regression are")
     return labels
+
+
+def expect_no_missing_label(expected: str, labels: Sequence[object]) -> None:
+    """ValueError for a label that `is_missing_label`; `expected` is how the message begins."""
+    for number, label in enumerate(labels):
+        if is_missing_label(label):
+            raise ValueError(f"{expected}; got {label!r} for example {number}")
 
 
 def is_missing_label(label: object) -> bool:

@@ -22,7 +22,7 @@ from primal_dual import checks
 from primal_dual.io.files import write_bytes
 from primal_dual.types import Float
 from torch_impl.certificate import ModuleCertificates, certify_module
-from torch_impl.data.arrays import is_missing_label, series_of_arrays
+from torch_impl.data.arrays import expect_no_missing_label, series_of_arrays
 from torch_impl.data.messages import first_names, one_line, say_nothing
 from torch_impl.training.recipes.attentions import (
     Attention,
@@ -272,9 +272,7 @@ def _checked_labels(y: Any) -> np.ndarray:
     """Labels (n,), none of them missing, as scikit-learn checks them."""
     expected = "a label for each example"
     checks.expect_no_mask("y", y, expected)
-    for number, label in enumerate(np.asarray(y).ravel().tolist()):
-        if is_missing_label(label):
-            raise ValueError(f"y: expected {expected}; got {label!r} for example {number}")
+    expect_no_missing_label(f"y: expected {expected}", np.asarray(y).ravel().tolist())
     if np.asarray(y).ndim == 0:
         raise ValueError(f"AttentionClassifier requires y to be passed, but the target y is {y}")
     y = check_array(y, ensure_2d=False, dtype=None, input_name="y", estimator="AttentionClassifier")
