@@ -114,7 +114,9 @@ def certify(
     values: Annotated[
         Path | None, typer.Option(help="Its values, a .npy file (N, Dv); (2, N, Dv) for multi-head.")
     ] = None,
-    primal: Annotated[str, typer.Option(help=f"Which attention it is. {NAMES}")] = "softmax",
+    primal: Annotated[
+        str | None, typer.Option(help=f"Which attention it is, softmax where none is named. {NAMES}")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Every head of a model instead: a run, pretrained:DATA/ATTENTION, or Hugging Face's folder."),
@@ -135,10 +137,14 @@ def certify(
     The file of --json has the targets of a head's SVR, too; the figure is of a model. 500 tokens take about a second a
     head.
     """
-    if model is not None and keys is None and values is None:
+    of_head, of_model = (keys, values, primal), (input, data, figure)
+    if model is not None and not any(each is not None for each in of_head):
         return _certify_model(model, input, data, figure, json)
-    if keys is None or values is None or any(each is not None for each in (model, input, data, figure)):
-        raise ValueError("certify: expected --keys and --values of a head, or --model with --input, --data, --figure")
+    if keys is None or values is None or any(each is not None for each in (model, *of_model)):
+        raise ValueError(
+            "certify: expected --keys, --values and --primal of a head, or --model with --input, --data and --figure"
+        )
+    primal = primal or "softmax"
     declared = find_attention(primal)
     if json:
         files.check_writable(json)

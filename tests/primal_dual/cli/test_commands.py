@@ -111,6 +111,7 @@ def test_certify(arrays):
         (["certify", "--keys", "pickled.npy", "--values", "values.npy"], "pickled.npy: expected a .npy file"),
         (["certify", "--keys", "text.npy", "--values", "values.npy"], "text.npy: expected a .npy file"),
         (["certify", "--keys", "keys.npy", "--values", "heads.npy"], "expected shape"),
+        (["certify", "--model", "pretrained:JapaneseVowels/bn", "--primal", "bn"], "--values and --primal"),
         (["demo", "--output", "missing/figure.png"], "cannot be written"),
         (["verify", "--dataset", "digits", "--keys", "keys.npy", "--targets", "values.npy"], "expected none beside"),
         (["verify", "bn", "--dataset", "digits", "--json", "."], "not a regular file"),
