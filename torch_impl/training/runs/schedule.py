@@ -119,7 +119,7 @@ def train_all(
     for run in runs:
         work.check(run)
     this_process().wait()  # before another process makes the folder of a run
-    show = _Show(progress, data.name, len(runs), recipe.epochs)
+    show = _Show(progress, data.name, {run: work.epochs_done(run) for run in runs}, recipe.epochs)
     results = _in_processes(work, runs, show) if jobs > 1 else [work.train(run, partial(show, run)) for run in runs]
     shutdown_distributed()
     return [result for result in results if result is not None]
@@ -184,6 +184,12 @@ class _Work:
         say({"epoch": self.recipe.epochs})
         return result
 
+    def epochs_done(self, run: _Run) -> int:
+        """How many are in the log of a run that was begun."""
+        begun = self._begun(run)
+        log = begun.with_name("log.jsonl") if begun else None
+        return log.read_bytes().count(b"\n") if log and log.is_file() else 0
+
     def _begun(self, run: _Run) -> Path | None:
         """The config.json of a run that was begun."""
         text = attention_text(find_attention(run.attention))
@@ -202,10 +208,11 @@ class _Work:
 class _Show:
     """The progress bar, moved by the lines of all runs' logs. Messages are printed."""
 
-    def __init__(self, progress: Progress, name: str, runs: int, epochs: int) -> None:
-        self.progress = progress
-        self.epochs_done: dict[_Run, int] = {}
-        self.task = progress.add_task(escape(printable(name)), total=runs * epochs)
+    def __init__(self, progress: Progress, name: str, epochs_done: dict[_Run, int], epochs: int) -> None:
+        self.progress, self.epochs_done = progress, epochs_done
+        self.task = progress.add_task(
+            escape(printable(name)), total=len(epochs_done) * epochs, completed=sum(epochs_done.values())
+        )
 
     def __call__(self, run: _Run, line: dict[str, Any] | str) -> None:
         """Show a line of a run's log, or a message."""

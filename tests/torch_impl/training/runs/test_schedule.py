@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,25 @@ class Killed(Talkative):
         time.sleep(1)
 
 
+@contextmanager
+def stop_after_an_epoch(monkeypatch):
+    """Runs are stopped when they say their first line."""
+
+    def train(self, run, say):
+        def stop(line):
+            raise OutOfTime
+
+        try:
+            return whole(self, run, stop)
+        except OutOfTime:
+            return None
+
+    whole = _Work.train
+    with monkeypatch.context() as patch:
+        patch.setattr(_Work, "train", train)
+        yield
+
+
 def test_every_line_is_shown():
     shown = Shown()
     assert _in_processes(Talkative(), RUNS, shown) == [{"seed": seed} for seed in range(4)]
@@ -117,23 +137,24 @@ def test_a_run_keeps_the_threads_that_it_was_begun_with(tmp_path, monkeypatch):
         options = Progress(disable=True), Schedule(jobs=1, **schedule)
         return train_all("BasicMotions", ["bn"], seeds, None, tmp_path, TINY, *options)
 
-    def stop_after_an_epoch(self, run, say):
-        def stop(line):
-            raise OutOfTime
-
-        try:
-            whole(self, run, stop)
-        except OutOfTime:
-            return None
-
-    whole = _Work.train
-    with monkeypatch.context() as patch:
-        patch.setattr(_Work, "train", stop_after_an_epoch)
+    with stop_after_an_epoch(monkeypatch):
         assert train(1, threads=2) == []
     with pytest.raises(ValueError, match="bn/0: expected threads = 2, as it was begun; got 1"):
         train(1, threads=1)
     assert [result["threads"] for result in train(2)] == [2, 1]  # one is the default of a series
     assert [result["threads"] for result in train(2, threads=2)] == [2, 1]  # both are finished
+
+
+def test_the_progress_begins_with_the_epochs_that_were_done_before(tmp_path, monkeypatch):
+    def train(schedule):
+        progress = Progress(disable=True)
+        train_all("BasicMotions", ["bn"], 2, None, tmp_path, TINY, progress, schedule)
+        return progress.tasks[0].completed, progress.tasks[0].total
+
+    with stop_after_an_epoch(monkeypatch):
+        assert train(Schedule(jobs=1)) == (0, 4)  # the run is stopped before its first line is shown
+    assert train(Schedule(jobs=1, until=0)) == (2, 4)
+    assert train(Schedule(jobs=1)) == (4, 4)
 
 
 def test_an_attention_that_is_named_twice_is_trained_once(tmp_path):
