@@ -1,6 +1,5 @@
 """Checks of input: a `ValueError` that names what was expected and what came."""
 
-import numbers
 import sys
 from typing import Any
 
@@ -89,7 +88,7 @@ def number(name: str, x: Any, *, above: float | None = None, least: float | None
 
 def integer(name: str, x: Any, least: int) -> None:
     """ValueError for what is no whole number >= `least`."""
-    if not _is_real(x) or not isinstance(x, numbers.Integral) or int(x) < least:
+    if not _is_real(x) or not isinstance(x, int | np.integer) or x < least:
         raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")
 
 
@@ -116,5 +115,5 @@ def expect_no_mask(name: str, x: Any, expected: str) -> None:
 
 
 def _is_real(x: Any) -> bool:
-    """A real number, and no boolean, which Python counts among them."""
-    return isinstance(x, numbers.Real) and not isinstance(x, bool)
+    """A float or a whole number of Python or NumPy, and no boolean, which Python counts among them."""
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)

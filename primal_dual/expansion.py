@@ -83,7 +83,8 @@ def attention(
         f = np.concatenate(list(blocks), axis=-2)
     if not np.isfinite(constant(f)).all():
         raise ValueError(
-            f"attention: {primal.kernel} of these queries and keys is NaN or too large for a float; scale them down"
+            f"attention: {primal.kernel} of these queries and keys, or a sum of these values, is NaN or too large for "
+            "a float; scale them down"
         )
     return f
 
@@ -93,6 +94,8 @@ def attention_weights(
     q: Num[Array, "... M D"],
     k: Num[Array, "... N D"],
     key_mask: Bool[Array, "... N"] | None = None,
+    *,
+    query_mask: Bool[Array, "... M"] | None = None,
 ) -> Float[Array, "... M N"]:
     """The matrix A with A @ v = attention(primal, q, k, v): attention with the identity matrix for its values.
 
@@ -106,7 +109,7 @@ def attention_weights(
     identity = np.eye(checks.array("k", k, "N D").shape[-2])
     if isinstance(primal, Heads):
         identity = np.stack([identity] * len(primal))
-    return attention(primal, q, k, identity, key_mask)
+    return attention(primal, q, k, identity, key_mask, query_mask=query_mask)
 
 
 def _share_a_training_set(primal: Primal, transforms: Sequence[Transform]) -> bool:
@@ -189,6 +192,8 @@ def _visible_span(
         query = rows.start + np.argwhere(blind)[0][-1]
         raise ValueError(f"query {query} sees no key: expected one at least under {support} and the key mask")
     columns = np.flatnonzero(visible.any(axis=tuple(range(visible.ndim - 1))))
+    if not len(columns):  # an empty batch
+        return slice(0, visible.shape[-1]), visible
     span = slice(columns[0] // scale * scale, columns[-1] + 1)
     return span, visible[..., span]
 
@@ -232,6 +237,11 @@ def _each_head(heads: Heads, q: Array, k: Array, v: Array, key_mask: Array | Non
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim < 3 or x.shape[-3] != len(heads):
             raise ValueError(f"{name}: expected (..., {len(heads)} heads, tokens, features); got {x.shape}")
+    axes = max(q.ndim, k.ndim, v.ndim) - 2
+    for name, mask in (("key_mask", key_mask), ("query_mask", query_mask)):
+        if np.ndim(mask) > axes:
+            expected = f"expected booleans of at most {axes} axes, since masks have no head axis"
+            raise ValueError(f"{name}: {expected}; got {np.shape(mask)}")
     each = [
         attention(primal, q[..., s, :, :], k[..., s, :, :], v[..., s, :, :], key_mask, query_mask=query_mask)
         for s, primal in enumerate(heads)

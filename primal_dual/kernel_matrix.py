@@ -2,12 +2,29 @@
 
 import autograd.numpy as np
 
-from primal_dual.arrays import constant
+from primal_dual.arrays import constant, writes_refused
 from primal_dual.primal import Primal
-from primal_dual.protocols import PositiveKernel
+from primal_dual.protocols import Kernel, PositiveKernel
 from primal_dual.types import Array, Bool, Float
 
 NEAR_ZERO = 1e-12  # |h| beside the sum of the absolute terms of which it is made
+
+
+def evaluate(kernel: Kernel, x: Float[Array, "... M D"], y: Float[Array, "... N D"]) -> Float[Array, "... M N"]:
+    """<Phi(x_i), Phi(y_j)> in row i and column j, or its logarithm for a positive kernel.
+
+    Raises
+    ------
+    ValueError
+        For a kernel that gives another shape, complex numbers, or none, and for one that writes into x or y.
+    """
+    shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-2])
+    with writes_refused(kernel, x, y) as (x, y):
+        a = kernel.log_gram(x, y) if isinstance(kernel, PositiveKernel) else kernel.gram(x, y)
+    if getattr(a, "shape", None) != shape or constant(a).dtype.kind not in "biuf":
+        got = f"{a.dtype} {a.shape}" if hasattr(a, "dtype") else repr(a)
+        raise ValueError(f"{kernel}: expected a kernel matrix {shape} of real numbers; got {got}")
+    return a
 
 
 def kernel_rows(
@@ -23,12 +40,8 @@ def kernel_rows(
     tuple
         w and top.
     """
-    kernel = primal.kernel
-    a = kernel.log_gram(x, keys) if isinstance(kernel, PositiveKernel) else kernel.gram(x, keys)
-    expected = (*np.broadcast_shapes(x.shape[:-2], keys.shape[:-2]), x.shape[-2], keys.shape[-2])
-    if getattr(a, "shape", None) != expected:
-        raise ValueError(f"{kernel}: expected a kernel matrix {expected}; got {getattr(a, 'shape', a)}")
-    if not isinstance(kernel, PositiveKernel):
+    a = evaluate(primal.kernel, x, keys)
+    if not isinstance(primal.kernel, PositiveKernel):
         w = a * visible
         return w, np.zeros((*w.shape[:-1], 1))
     if not visible.all():
@@ -55,5 +68,6 @@ def normalizer(primal: Primal, w: Float[Array, "... M n"]) -> Float[Array, "... 
     positive = isinstance(primal.kernel, PositiveKernel)
     size = abs(constant(h)) if positive else abs(constant(w)).sum(axis=-1, keepdims=True)
     if (abs(constant(h)) <= NEAR_ZERO * size).any():
-        raise ValueError(f"h(x) = sum_j <Phi(x), Phi(k_j)> is near zero: the terms of {primal.kernel} cancel")
+        why = "cancel" if (size > 0).all() else "are all zero"
+        raise ValueError(f"h(x) = sum_j <Phi(x), Phi(k_j)> is near zero: the terms of {primal.kernel} {why}")
     return h

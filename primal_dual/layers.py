@@ -100,6 +100,7 @@ def encoder(
     x = tokens @ params["W_E"] + params["b_E"] + params["P"][:N]
     for layer in params["layers"]:
         x = _norm(self_attention(layer, x, primal, key_mask))
+        _check_feedforward(layer, x.shape[-1])
         x = _norm(x + np.maximum(x @ layer["W_1"] + layer["b_1"], 0) @ layer["W_2"] + layer["b_2"])
     valid = checks.mask("key_mask", key_mask, N)
     weights = valid / valid.sum(axis=-1, keepdims=True)
@@ -127,8 +128,11 @@ def encoder_params(
     Raises
     ------
     ValueError
-        For a width that is no multiple of `heads`.
+        For a size below 1, and a width that is no multiple of `heads`.
     """
+    sizes = dict(features=features, tokens=tokens, classes=classes, heads=heads, width=width, layers=layers)
+    for name, size in sizes.items():
+        checks.integer(name, size, 1)
     if width % heads:
         raise ValueError(f"width: expected a multiple of {heads} heads; got {width}")
 
@@ -163,6 +167,16 @@ def check_projections(shapes: dict[str, tuple[int, ...]], E: int, H: int) -> Non
             raise ValueError(f"{name}: expected {expected}; got {', '.join(f'{n} {s}' for n, s in shapes.items())}")
 
 
+def _check_feedforward(layer: Params, E: int) -> None:
+    """ValueError for W_1 and W_2 that do not fit a width E, and biases that do not fit them."""
+    first, second = _shape(layer, "W_1"), _shape(layer, "W_2")
+    missing = {"b_1", "b_2"} - set(layer)
+    biases = {} if missing else {name: np.shape(getval(layer[name])) for name in ("b_1", "b_2")}
+    if missing or first[0] != E or second != first[::-1] or biases != {"b_1": first[1:], "b_2": (E,)}:
+        got = f"none named {', '.join(sorted(missing))}" if missing else f"W_1 {first}, W_2 {second}, {biases}"
+        raise ValueError(f"params: expected W_1 (E, F), b_1 (F,), W_2 (F, E), b_2 (E,), with E = {E}; got {got}")
+
+
 def _shape(params: Params, name: str) -> tuple[int, ...]:
     try:
         shape = np.shape(getval(params[name]))
@@ -179,4 +193,8 @@ def _split(x: Float[Array, "... N width"], H: int) -> Float[Array, "... H N Dh"]
 
 def _norm(x: Float[Array, "... N E"]) -> Float[Array, "... N E"]:
     x = x - np.mean(x, axis=-1, keepdims=True)
-    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+    with np.errstate(over="ignore"):  # reported below
+        variance = np.mean(x**2, axis=-1, keepdims=True)
+    if not np.isfinite(getval(variance)).all():
+        raise ValueError("x: expected tokens whose variance a float can hold; scale them down")
+    return x / np.sqrt(variance + 1e-5)

@@ -68,6 +68,7 @@ class Primal:
         for each in (self.kernel, self.support, *convolutions, *others):
             _expect_no_parent(each)
         checks.integer("Primal: scale", self.scale, 1)
+        object.__setattr__(self, "scale", int(self.scale))
         if not isinstance(self.bias, bool):
             raise ValueError(f"Primal: expected bias True or False; got {self.bias!r}")
 

@@ -12,7 +12,7 @@ from functools import reduce
 import numpy
 
 from primal_dual import checks
-from primal_dual.arrays import constant, like, namespace
+from primal_dual.arrays import constant, like, namespace, writes_refused
 from primal_dual.protocols import Transform
 from primal_dual.types import Array, Bool, Float
 
@@ -61,10 +61,14 @@ class BatchNorm:
         checks.number("BatchNorm: eps", self.eps, above=0)
 
     def fit(self, keys: Float[Array, "... N D"], valid: Bool[Array, "... N"]) -> Fitted:
-        """The function x -> (x - beta mu) s, with s = 1 / sqrt(sigma^2 + eps)."""
+        """The function x -> (x - beta mu) s, with s = 1 / sqrt(sigma^2 + eps). ValueError where sigma^2 overflows."""
         weight = (valid / valid.sum(-1)[..., None])[..., None, :]
         mu = weight @ keys
-        s = (weight @ (keys - mu) ** 2 + self.eps) ** -0.5
+        with numpy.errstate(over="ignore"):  # reported below
+            variance = weight @ (keys - mu) ** 2
+        if not numpy.isfinite(constant(variance)).all():
+            raise ValueError(f"{self}: expected keys whose variance a float can hold; scale them down")
+        s = (variance + self.eps) ** -0.5
         return lambda x: (x - self.beta * mu) * s
 
 
@@ -183,8 +187,9 @@ def fit(
     Raises
     ------
     ValueError
-        For a transform whose result has another number of tokens; under which a token depends on those beside it, or a
-        sequence on those beside it; and that depends on the keys, but says that it does not.
+        For a transform that writes into its arguments; whose result has another number of tokens; under which a token
+        depends on those beside it, or a sequence on those beside it; and that depends on keys that are not valid, or on
+        the keys at all though it says that it does not.
     """
     fitted: list[Fitted] = []
     for part in transforms:
@@ -218,26 +223,51 @@ def depends_on_order(transforms: Sequence[Transform], D: int) -> bool:
     >>> depends_on_order([BatchNorm()], 3)
     False
     """
-    x = numpy.random.default_rng(0).standard_normal((5, D))
-    valid = numpy.ones(5, bool)
+    x = numpy.random.default_rng(0).standard_normal((2 * D + 5, D))
+    valid = numpy.ones(len(x), bool)
     with numpy.errstate(all="ignore"):
         return not _close(fit(transforms, x[::-1], valid)[1][::-1], fit(transforms, x, valid)[1])
 
 
 def _expect_local(part: Transform, D: int) -> None:
-    """ValueError unless T of random numbers is the same for a token, and for a sequence, without those beside it."""
-    x, valid = numpy.random.default_rng(0).standard_normal((2, 5, D)), numpy.ones((2, 5), bool)
-    first, last = x[0], x[:, -1:]
+    """ValueError unless T treats random numbers as `protocols.Transform` says.
+
+    They are enough for their covariance to have an inverse, and positive if T needs that, as a logarithm does.
+    """
+    x, valid = numpy.random.default_rng(0).standard_normal((2, 2 * D + 5, D)), numpy.ones((2, 2 * D + 5), bool)
     with numpy.errstate(all="ignore"):
-        apply = checked(part, part.fit(x, valid))
-        y, token, sequence = apply(x), apply(last), part.fit(first, valid[0])(first)
-        untrue = independent_of_keys([part]) and not _close(part.fit(last, valid[:, -1:])(last), y[:, -1:])
-    if not _close(token, y[:, -1:]):
-        raise ValueError(f"{part}: expected T to act on each token by itself; got one that mixes tokens")
-    if not _close(sequence, y[0]):
-        raise ValueError(f"{part}: expected T to act on each sequence by itself; got one that mixes sequences")
-    if untrue:
-        raise ValueError(f"{part}: expected T that does not depend on the keys, as it says; got one that does")
+        if not numpy.isfinite(_fit_and_apply(part, x, valid, x)).all():
+            x = abs(x)
+        y, last = _fit_and_apply(part, x, valid, x), x[:, -1:]
+        token = _fit_and_apply(part, x, valid, last)
+        sequence = _fit_and_apply(part, x[0], valid[0], x[0])
+        without = _fit_and_apply(part, x[:, :-1], valid[:, :-1], last)
+        padded = _fit_and_apply(part, numpy.where(_last(valid)[..., None], x[:, :1], x), ~_last(valid), last)
+        of_one_key = _fit_and_apply(part, last, valid[:, -1:], last) if independent_of_keys([part]) else token
+    for z, expected, got in (
+        (token, y[:, -1:], "T to act on each token by itself; got one that mixes tokens"),
+        (sequence, y[0], "T to act on each sequence by itself; got one that mixes sequences"),
+        (of_one_key, token, "T that does not depend on the keys, as it says; got one that does"),
+        (padded, without, "T to be fitted on the valid keys alone; got one that the others change"),
+    ):
+        if not _close(z, expected):
+            raise ValueError(f"{part}: expected {got}")
+
+
+def _last(valid: Bool[numpy.ndarray, "... N"]) -> Bool[numpy.ndarray, "... N"]:
+    """True for the last token alone."""
+    return numpy.arange(valid.shape[-1]) == valid.shape[-1] - 1
+
+
+def _fit_and_apply(
+    part: Transform,
+    keys: Float[numpy.ndarray, "... N D"],
+    valid: Bool[numpy.ndarray, "... N"],
+    x: Float[numpy.ndarray, "... M D"],
+) -> Float[numpy.ndarray, "... M F"]:
+    """T x. ValueError where T writes into the keys or x."""
+    with writes_refused(part, keys, x) as (keys, x):
+        return checked(part, part.fit(keys, valid))(x)
 
 
 def _close(y: Float[numpy.ndarray, "... n F"], expected: Float[numpy.ndarray, "... n F"]) -> bool:

@@ -8,6 +8,7 @@ with the largest gap is found first, by running sums or in blocks. All numbers a
 log_scale = max_j log |h(k_j)|, so that logits of any size can be certified.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,12 +19,15 @@ from primal_dual.certificates.gap import Expansion, judge
 from primal_dual.certificates.position_blocks import gaps_by_blocks
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import Everything
+from primal_dual.svr.optimality import gap_scale
 from primal_dual.svr.solutions import check_head_axis
 from primal_dual.svr.solve import solve_scaled_dual
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Bool, Float, Num
 
 ROWS_AT_A_TIME = 256  # training points
+ROUNDING = 1e-8  # of |W|^2, beside the most that it can be
+SMALLEST_LOG = -640.0  # of a number that is well above the least float
 SMALLEST_SHARE = 1e-6  # of C, which a delta that is not zero has at least
 
 
@@ -38,11 +42,13 @@ class Certificate:
     log_C : float
         The natural logarithm of the penalty C.
     log_scale : float
-        The natural logarithm of the unit of the next two.
+        The natural logarithm of the unit of the primal and the dual value, and of delta.
+    log_norm : float
+        log |W|, the norm of the head as a function in its feature space.
     primal_value, dual_value : float
-        P of the primal at W, and Q of the dual at the nearest feasible delta; equal at the optimum.
+        P of the primal at W, and D of the dual at the nearest feasible delta; equal at the optimum.
     relative_gap : float
-        (P - Q) / max(|P|, |Q|, 0.01 C sum |y|).
+        (P - D) / max(|P|, |D|, 0.01 C sum |y|).
     stationarity : float
         max_jd |f(k_j) - sum_i delta_i z_i.z_j|, relative to max |f|: how far the expansion is from W.
     feasibility : float
@@ -62,6 +68,7 @@ class Certificate:
     targets: np.ndarray
     log_C: float
     log_scale: float
+    log_norm: float
     primal_value: float
     dual_value: float
     relative_gap: float
@@ -79,14 +86,9 @@ class Certificate:
         size = f"log C = {self.log_C:.4g}, log |W| = {self.log_norm:.4g}"
         return f"SVR{whose} on {n} points with {outputs} outputs: relative gap {self.relative_gap:.1e}, {size}"
 
-    @property
-    def log_norm(self) -> float:
-        """log |W|, the norm of the head as a function in its feature space; where the values have no slack."""
-        with np.errstate(divide="ignore"):
-            return float((np.log(2 * self.primal_value) + self.log_scale) / 2)
-
     def support_vectors(self, epsilon: float) -> Bool[Array, "n Dv"]:
         """Which delta are not zero, if the SVR is solved anew with a tube of half-width `epsilon`."""
+        checks.number("epsilon", epsilon, least=0)
         solved = solve_scaled_dual(self._training_set, self.targets, self.log_C, epsilon, "newton")
         return abs(solved.u) > SMALLEST_SHARE
 
@@ -95,7 +97,7 @@ class Certificate:
 
             |f(x) - f*(x)| <= (|Phi(T x)| / |h(x)| + m) sqrt(2 max(gap, 0)),    Euclidean norm over outputs
 
-        Without a bias m = 0: the primal is 1-strongly convex in W, so |W - W*|^2 / 2 <= P - P* <= P - Q = gap, whatever
+        Without a bias m = 0: the primal is 1-strongly convex in W, so |W - W*|^2 / 2 <= P - P* <= P - D = gap, whatever
         solver made the values, and f - f* = (W - W*) Phi / h. With a bias, m = max_j |z_j|: the best bias of a function
         moves by at most as much as the function does at the training points, max_j |(W - W*) z_j|. With a violated dual
         constraint there is no bound: infinity.
@@ -194,17 +196,19 @@ def _certify_query(
     svr, stationarity = _expand(train, values)
     y = None if targets is None else pooled_rows("targets", targets, train)
     judged = judge(svr, y, C, epsilon, train.primal.bias)
+    lower = judged.dual_value if math.isfinite(judged.dual_value) else 0.0
     parts_of_the_gap = judged.C * judged.xi + epsilon * abs(svr.delta) - (judged.y - svr.f - judged.b) * svr.delta
     return Certificate(
         targets=judged.y,
         log_C=float(svr.log_scale + np.log(judged.C)) if judged.C else -np.inf,
         log_scale=float(svr.log_scale),
+        log_norm=float((math.log(svr.square) + svr.log_scale) / 2) if svr.square > 0 else -np.inf,
         primal_value=float(judged.primal_value),
         dual_value=float(judged.dual_value),
         relative_gap=float(judged.relative_gap),
         stationarity=stationarity,
         feasibility=float(judged.feasibility),
-        complementarity=float(parts_of_the_gap.max() / (max(abs(judged.primal_value), 0.01 * judged.size) or 1.0)),
+        complementarity=float(parts_of_the_gap.max() / (gap_scale(judged.primal_value, lower, judged.size) or 1.0)),
         query=query,
         bias=judged.b,
         delta=svr.delta,
@@ -223,9 +227,26 @@ def _expand(train: TrainingSet, values: Float[Array, "N Dv"]) -> tuple[Expansion
     log_scale = log_h.max()
     with np.errstate(over="ignore", invalid="ignore"):  # reported below
         square = (v * sums * np.exp(top - log_scale)).sum()
-    if not np.isfinite(square):
-        raise ValueError("values: expected numbers whose squares a float can hold; scale them down")
+    log_lengths = train.log_lengths(train.keys)
+    _expect_norm(train, v, log_lengths, log_scale, square)
     expansion = sums * np.exp(top - log_h) * sign
     stationarity = float(abs(f - expansion).max() / (abs(f).max() or 1.0))
     delta = sign * np.exp(log_h - log_scale) * v
-    return Expansion(delta, f, square, log_h, log_scale, train.log_lengths(train.keys)), stationarity
+    return Expansion(delta, f, square, log_h, log_scale, log_lengths), stationarity
+
+
+def _expect_norm(
+    train: TrainingSet, v: Float[Array, "n Dv"], log_lengths: Float[Array, " n"], log_scale: float, square: float
+) -> None:
+    """ValueError where |W|^2, in units of exp(log_scale), leaves the range of floats, or is negative beyond rounding.
+
+    It is at most (sum_j |v_j| |Phi(T k_j)|)^2, and only a kernel that is none makes it negative.
+    """
+    with np.errstate(divide="ignore"):
+        log_most = 2 * np.logaddexp.reduce(np.log(abs(v)) + log_lengths[:, None], axis=None) - log_scale
+    if not np.isfinite(square) or SMALLEST_LOG > log_most > -np.inf:
+        expected = "expected numbers whose squares a float can hold, times h(k_j) beside the largest of these"
+        raise ValueError(f"values: {expected}; got up to {abs(v).max():.3g}, and |W|^2 up to exp({log_most:.4g})")
+    if square < 0 and math.log(-square) > math.log(ROUNDING) + log_most:
+        expected = "expected <Phi(x), Phi(y)>, positive semidefinite"
+        raise ValueError(f"{train.primal.kernel}: {expected}; got a negative |W|^2 for these keys and values")

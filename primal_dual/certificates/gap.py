@@ -3,6 +3,7 @@
 All numbers are in units of exp(log_scale), log_scale = max_j log |h(k_j)|, so that logits of any size can be certified.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None,
     if targets is not None and targets.shape != f.shape:
         raise ValueError(f"targets: expected as many outputs as the values, {f.shape[1]}; got {targets.shape}")
     largest = max(delta.max(), -delta.min())
-    C = largest if C is None else np.exp(np.log(C) - svr.log_scale)
+    C = largest if C is None else np.exp(math.log(C) - svr.log_scale)
     y = _fitted_targets(svr, epsilon) if targets is None else targets
     b = best_bias(y - f, epsilon) if bias else np.zeros(f.shape[1])
     xi = np.zeros((1, 1)) if targets is None and not bias else np.maximum(abs(y - f - b) - epsilon, 0)

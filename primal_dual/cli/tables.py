@@ -19,7 +19,7 @@ CERTIFICATE = {
     "log_C": "log of the penalty C",
     "log_scale": "log of the unit of the next two",
     "primal_value": "1/2 |W|^2 + C times the slack",
-    "dual_value": "the same at the optimum",
+    "dual_value": "at most what that can be",
     "relative_gap": "between the two: zero if optimal",
     "stationarity": "expansion against W",
     "feasibility": "share of C by which a bound is missed",

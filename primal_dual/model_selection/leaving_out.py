@@ -16,6 +16,7 @@ with a bias, and f_j(k_j) = sum_l Q_jl x_l / t_jj + b. This is exact where T doe
 changes its state. Elsewhere it is near for most j, and much too large for a few: those far from all other keys.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -82,9 +83,9 @@ def leave_one_out(
     if n < 2:
         raise ValueError(f"keys: expected two training points at least; got {n}")
     points = np.arange(n) if left_out is None else np.asarray(left_out)
-    if points.ndim != 1 or points.dtype.kind != "i" or not ((points >= 0) & (points < n)).all():
+    if points.ndim != 1 or points.dtype.kind not in "iu" or not ((points >= 0) & (points < n)).all():
         raise ValueError(f"left_out: expected whole numbers from 0 to {n - 1}; got {left_out}")
-    solution = solve_scaled_dual(train, y, np.log(C), epsilon, NEWTON)
+    solution = solve_scaled_dual(train, y, math.log(C), epsilon, NEWTON)
     same_kernel = independent_of_keys(split_convolutions(primal.transform)[1])
     point_of_key = np.arange(len(train.members)) // primal.scale
     f = []
@@ -93,7 +94,7 @@ def leave_one_out(
         others = training_set(replace(primal, support=Mask(point_of_key[None] != j)), keys, query=0)
         if same_kernel:
             vars(others)["cosines"] = train.cosines[np.ix_(kept, kept)]  # known already
-        without = solve_scaled_dual(others, y[kept], np.log(C), epsilon, NEWTON, start=solution.u[kept])
+        without = solve_scaled_dual(others, y[kept], math.log(C), epsilon, NEWTON, start=solution.u[kept])
         f.append(others.attend(train.keys[[j]], without.values)[0] + without.bias)
     return np.array(f).reshape(-1, y.shape[1])
 

@@ -14,8 +14,8 @@ from primal_dual import checks
 from primal_dual.primal import Primal
 from primal_dual.svr.optimality import feasible, objective_values, relative_gap
 from primal_dual.svr.solutions import DualSolution
-from primal_dual.svr.solve import total_value
-from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
+from primal_dual.svr.solve import total_value, warn_of_gap
+from primal_dual.svr.training_sets import LARGEST_EXPONENT, TrainingSet, pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RegularisationPath:
     _epsilon: float = field(repr=False)
 
     def at(self, C: float) -> DualSolution:
-        """The optimum of the dual at a penalty C > 0, as `solve_dual` returns it."""
+        """The optimum of the dual at a penalty C > 0, as `solve_dual` returns it, and with its warning."""
         checks.number("C", C, above=0)
         train, y, bias = self._training_set, self._targets, self._training_set.primal.bias
         u = np.array([output.at(C)[0] for output in self.outputs]).T / C
@@ -47,7 +47,9 @@ class RegularisationPath:
         unit = abs(y).max() or 1.0
         f = C / unit * (self._G @ u)
         P, D, b = objective_values(f, (u * f).sum(axis=0), u, y / unit, self._epsilon / unit, bias)
-        gap = float(relative_gap(P.sum(), D.sum(), abs(y / unit).sum()))
+        values_and_size = P.sum(), D.sum(), abs(y / unit).sum()
+        warn_of_gap(*values_and_size, train)
+        gap = float(relative_gap(*values_and_size))
         values = train.spread(C * u * (train.sign_h * np.exp(-train.log_h))[:, None])
         alpha, alpha_tilde = C * np.maximum(u, 0), C * np.maximum(-u, 0)
         return DualSolution(alpha, alpha_tilde, values, unit * b, total_value(C, unit, D), gap, train)
@@ -98,12 +100,15 @@ def svr_path(
 
     checks.expect_primal(primal)
     checks.number("epsilon", epsilon, least=0)
+    if largest != np.inf:
+        checks.number("largest", largest, above=0)
     train = training_set(primal, keys, query)
     y = pooled_rows("targets", targets, train)
-    with np.errstate(over="ignore"):
-        G = train.gram(train.keys)
-    if not np.isfinite(G).all():
-        raise ValueError(f"keys: expected less spread than that of log h, {np.ptp(train.log_h):.3g}: scale them down")
+    longest = train.log_norms(train.keys).max()
+    if not 2 * longest <= LARGEST_EXPONENT:
+        expected = f"expected log |Phi(T k_j) / h(k_j)| of at most {LARGEST_EXPONENT / 2:g}"
+        raise ValueError(f"keys: {expected}; got up to {longest:.4g}: scale them down")
+    G = train.gram(train.keys)
     G = (G + G.T) / 2
     outputs = tuple(follow(G, target, epsilon, primal.bias, largest) for target in y.T)
     return RegularisationPath(outputs, train, G, y, epsilon)

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from primal_dual.arrays import writes_refused
+from primal_dual.kernel_matrix import evaluate
 from primal_dual.protocols import FiniteFeatures, PositiveFeatures, PositiveKernel
 from primal_dual.svr.training_sets import TrainingSet
 from primal_dual.transforms import SAME
 from primal_dual.types import Array, Float, Int
 
-FEW = 5  # keys at which features are compared with the kernel
+FEW = 10  # keys at which features are compared with the kernel
 MOST_EXPLICIT = 2_000  # features up to which the primal is solved in Phi itself
 
 
@@ -83,11 +85,15 @@ class Features:
 
 def _expect_features(train: TrainingSet) -> None:
     """ValueError where the features of a kernel are not as many as it says, or their inner products not the kernel."""
-    kernel, x = train.primal.kernel, train.transformed_keys[:FEW]
+    kernel, keys = train.primal.kernel, train.transformed_keys
     assert isinstance(kernel, FiniteFeatures)
+    some = keys[np.linspace(0, len(keys) - 1, FEW).astype(int)]
+    x = np.concatenate([some, (some + some[::-1]) / 2])  # the first keys may be zeros, and a key may have one feature
     with np.errstate(over="ignore", invalid="ignore"):
-        phi = kernel.features(x)
-        gram = np.exp(kernel.log_gram(x, x)) if isinstance(kernel, PositiveKernel) else kernel.gram(x, x)
+        with writes_refused(kernel, x) as (x,):
+            phi = kernel.features(x)
+        gram = evaluate(kernel, x, x)
+        gram = np.exp(gram) if isinstance(kernel, PositiveKernel) else gram
         error = abs(phi @ phi.T - gram).max()
     if error > SAME * abs(gram).max() or phi.shape[1] != train.feature_count:
         expected = f"expected {train.feature_count} features whose inner products are the kernel"

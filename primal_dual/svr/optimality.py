@@ -97,5 +97,10 @@ def relative_gap(P: float, D: float, size: float) -> float:
     >>> relative_gap(2.0, 1.0, 0.0), relative_gap(0.0, 0.0, 0.0)
     (0.5, 0.0)
     """
-    scale = max(abs(P), abs(D), 0.01 * size)
+    scale = gap_scale(P, D, size)
     return (P - D) / scale if scale else 0.0
+
+
+def gap_scale(P: float, D: float, size: float) -> float:
+    """max(|P|, |D|, 0.01 size): what a gap is measured by."""
+    return max(abs(P), abs(D), 0.01 * size)

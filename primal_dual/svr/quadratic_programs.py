@@ -93,7 +93,7 @@ def _solve(problem: Any, solver: str, options: Options) -> None:
     solver = str(solver).upper()
     if solver not in cp.installed_solvers():
         mend = "; it comes with pip install '.[piqp]' in the checkout" if solver == "PIQP" else ""
-        installed = ", ".join(cp.installed_solvers())
+        installed = ", ".join(["newton", *cp.installed_solvers()])
         raise ValueError(f"solver: expected one that is installed, {installed}; got {solver!r}{mend}")
     try:
         with warnings.catch_warnings():

@@ -10,6 +10,7 @@ the largest target: with y = unit y', epsilon = unit epsilon' and C = unit C', a
 for y, epsilon, C with the same u = delta / C, and W, b, f grow by the unit.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ from primal_dual.types import Array, Float, Num
 LARGEST_NORM = 1e14  # C |z_j|^2 up to which cvxpy solves the dual as it is
 NEWTON = "newton"
 LARGEST_GAP = 1e-8  # of a solution, without a warning
+LARGEST_SHARE = 1e-3  # of the values, likewise: W is then within 5%
+ROUNDING = 1e-16  # of C sum |y|
 
 
 def solve_primal(
@@ -86,7 +89,8 @@ def solve_primal(
     Warns
     -----
     ConvergenceWarning
-        For a relative gap above 1e-8, unless the solver has options of yours.
+        For a relative gap above 1e-8, or a penalty so large that the primal and the dual value, tiny beside C sum |y|,
+        differ by more than 0.1 % of themselves; unless the solver has options of yours.
 
     Examples
     --------
@@ -100,7 +104,7 @@ def solve_primal(
         each = zip(primal, keys, targets, strict=True)
         return PrimalHeadSolutions(tuple(solve_primal(p, k, y, **common) for p, k, y in each))
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
-    scaled, unit = _scale(y, epsilon, np.log(C), primal.bias)
+    scaled, unit = _scale(y, epsilon, math.log(C), primal.bias)
     features = Features.from_training_set(train)
     R = features.at_keys(scaled.log_C)
     if not np.isfinite(R).all():
@@ -117,11 +121,11 @@ def solve_primal(
         if solver_options is None:
             u = _newton(R @ R.T, scaled, None, u)
             optimum = _better(optimum, _evaluate(R, R.T @ u, u, scaled))
-    gap = relative_gap(optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum())
-    weight, value = np.sqrt(C) * np.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P)
+    P, D, size = optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum()
+    weight, value = math.sqrt(C) * math.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P)
     if solver_options is None:
-        _warn_of_gap(gap, train)
-    return PrimalSolution(weight, optimum.b * unit, value, float(gap), features)
+        warn_of_gap(P, D, size, train)
+    return PrimalSolution(weight, optimum.b * unit, value, float(relative_gap(P, D, size)), features)
 
 
 def solve_dual(
@@ -156,25 +160,32 @@ def solve_dual(
         each = zip(primal, keys, targets, strict=True)
         return DualHeadSolutions(tuple(solve_dual(p, k, y, **common) for p, k, y in each))
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
-    optimum = solve_scaled_dual(train, y, np.log(C), epsilon, solver, solver_options)
+    optimum = solve_scaled_dual(train, y, math.log(C), epsilon, solver, solver_options)
     alpha, alpha_tilde = C * np.maximum(optimum.u, 0), C * np.maximum(-optimum.u, 0)
     values, value = train.spread(optimum.values), total_value(C, 1.0, np.array([optimum.value]))
     if solver_options is None:
-        _warn_of_gap(optimum.relative_gap, train)
+        warn_of_gap(optimum.primal_value, optimum.value, optimum.size, train)
     return DualSolution(alpha, alpha_tilde, values, optimum.bias, value, optimum.relative_gap, train)
 
 
 class ScaledDual(NamedTuple):
     """The optimum of a dual in units of C, which may be larger than a float: only its logarithm is known.
 
-    u = delta / C and values = delta / h, both (n, Dv); bias (Dv,); value: the dual value over C.
+    u = delta / C and values = delta / h, both (n, Dv); bias (Dv,); value and primal_value: those of the dual and of
+    the primal over C; size: sum |y|.
     """
 
     u: np.ndarray
     values: np.ndarray
     bias: np.ndarray
     value: float
-    relative_gap: float
+    primal_value: float
+    size: float
+
+    @property
+    def relative_gap(self) -> float:
+        """That between the two values."""
+        return relative_gap(self.primal_value, self.value, self.size)
 
 
 def solve_scaled_dual(
@@ -195,6 +206,7 @@ def solve_scaled_dual(
     """
     scaled, unit = _scale(y, epsilon, log_C, train.primal.bias)
     if solver == NEWTON and len(train.keys) > MOST_HELD:
+        train.check_kernel()
         Q = GramRows(train, scaled.log_C)
         u = feasible(_newton(Q, scaled, solver_options, start), scaled.bias, Q.diagonal())
         f = Q @ u
@@ -204,8 +216,8 @@ def solve_scaled_dual(
         f = w @ (u * sign * np.exp(np.minimum(scaled.log_C - log_h, LARGEST_EXPONENT))) * sign * np.exp(top - log_h)
     values = u * (train.sign_h * np.exp(np.minimum(scaled.log_C - train.log_h, LARGEST_EXPONENT)))[:, None]
     P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
-    gap = float(relative_gap(P.sum(), D.sum(), abs(scaled.y).sum()))
-    return ScaledDual(u, values * unit, b * unit, total_value(1.0, unit, D), gap)
+    dual, primal = total_value(1.0, unit, D), total_value(1.0, unit, P)
+    return ScaledDual(u, values * unit, b * unit, dual, primal, float(abs(y).sum()))
 
 
 def _solve_held(
@@ -299,10 +311,22 @@ def total_value(C: float, unit: float, values: Float[Array, " Dv"]) -> float:
     return total
 
 
-def _warn_of_gap(gap: float, train: TrainingSet) -> None:
+def warn_of_gap(P: float, D: float, size: float, train: TrainingSet) -> None:
+    """A ConvergenceWarning for a gap that is too large, of C sum |y| = `size` or of the values themselves.
+
+    A penalty of 1e14 makes C sum |y| so much larger than both values that rounding leaves them few digits, or none.
+    """
+    gap, of_values = relative_gap(P, D, size), relative_gap(P, D, 0.0)
+    largest = max(abs(P), abs(D))
     if not gap <= LARGEST_GAP:
         spans = f"log h(k_j) spans {np.ptp(train.log_h):.3g}"
         message = f"the relative duality gap is {gap:.2g}, and {spans}: scale the keys down or choose a smaller C"
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    elif of_values > LARGEST_SHARE and largest > ROUNDING * size:
+        message = (
+            f"the primal and the dual value differ by {of_values:.2g} of themselves, being tiny beside C sum |y|: "
+            "choose a smaller C"
+        )
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 

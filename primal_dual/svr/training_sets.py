@@ -12,7 +12,7 @@ import numpy as np
 
 from primal_dual import checks
 from primal_dual.expansion import attention
-from primal_dual.kernel_matrix import kernel_rows, normalizer
+from primal_dual.kernel_matrix import evaluate, kernel_rows, normalizer
 from primal_dual.primal import Primal
 from primal_dual.protocols import FiniteFeatures, Kernel, PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
@@ -23,7 +23,8 @@ from primal_dual.types import Array, Bool, Float
 ROUNDING = 1e-8  # of cosines
 MOST_HELD = 4_000  # training points whose kernel matrix is held
 ROWS_AT_A_TIME = 200  # of a larger one
-MOST_CHECKED = 256  # training points, of a kernel that is only evaluated
+RUNS, RUN = 16, 16  # of neighbouring training points, where a kernel that is only evaluated is checked
+SMALLEST_LENGTH = 1e-100  # of a |Phi| that is zero, beside the largest
 LARGEST_EXPONENT = 700  # exp of more overflows
 
 Rows = tuple[Float[Array, "M n"], Float[Array, "M 1"], Float[Array, "M 1"], Float[Array, "M 1"]]
@@ -67,7 +68,7 @@ class TrainingSet:
 
     def spread(self, y: Float[Array, "n Dv"]) -> Float[Array, "N Dv"]:
         """From one row a training point to one a key: constant over a pool, zero outside the support."""
-        group_of_key = np.arange(len(self.members)) // self.declared.scale
+        group_of_key = np.arange(len(self.members)) // min(self.declared.scale, len(self.members))
         _, some = pool(self.members[:, None], self.members, self.declared.scale)
         point_of_group = np.cumsum(some) - 1
         return np.where(self.members[:, None], y[point_of_group[group_of_key]], 0.0)
@@ -153,7 +154,10 @@ class TrainingSet:
 
     def check_kernel(self) -> None:
         """ValueError where the kernel is none at some of the keys, which are all if they are few; see `cosines`."""
-        _cosines(self.primal.kernel, self.transformed_keys[:: -(-len(self.keys) // MOST_CHECKED)])
+        n = len(self.keys)
+        starts = np.linspace(0, max(n - RUN, 0), RUNS).astype(int)  # neighbours are those that most kernels tie
+        some = np.arange(n) if n <= RUNS * RUN else (starts[:, None] + np.arange(RUN)).ravel()
+        _cosines(self.primal.kernel, self.transformed_keys[some])
 
     def log_lengths(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """log |Phi(T x)|."""
@@ -172,31 +176,32 @@ def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
     """The cosines between the Phi(x_i). ValueError as in `TrainingSet.cosines`."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
         if isinstance(kernel, PositiveKernel):
-            a = kernel.log_gram(x, x)
-            _expect_row(kernel, kernel.log_gram(x[:1], x), a[:1], 1 + abs(a[0]).max())
+            a = evaluate(kernel, x, x)
+            _expect_one_by_one(kernel, x, a, 1 + abs(a).max())
             cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
         else:
-            K = kernel.gram(x, x)
-            _expect_row(kernel, kernel.gram(x[:1], x), K[:1], abs(K[0]).max())
+            K = evaluate(kernel, x, x)
+            _expect_one_by_one(kernel, x, K, abs(K).max())
             length = np.sqrt(np.diag(K))
-            length = np.where(length == 0, 1, length)
+            shortest = SMALLEST_LENGTH * np.sqrt(abs(K).max() or 1.0)
+            length = np.where(length == 0, shortest, length)  # a row of zeros, up to underflow
             cosines = K / length[:, None] / length
     skew = abs(cosines - cosines.T).max()
     if not (skew <= ROUNDING and _is_semidefinite(cosines)):
         smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
         raise ValueError(
-            f"{kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got "
-            f"asymmetry {skew:.2g} and smallest eigenvalue {smallest:.2g}, relative to |Phi|"
+            f"{kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got asymmetry {skew:.2g} "
+            f"and smallest eigenvalue {smallest:.2g}, relative to |Phi|: more than float64 rounds"
         )
     return (cosines + cosines.T) / 2
 
 
-def _expect_row(kernel: Kernel, row: np.ndarray, expected: Float[Array, "1 n"], size: float) -> None:
-    """ValueError where the first row is another if it is computed by itself, as where rows and columns are mixed up."""
-    same_shape = row.shape == expected.shape
-    if not same_shape or (abs(row - expected) > SAME * size).any():
-        got = "others for the first point alone" if same_shape else f"{row.shape} for 1 and {expected.shape[1]} points"
-        raise ValueError(f"{kernel}: expected <Phi(x_i), Phi(y_j)> in row i and column j; got {got}")
+def _expect_one_by_one(kernel: Kernel, x: Float[Array, "n D"], matrix: Float[Array, "n n"], size: float) -> None:
+    """ValueError where the first row is another by itself, or each point beside itself: a kernel takes two points."""
+    row, diagonal = evaluate(kernel, x[:1], x), evaluate(kernel, x[:, None], x[:, None])[:, 0, 0]
+    if (abs(row - matrix[:1]) > SAME * size).any() or (abs(diagonal - np.diag(matrix)) > SAME * size).any():
+        expected = "expected <Phi(x_i), Phi(y_j)> in row i and column j, of these two points alone"
+        raise ValueError(f"{kernel}: {expected}; got others where other points are beside them")
 
 
 def _is_semidefinite(cosines: Float[Array, "n n"]) -> bool:
@@ -256,7 +261,8 @@ def log_lengths(kernel: Kernel, points: Float[Array, "*batch n D"]) -> Float[Arr
     """
     each = points[..., None, :]
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        square = kernel.log_gram(each, each) if isinstance(kernel, PositiveKernel) else np.log(kernel.gram(each, each))
+        square = evaluate(kernel, each, each)
+        square = square if isinstance(kernel, PositiveKernel) else np.log(square)
     return square[..., 0, 0] / 2
 
 

@@ -263,3 +263,26 @@ def test_catalog_and_heads():
     with pytest.raises(ValueError, match="expected Heads of 3; got 2"):
         heads(Heads(Primal(), Primal()), 3)
     assert hash(Primal()) == hash(Primal()) and Primal() == Primal() != Primal(scale=2)
+
+
+def test_masks_of_heads_have_no_head_axis():
+    x = np.random.default_rng(0).standard_normal((3, 2, 5, 4))
+    mask = np.ones((3, 5), bool)
+    assert attention(heads("softmax", 2), x, x, x, mask, query_mask=mask).shape == x.shape
+    for masks in ({"key_mask": mask[:, None]}, {"query_mask": mask[:, None]}):
+        with pytest.raises(
+            ValueError, match="_mask: expected booleans of at most 2 axes, since masks have no head axis"
+        ):
+            attention(heads("softmax", 2), x, x, x, **masks)
+
+
+def test_an_empty_batch_may_have_a_mask():
+    x, mask = np.zeros((0, 5, 2)), np.ones((0, 5), bool)
+    for name in ("softmax", "window-bn"):
+        assert attention(catalog[name], x, x, x, mask, query_mask=mask).shape == (0, 5, 2)
+
+
+def test_weights_take_a_query_mask():
+    x, mask = np.random.default_rng(0).standard_normal((5, 2)), np.array([True, True, True, False, False])
+    A = attention_weights(catalog["conv1d"], x, x, mask, query_mask=mask)
+    np.testing.assert_allclose(A @ x, attention(catalog["conv1d"], x, x, x, mask, query_mask=mask), rtol=1e-14)

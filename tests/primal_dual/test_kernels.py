@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from primal_dual import EluPlusOne, Exponential, Polynomial, RandomFeatures, Taylor
+from primal_dual import EluPlusOne, Exponential, Gaussian, Polynomial, RandomFeatures, Taylor
 from tests.problems import kernels, naive_kernel, seeds
 
 
@@ -74,3 +74,16 @@ def test_error_of_random_features_falls_as_one_over_root_count():
     ]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert -0.6 < slope < -0.4
+
+
+@pytest.mark.parametrize("distance", [1.0, 1e3, 1e6, 1e9])
+def test_gaussian_keeps_its_digits_far_from_the_centre(distance):
+    """Two clusters, so that no centre is near both, and a key far from all others."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((5, 3)) + distance, rng.standard_normal((5, 3)) - distance])
+    x = np.concatenate([x, [[1e3 * distance, 0, 0]]])
+    square = ((x[:, None] - x) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(Gaussian(2.0).log_gram(x, x), -square / 8, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(
+        Gaussian(2.0).log_gram(x[None], x[None, :4])[0], -square[:, :4] / 8, rtol=1e-11, atol=1e-11
+    )

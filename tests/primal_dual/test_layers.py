@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from primal_dual import Convolution, Heads, Primal, attention, catalog, encoder, encoder_params, heads, self_attention
+from primal_dual import (
+    Convolution,
+    Heads,
+    Primal,
+    UnitNorm,
+    attention,
+    catalog,
+    encoder,
+    encoder_params,
+    heads,
+    self_attention,
+)
 from primal_dual.classifier import accuracy, digits, train
 
 E, H, N = 4, 2, 7
@@ -69,3 +80,20 @@ def test_a_classifier_learns_the_digits_by_autograd_alone():
     assert len(test_labels) == 450
     params = train("softmax", tokens, labels)
     assert accuracy(params, "softmax", test_tokens, test_labels) >= 0.95
+
+
+def test_parameters_that_are_missing_or_do_not_fit_are_named():
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    params = encoder_params(np.random.default_rng(0), features=3, tokens=5, classes=2, width=4)
+    layer = params["layers"][0]
+    for wrong, message in (
+        ({name: layer[name] for name in layer if name != "W_1"}, "expected a dictionary with W_1; got none"),
+        ({name: layer[name] for name in layer if name != "b_2"}, "expected W_1 .*; got none named b_2"),
+        (layer | {"b_1": np.zeros(3)}, r"expected W_1 \(E, F\), .* with E = 4; got W_1 \(4, 8\), .*'b_1': \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encoder(params | {"layers": [wrong]}, x, Primal())
+    with pytest.raises(ValueError, match="heads: expected a whole number >= 1; got 0"):
+        encoder_params(np.random.default_rng(0), features=3, tokens=5, classes=2, heads=0)
+    with pytest.raises(ValueError, match="x: expected tokens whose variance a float can hold"):
+        encoder(params, 1e160 * x, Primal(transform=UnitNorm()))

@@ -1,6 +1,7 @@
 """Transforms against the formulas in their docstrings."""
 
 import numpy as np
+import pytest
 import torch
 from autograd import grad
 from hypothesis import given
@@ -57,3 +58,10 @@ def test_convolution_formulas(seed):
 def test_a_list_of_transforms_is_a_tuple_of_them():
     parts = [UnitNorm(), BatchNorm()]
     assert Primal(transform=parts) == Primal(transform=tuple(parts)) and hash(Primal(transform=parts))
+
+
+def test_keys_whose_variance_no_float_holds_are_refused():
+    keys = np.random.default_rng(0).standard_normal((5, 3))
+    attention(Primal(transform=BatchNorm()), 1e150 * keys, 1e150 * keys, keys)
+    with pytest.raises(ValueError, match=r"BatchNorm\(.*expected keys whose variance a float can hold"):
+        attention(Primal(transform=BatchNorm()), 1e160 * keys, 1e160 * keys, keys)

@@ -19,6 +19,7 @@ from primal_dual import (
     certify,
     heads,
     solve_dual,
+    solve_primal,
 )
 from primal_dual.io.datasets import japanese_vowels
 from primal_dual.svr.training_sets import training_set
@@ -250,3 +251,27 @@ def test_a_key_of_zero_has_a_certificate():
     keys, values = np.random.default_rng(0).standard_normal((2, 7, 3))
     keys[2] = 0
     assert certify(Primal(Polynomial(2, 0.0), normalizer="one"), keys, values).relative_gap < 1e-12
+
+
+def test_the_norm_is_that_of_the_weight_with_slack_too():
+    keys = np.random.default_rng(0).standard_normal((9, 3))
+    problem = dict(targets=np.sin(3 * keys[:, :1]), C=3.0, epsilon=0.05)
+    certificate = certify(Primal(), keys, solve_dual(Primal(), keys, **problem).values, **problem)
+    weight = solve_primal(Primal(), keys, **problem).weight
+    np.testing.assert_allclose(certificate.log_norm, np.log(np.linalg.norm(weight)), rtol=1e-9)
+    assert certificate.primal_value > 2 * np.exp(2 * certificate.log_norm - certificate.log_scale)  # mostly slack
+
+
+@pytest.mark.parametrize("size", [1e-165, 1e-200, 1e200])
+@pytest.mark.parametrize("support", [Everything(), Causal()])
+def test_values_whose_squares_no_float_holds_are_no_proof(size, support):
+    keys, values = np.random.default_rng(0).standard_normal((2, 9, 3))
+    with pytest.raises(ValueError, match="values: expected numbers whose squares a float can hold"):
+        certify(Primal(support=support), keys, size * values)
+    assert certify(Primal(support=support), keys, 0 * values).relative_gap == 0
+
+
+def test_complementarity_is_relative_to_the_scale_of_the_gap():
+    """With one target, all of the gap is due to it."""
+    one = certify(Primal(), [[1.0]], [[1.0]], targets=[[-0.1]], C=3.0, epsilon=1.0)
+    np.testing.assert_allclose(one.complementarity, one.relative_gap, rtol=1e-12)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primal_dual import Everything, Primal, catalog, solve_dual, svr_path
+from primal_dual import ConvergenceWarning, EluPlusOne, Everything, Primal, catalog, solve_dual, svr_path
 from primal_dual.model_selection.breakpoints import follow
 from primal_dual.svr.projected_newton import measured, newton
 from primal_dual.svr.training_sets import training_set
@@ -95,3 +95,11 @@ def test_refuses_bad_input(change):
         svr_path(**dict(primal=Primal(), keys=np.eye(3), targets=np.eye(3), epsilon=0.1) | change)
     with pytest.raises(ValueError, match="C: expected a finite number > 0; got 0"):
         svr_path(Primal(), np.eye(3), np.eye(3), 0.1).at(0)
+
+
+def test_keys_beyond_the_range_of_floats_are_refused():
+    keys = np.random.default_rng(0).standard_normal((9, 3))
+    with pytest.raises(ValueError, match=r"keys: expected log .* of at most 350; got up to \d+"):
+        svr_path(Primal(EluPlusOne()), keys - 400, keys, 0.1)
+    with pytest.warns(ConvergenceWarning, match="the relative duality gap is"):
+        svr_path(Primal(EluPlusOne()), keys - 50, keys, 0.1).at(10.0)

@@ -308,3 +308,13 @@ def test_the_dual_keeps_its_digits_at_any_spread_of_h_and_any_penalty(scale, mul
     assert np.ptp(train.log_h) > 25
     solution = solve_dual(Primal(), keys, targets, C=train.penalty(multiple), epsilon=0.1, solver=solver)
     assert abs(solution.relative_gap) <= 1e-11
+
+
+@pytest.mark.parametrize("solve", [solve_primal, solve_dual])
+def test_a_penalty_beyond_the_digits_of_a_float_is_told(solve):
+    """The gap is small beside C sum |y|, but the values have few digits in common."""
+    keys = np.random.default_rng(0).standard_normal((30, 3))
+    with pytest.warns(ConvergenceWarning, match=r"the primal and the dual value differ by 0\.\d+ of themselves"):
+        assert solve(Primal(), keys, np.sin(keys), C=1e16, epsilon=0.1, solver="newton").relative_gap < 1e-12
+    solve(Primal(), keys, np.sin(keys), C=1e8, epsilon=0.1, solver="newton")  # without a warning
+    solve(Primal(), keys, np.sin(keys), C=1.0, epsilon=10.0)  # nor where all is zero
