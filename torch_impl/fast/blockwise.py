@@ -169,4 +169,8 @@ def _in_blocks(
         cost = f"copies of {problem.keys} keys for each of {queries} queries"
         warnings.warn(f"attn_mask: under this table, transforms and pools need {cost}, which is slow", stacklevel=2)
     slices = [slice(i, min(i + size, queries)) for i in range(0, queries, size)]
-    return torch.cat([checkpoint(block, rows, use_reentrant=False) for rows in slices], -2)
+
+    def block_beside(rows: slice, q: torch.Tensor) -> torch.Tensor:  # whose device tells which random state to keep
+        return block(rows)
+
+    return torch.cat([checkpoint(block_beside, rows, problem.q, use_reentrant=False) for rows in slices], -2)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,14 @@ from torch_impl.training.recipes.benchmarks import changed
 from torch_impl.training.recipes.benchmarks import recipe as recipe_of
 from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, from_config, to_config
 from torch_impl.training.runs.checkpoint import contiguous, metadata
+from torch_impl.training.runs.distributed import this_process
 from torch_impl.training.runs.run_folder import folder_of_run
 from torch_impl.training.runs.trainer import train
 from torch_impl.training.trained.finished_run import Run, classify, load_run, rebuild_model
 
 CHANGES = ("patch", "epochs", "batch", "lr", "layers", "width", "num_heads")  # parameters that are fields of a recipe
 FITTED = ("n_features_in_", "feature_names_in_")  # what scikit-learn keeps of X
+_ONE_AT_A_TIME = Lock()  # the threads of a process share torch's random numbers
 
 
 class AttentionClassifier(ClassifierMixin, BaseEstimator):
@@ -128,7 +131,7 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         data = recipe.from_arrays(X, labels, X, labels, say_nothing)  # the trainer's test accuracy is not used
         recipe, attention = recipe.resolve_defaults(data), find_attention(self.attention)
         self._attention_files = attention_files(attention)
-        with TemporaryDirectory() as folder, torch.random.fork_rng(), self._progress(recipe.epochs) as say:
+        with _ONE_AT_A_TIME, _ordinary_training(), TemporaryDirectory() as folder, self._progress(recipe.epochs) as say:
             train(recipe, attention, seed, data, folder, say)
             self.run_ = load_run(folder_of_run(folder, data.name, attention_text(attention), seed))
         return self
@@ -176,7 +179,9 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         run = self.run_
         config = {"recipe": to_config(run.recipe), "attention": run.attention, "seed": run.seed, "data": run.data}
         config |= {"attention_files": self._attention_files}
-        config |= {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
+        dates = self.classes_.dtype.kind in "mM"
+        classes = self.classes_.astype(np.int64) if dates else self.classes_
+        config |= {"classes": classes.tolist(), "dtype": self.classes_.dtype.str}
         config |= {name: np.asarray(getattr(self, name)).tolist() for name in FITTED if hasattr(self, name)}
         content = save(contiguous(run.model.state_dict()), {"classifier": json.dumps(config)})
         write_bytes(path, content)
@@ -258,6 +263,18 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
         with Progress(console=Console(stderr=True), transient=True, disable=not self.verbose) as progress:
             task = progress.add_task(str(self.attention), total=epochs)
             yield lambda line: progress.update(task, completed=line["epoch"], description=f"loss {line['loss']:.3f}")
+
+
+@contextmanager
+def _ordinary_training() -> Iterator[None]:
+    """Training has gradients and float32, whatever calls it, and leaves torch's random numbers as they were."""
+    dtype, no_autocast = torch.get_default_dtype(), torch.autocast(this_process().device.type, enabled=False)
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad(), no_autocast:
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def _lengths_differ(X: list[Any]) -> bool:

@@ -24,7 +24,7 @@ from primal_dual import (
 )
 from tests.problems import tensors
 from torch_impl.bench.measure import LiveMemory
-from torch_impl.fast import softmax
+from torch_impl.fast import blockwise, softmax
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
@@ -101,6 +101,21 @@ def test_blocks_of_queries_do_not_matter(primal, monkeypatch):
     torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-12)
     for ours, theirs in zip(torch.autograd.grad(blocks.square().sum(), x), gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_a_block_is_computed_again_with_the_same_dropout(monkeypatch):
+    """torch keeps the random state of the devices that a checkpoint's tensors are on, besides that of the CPU."""
+    checkpoint, devices = blockwise.checkpoint, []
+
+    def record(function, *arguments, **options):
+        devices.append({x.device for x in arguments if isinstance(x, torch.Tensor)})
+        return checkpoint(function, *arguments, **options)
+
+    monkeypatch.setattr(blockwise, "checkpoint", record)
+    monkeypatch.setattr(blockwise, "LARGEST_BLOCK", 200)
+    q, k, v = torch.randn(3, 2, 13, 4)
+    torch_impl.attention(Primal(Gaussian()), q, k, v, dropout_p=0.3)
+    assert len(devices) > 1 and all(each == {q.device} for each in devices)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -115,7 +118,11 @@ def test_padding_missing_values_and_the_shapes_of_x(vowels):
     assert np.isfinite(small().fit(missing, y).predict_proba(missing)).all()
 
 
-@pytest.mark.parametrize("labels", [np.array([2, 10, -3]), np.array(["x", "é", "z"], object), np.array([True, False])])
+LABELS = [np.array([2, 10, -3]), np.array(["x", "é", "z"], object), np.array([True, False])]
+LABELS += [np.array(["2020-01-01", "2021-06-01"], "datetime64[D]")]
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=lambda labels: labels.dtype.name)
 def test_kept_in_a_file(tmp_path, vowels, labels):
     X, y, X_test, _ = vowels
     y = labels[np.arange(len(y)) % len(labels)]
@@ -290,3 +297,37 @@ def test_bad_input_of_what_is_fitted(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"AttentionClassifier.save wrote; got"):
         AttentionClassifier.load(tmp_path / "x.safetensors")
+
+
+@contextmanager
+def float64():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", torch.bfloat16), float64],
+    ids=["no_grad", "inference_mode", "autocast", "float64"],
+)
+def test_what_torch_is_set_to_changes_nothing(vowels, settings, tmp_path):
+    X, y, X_test, _ = vowels
+    expected = small(random_state=7).fit(X, y).predict_proba(X_test)
+    with settings():
+        model = small(random_state=7).fit(X, y)
+        model.save(tmp_path / "model.safetensors")
+        loaded = AttentionClassifier.load(tmp_path / "model.safetensors")
+        for each in (model, loaded):
+            assert np.array_equal(each.predict_proba(X_test), expected)
+
+
+def test_threads_do_not_share_random_numbers(vowels):
+    X, y, X_test, _ = vowels
+    state, expected = torch.get_rng_state(), small(random_state=7).fit(X, y).predict_proba(X_test)
+    with ThreadPoolExecutor(3) as pool:
+        fitted = list(pool.map(lambda _: small(random_state=7).fit(X, y), range(3)))
+    assert all(np.array_equal(model.predict_proba(X_test), expected) for model in fitted)
+    assert torch.equal(torch.get_rng_state(), state)

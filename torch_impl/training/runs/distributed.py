@@ -54,10 +54,13 @@ class World(NamedTuple):
 def this_process() -> World:
     """The World of this process: that of torchrun, which it joins; without torchrun, a world of its own.
 
-    It computes on a GPU if there is one.
+    It computes on a GPU if there is one. ValueError for more processes than GPUs.
     """
     size, cuda = int(os.environ.get("WORLD_SIZE", 1)), torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if cuda and local >= torch.cuda.device_count():
+        raise ValueError(f"torchrun: expected a GPU a process; got {torch.cuda.device_count()} for process {local}")
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():

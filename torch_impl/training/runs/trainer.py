@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from primal_dual.io.files import write_bytes, write_json
 from primal_dual.types import Float
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
-from torch_impl.data.messages import say_nothing
+from torch_impl.data.messages import one_line, say_nothing
 from torch_impl.training.recipes.attentions import Attention, attention_files, attention_text, find_attention
 from torch_impl.training.recipes.base_recipe import OPTIMIZERS, Recipe
 from torch_impl.training.recipes.kinds import to_config
@@ -76,7 +76,8 @@ def train(
     ------
     ValueError
         For an unknown attention; for a run that was begun with another configuration, number of threads
-        or number of processes, or on other data; and for a loss or a weight that is not finite.
+        or number of processes, or on other data; for a loss or a weight that is not finite; and where a GPU's memory is
+        too small.
 
     Examples
     --------
@@ -97,8 +98,13 @@ def train(
         return read_json(run / "result.json", Result)
     training = _set_up(recipe, attention, seed, data, run, world, say)
     tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
-    for epoch in range(len(training.log), recipe.epochs):
-        _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)
+    try:
+        for epoch in range(len(training.log), recipe.epochs):
+            _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)
+    except torch.OutOfMemoryError as error:
+        expected = "expected training that fits into the memory of the GPU"
+        mend = "try a smaller batch, a larger accumulate or fewer jobs"
+        raise ValueError(f"{run}: {expected}; got {one_line(error)}; {mend}") from error
     return _finish(training, config)
 
 

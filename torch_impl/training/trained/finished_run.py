@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ def rebuild_model(
     """
     make = partial(recipe.model, sizes, attention)
     expect_to_fit(make, torch.device("cpu"))
-    model = make()
+    model = make().float()  # whatever torch's default is
     model.load_state_dict(load(content))
     if not all(x.isfinite().all() for x in model.state_dict().values()):
         raise ValueError(f"{file}: expected finite weights; got some that are not")
@@ -237,10 +238,16 @@ def predict(
 def classify(
     run: Run, inputs: Num[torch.Tensor, "n ..."], key_mask: Bool[torch.Tensor, "n N"] | None
 ) -> Float[torch.Tensor, "n classes"]:
-    """The probability of each class for examples as `Recipe.read` or `Recipe.new_arrays` returns them."""
-    logits = []
-    for index in torch.arange(len(inputs)).split(256):
-        logits.append(run.model(run.prepare(inputs[index]), None if key_mask is None else key_mask[index]))
+    """The probability of each class for examples as `Recipe.read` or `Recipe.new_arrays` returns them.
+
+    They are computed on a GPU if there is one; the model of the run stays where it is.
+    """
+    device, logits = this_process().device, []
+    model = run.model if device.type == "cpu" else deepcopy(run.model).to(device)
+    with torch.autocast(device.type, enabled=False):
+        for index in torch.arange(len(inputs)).split(256):
+            mask = None if key_mask is None else key_mask[index].to(device)
+            logits.append(model(run.prepare(inputs[index].to(device)), mask).cpu())
     return torch.cat(logits).softmax(-1)
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from torch_impl.training.runs.distributed import this_process
+
 PROGRAM = """
 import sys, torch
 from torch_impl.data.dataset import Split
@@ -85,3 +87,11 @@ def test_torchrun_of_the_command_line(tmp_path):
     assert summary["processes"] == 2 and "destroy_process_group" not in done.stderr
     failed = subprocess.run([*command, "--jobs", "2"], env=environment, capture_output=True, text=True, timeout=300)
     assert failed.returncode and "--jobs: expected 1 under torchrun" in failed.stderr
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ValueError, match="torchrun: expected a GPU a process; got 1 for process 1"):
+        this_process()

@@ -15,6 +15,7 @@ from torch_impl.analysis.accuracy_table import load
 from torch_impl.data.dataset import Split
 from torch_impl.models.encoders import TimeSeriesEncoder
 from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
+from torch_impl.training.runs import trainer
 from torch_impl.training.runs.distributed import this_process
 from torch_impl.training.runs.trainer import accuracy, train
 
@@ -195,3 +196,13 @@ def test_accuracy_is_that_of_eval_mode_in_batches(motions):
         return accuracy(TINY, model.train(), motions.test, motions, this_process(), batch)
 
     assert share(7) == share(1000) and not model.training
+
+
+def test_a_gpu_without_memory_is_told_in_one_line(tmp_path, motions, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    monkeypatch.setattr(trainer, "_train_epoch", fail)
+    expected = "fits into the memory of the GPU; got CUDA out of memory. Tried to allocate 2 GiB; try a smaller batch"
+    with pytest.raises(ValueError, match=expected):
+        train(TINY, "bn", 0, motions, tmp_path)
