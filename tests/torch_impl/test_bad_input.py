@@ -36,6 +36,11 @@ bn = catalog["bn"]
         ((bn, q, k, v, valid[..., 1:]), {}, r"key_mask: expected .* got torch.bool \(2, 3, 6\)"),
         ((bn, q, k, v, [True] * 7), {}, "key_mask: expected a tensor of booleans .* got list"),
         ((bn, q, k, v, valid.to("meta")), {}, r"key_mask: expected it on \S+; got meta"),
+        (
+            (heads("bn", 3), q, k, v, valid),
+            {},
+            "key_mask: expected booleans of at most 2 axes, since masks have no head",
+        ),
         ((bn, q, k, v, valid[:, :2]), {}, r"leading axes that broadcast; got lead \(2, 3\), key_mask \(2, 2\)"),
         ((bn, q, k, v), dict(query_mask=valid), r"query_mask: expected .* \(..., 5\)"),
         (
