@@ -135,8 +135,8 @@ def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path, motions):
             "missing: expected a file of text in UTF-8; got [Errno 2] No such file",
         ),
         (["--model", "pretrained:Nothing/bn"], "Nothing"),
-        (["--model", model_folder, "--keys", long], "expected --keys and --values of a head, or --model"),
-        ([], "expected --keys and --values of a head, or --model"),
+        (["--model", model_folder, "--keys", long], "expected --keys, --values and --primal of a head, or --model"),
+        ([], "expected --keys, --values and --primal of a head, or --model"),
     ):
         done = command(*words)
         assert done.exit_code == 2 and message in " ".join(done.output.split()), done.output
