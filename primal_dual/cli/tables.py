@@ -17,6 +17,7 @@ Rows = Sequence[dict[str, Any]]
 
 CERTIFICATE = {
     "log_C": "log of the penalty C",
+    "log_norm": "log of the norm |W|",
     "log_scale": "log of the unit of the next two",
     "primal_value": "1/2 |W|^2 + C times the slack",
     "dual_value": "at most what that can be",

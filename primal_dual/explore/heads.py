@@ -137,14 +137,13 @@ train = training_set(primal, keys, exact.query)
 log_size = np.log(np.maximum(abs(train.pool(kept)[:, {output}]), {SMALLEST!r})) + train.log_h
 size = np.exp(log_size - certificate.log_C)  # |delta_j| / C of an output
 bound = (size > {1 - SUPPORT_VECTOR!r}).sum()
-plain = certify(primal, keys, values, query=exact.query)
 unit = np.exp(certificate.log_scale)
 error = np.linalg.norm(attention(primal, keys, keys, values - kept), axis=1)
 weights = attention_weights(primal, queries, keys)
 
 print(f"Keys, features: {{len(keys)}}, {{keys.shape[1]}}")
 print(f"Support vectors: {{(size > {SUPPORT_VECTOR!r}).sum() - bound}} free, {{bound}} at the bound")
-print(f"Norm of W: {{np.sqrt(2 * plain.primal_value * np.exp(plain.log_scale)):.5g}}")
+print(f"Norm of W: {{np.exp(exact.log_norm):.5g}}")
 print(f"C: {{np.exp(certificate.log_C):.5g}}")
 print(f"Primal value: {{certificate.primal_value * unit:.6g}}")
 print(f"Dual value: {{certificate.dual_value * unit:.6g}}")
@@ -162,7 +161,6 @@ def certified(head: Head, decimals: int) -> Certified:
     """
     primal, keys, values, queries = head.primal, head.keys, head.values, head.queries
     exact: Any = certify(primal, keys, values, **head.svr)
-    plain: Any = certify(primal, keys, values, query=exact.query)  # without slack, so that P = |W|^2 / 2
     kept, found = values, exact
     if decimals != ALL:
         kept = np.trunc(values * 10.0**decimals) / 10.0**decimals
@@ -178,7 +176,7 @@ def certified(head: Head, decimals: int) -> Certified:
         weights=attention_weights(primal, queries, keys),
         certificate=found,
         size=np.exp(log_size - found.log_C),
-        norm=float(np.sqrt(2 * plain.primal_value * np.exp(plain.log_scale))),
+        norm=float(np.exp(exact.log_norm)),
         bound=float(bound.max() if exact.query is None else bound[exact.query]),
         error=float(error.max() if exact.query is None else error[exact.query]),
     )
