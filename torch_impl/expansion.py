@@ -295,10 +295,10 @@ def _check_masks(call: Call) -> None:
     without_heads = lead[:-1] if isinstance(call.primal, Heads) else lead
     masks = {"key_mask": call.key_mask, "query_mask": call.query_mask}
     given = {name: mask.shape[:-1] for name, mask in masks.items() if mask is not None}
-    for name, axes in given.items():
-        if isinstance(call.primal, Heads) and len(axes) > len(without_heads):
+    for name, mask in masks.items():
+        if mask is not None and isinstance(call.primal, Heads) and mask.ndim > len(lead):
             expected = f"expected booleans of at most {len(lead)} axes, since masks have no head axis"
-            raise ValueError(f"{name}: {expected}; got {(*axes, masks[name].shape[-1])}")
+            raise ValueError(f"{name}: {expected}; got {tuple(mask.shape)}")
     checks.broadcast(lead=without_heads, **given)
     if attn_mask is not None:
         checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])

@@ -20,7 +20,7 @@ CERTIFICATE = {
     "log_norm": "log of the norm |W|",
     "log_scale": "log of the unit of the next two",
     "primal_value": "1/2 |W|^2 + C times the slack",
-    "dual_value": "at most what that can be",
+    "dual_value": "lower bound of its minimum",
     "relative_gap": "between the two: zero if optimal",
     "stationarity": "expansion against W",
     "feasibility": "share of C by which a bound is missed",

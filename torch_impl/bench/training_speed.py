@@ -100,7 +100,7 @@ def deit_step(
         recipe = replace(recipe, crop="none", flip=0.0, rand_augment=0.0, erasing=0.0, mixup=0.0, cutmix=0.0)
 
     def step() -> None:
-        inputs, targets = recipe.augment(examples, data)
+        inputs, _, targets = next(recipe.augmented([examples], data))
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = F.cross_entropy(trained(inputs), targets)
         optimizer.zero_grad()

@@ -90,16 +90,24 @@ class ImageAugmentation:
         targets : tensor, (n, classes)
             Probabilities of the classes, which are mixed as the images are.
         """
-        targets = F.one_hot(labels, classes).to(torch.float32)
-        changed = self._change_each(scaled(images))
-        if self.cutmix and (not self.mixup or torch.rand(()) < 0.5):
-            return cutmix(changed, targets, self.cutmix)
-        if self.mixup:
-            return mixup(changed, targets, self.mixup)
-        return changed, targets
+        return self.mix(self.change_each(images), labels, classes)
 
-    def _change_each(self, images: Float[torch.Tensor, "n channels H W"]) -> Float[torch.Tensor, "n channels H W"]:
-        """What is done to each image without the others."""
+    @torch.no_grad()
+    def mix(
+        self, images: Float[torch.Tensor, "n channels H W"], labels: Int[torch.Tensor, " n"], classes: int
+    ) -> Batch:
+        """What is done to the images of a batch together, and its targets."""
+        targets = F.one_hot(labels, classes).to(torch.float32)
+        if self.cutmix and (not self.mixup or torch.rand(()) < 0.5):
+            return cutmix(images, targets, self.cutmix)
+        if self.mixup:
+            return mixup(images, targets, self.mixup)
+        return images, targets
+
+    @torch.no_grad()
+    def change_each(self, images: Num[torch.Tensor, "n channels H W"]) -> Float[torch.Tensor, "n channels H W"]:
+        """What is done to each image without the others, of bytes or of floats in [0, 1]."""
+        images = scaled(images)
         try:
             import kornia.augmentation as K
 

@@ -1,10 +1,10 @@
 """What the recipes of all kinds of data have: the fields of a run, their limits, and what a recipe must offer."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -29,6 +29,14 @@ ROUNDING_ALONE = ("compile",)  # fields that change it by no more than rounding
 BELOW_ONE = (0, 0.9999999)
 FINITE = (0, 3e38)  # what a float of 32 bits can hold
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+
+
+class TrainingBatch(NamedTuple):
+    """What a step of training takes: inputs, a padding mask or None, and targets, labels (n,) or probabilities."""
+
+    inputs: Num[torch.Tensor, "n ..."]
+    key_mask: Bool[torch.Tensor, "n N"] | None
+    targets: Num[torch.Tensor, "n ..."]
 
 
 @dataclass(frozen=True)
@@ -238,9 +246,10 @@ class Recipe:
         """Inputs of a data set as the model takes them, on their device."""
         return inputs
 
-    def augment(self, batch: Split, data: DataSet) -> tuple[Num[torch.Tensor, "n ..."], Num[torch.Tensor, "n ..."]]:
-        """A batch for a step of training: the model's inputs, and its targets, labels (n,) or probabilities."""
-        return self.prepare(batch.inputs, data.mean, data.deviation), batch.labels
+    def augmented(self, batches: Iterable[Split], data: DataSet) -> Iterator[TrainingBatch]:
+        """Batches of the training split as the model is trained on them: prepared, and changed at random."""
+        for batch in batches:
+            yield TrainingBatch(self.prepare(batch.inputs, data.mean, data.deviation), batch.key_mask, batch.labels)
 
     def primal(self, attention: Attention) -> Heads:
         """The primal of each head. For a built-in name, it has the beta and the scales of the recipe.

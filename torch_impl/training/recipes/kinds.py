@@ -1,6 +1,6 @@
 """The recipes of each kind of data: time series, sequences of tokens, and images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from primal_dual.io.text import printable
-from primal_dual.types import Bool, Float, Integer, Num, UInt8
+from primal_dual.types import Bool, Float, Num, UInt8
 from torch_impl.data.arrays import images_of_array, series_of_arrays
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.images.augmentation import CROPS, ImageAugmentation
@@ -34,6 +34,7 @@ from torch_impl.training.recipes.base_recipe import (
     Choices,
     Limits,
     Recipe,
+    TrainingBatch,
 )
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
@@ -42,6 +43,7 @@ AUGMENTATION_FIELDS = ("warp", "scale", "mix", "jitter")
 JOBS_OF_A_GPU = 8  # each takes about half a gigabyte of it, for itself
 MOST_TOKENS = 32  # of a series, by default
 TOKENS_OF_A_RUN = 4e6  # over all epochs, by default
+PIXELS_AT_A_TIME = 2**22  # of all channels of the images that are augmented together
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,12 @@ class SeriesRecipe(Recipe):
         options = {name: getattr(self, name) for name in (*ENCODER_FIELDS, *TOKENISER_FIELDS)}
         return TimeSeriesEncoder(**sizes, primal=self.primal(attention), **options)
 
-    def augment(
-        self, batch: Split, data: DataSet
-    ) -> tuple[Float[torch.Tensor, "n N features"], Integer[torch.Tensor, " n"]]:
+    def augmented(self, batches: Iterable[Split], data: DataSet) -> Iterator[TrainingBatch]:
         """The series, changed at random, and their labels."""
         options = {name: getattr(self, name) for name in AUGMENTATION_FIELDS}
-        return augment_series(batch.inputs, batch.key_mask, **options), batch.labels
+        for batch in batches:
+            inputs = augment_series(batch.inputs, batch.key_mask, **options)
+            yield TrainingBatch(inputs, batch.key_mask, batch.labels)
 
 
 @dataclass(frozen=True)
@@ -305,14 +307,30 @@ class ImageRecipe(Recipe):
         """The images, standardised."""
         return standardised(inputs, mean, deviation)
 
-    def augment(
-        self, batch: Split, data: DataSet
-    ) -> tuple[Float[torch.Tensor, "n channels H W"], Float[torch.Tensor, "n classes"]]:
-        """The images, changed at random, and the probabilities of their classes."""
+    def augmented(self, batches: Iterable[Split], data: DataSet) -> Iterator[TrainingBatch]:
+        """The images, changed at random, and the probabilities of their classes.
+
+        Small images are changed several batches at a time: most operations take as long for a few of them as for many.
+        """
         names = [field.name for field in fields(ImageAugmentation)]
         augmentation = ImageAugmentation(**{name: getattr(self, name) for name in names})
-        pixels, targets = augmentation(batch.inputs, batch.labels, len(data.classes))
-        return self.prepare(pixels, data.mean, data.deviation), targets
+        for group in _groups(batches, PIXELS_AT_A_TIME):
+            changed = augmentation.change_each(torch.cat([batch.inputs for batch in group]))
+            for batch, images in zip(group, changed.split([len(batch) for batch in group]), strict=True):
+                pixels, targets = augmentation.mix(images, batch.labels, len(data.classes))
+                yield TrainingBatch(self.prepare(pixels, data.mean, data.deviation), None, targets)
+
+
+def _groups(batches: Iterable[Split], numbers: int) -> Iterator[list[Split]]:
+    """Batches that come one after the other, in groups of so many numbers, or of one batch that has more."""
+    group: list[Split] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(each.inputs.numel() for each in group) >= numbers:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 KINDS = {kind.__name__: kind for kind in (SeriesRecipe, ImageRecipe, TokenRecipe)}

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from primal_dual.types import Float
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import one_line, say_nothing
 from torch_impl.training.recipes.attentions import Attention, attention_files, attention_text, find_attention
-from torch_impl.training.recipes.base_recipe import OPTIMIZERS, Recipe
+from torch_impl.training.recipes.base_recipe import OPTIMIZERS, Recipe, TrainingBatch
 from torch_impl.training.recipes.kinds import to_config
 from torch_impl.training.runs.checkpoint import Log, contiguous, resume, save_checkpoint
 from torch_impl.training.runs.distributed import World, parallel_model, share_batch, this_process
@@ -281,29 +281,36 @@ def _train_epoch(training: _Training, epoch: int) -> float:
     loaded = batches(training.train_split, [part.examples for part in parts], world.device, recipe.workers)
     training.model.train()
     total = torch.zeros((), dtype=torch.float64, device=world.device)
-    for i, (part, examples) in enumerate(zip(parts, loaded, strict=True)):
+    augmented = recipe.augmented(_expect_examples(training, loaded, epoch), training.data)
+    for i, (part, batch) in enumerate(zip(parts, augmented, strict=True)):
         step = epoch * training.steps_per_epoch + i // recipe.accumulate
         is_last_part = (i + 1) % recipe.accumulate == 0
-        total += _add_gradient(training, examples, part.weight, step, is_last_part)
+        total += _add_gradient(training, batch, part.weight, step, is_last_part)
         if is_last_part:
             _update_weights(training, step)
     return world.sum(total).item() / training.steps_per_epoch
 
 
+def _expect_examples(training: _Training, loaded: Iterable[Split], epoch: int) -> Iterator[Split]:
+    """The parts of an epoch's batches. ValueError for one without an example."""
+    for i, examples in enumerate(loaded):
+        if not len(examples):
+            step = epoch * training.steps_per_epoch + i // training.recipe.accumulate
+            expected = f"expected a whole image in the batch of step {step}"
+            raise ValueError(f"{training.run}: {expected}; got none: all are corrupt")
+        yield examples
+
+
 def _add_gradient(
-    training: _Training, examples: Split, weight: float, step: int, is_last_part: bool
+    training: _Training, batch: TrainingBatch, weight: float, step: int, is_last_part: bool
 ) -> Float[torch.Tensor, ""]:
     """Add the gradient of the loss on a part of a batch to that of the others. Returns its part of the mean loss."""
     recipe, world = training.recipe, training.world
-    if not len(examples):
-        expected = f"expected a whole image in the batch of step {step}"
-        raise ValueError(f"{training.run}: {expected}; got none: all are corrupt")
-    inputs, targets = recipe.augment(examples, training.data)
     wait_for_others = is_last_part or world.size == 1
     with nullcontext() if wait_for_others else training.parallel_model.no_sync():  # type: ignore[operator]
         with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
-            logits = training.parallel_model(inputs, examples.key_mask)
-            loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+            logits = training.parallel_model(batch.inputs, batch.key_mask)
+            loss = F.cross_entropy(logits, batch.targets, label_smoothing=recipe.label_smoothing)
         if not loss.isfinite():
             got = f"the loss is {loss.item()} at step {step}"
             raise ValueError(f"{training.run}: {got}; try a smaller lr than {recipe.lr}")

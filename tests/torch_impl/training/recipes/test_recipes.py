@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from torch_impl.data.dataset import Split
+from torch_impl.data.dataset import DataSet, Split
+from torch_impl.data.images.augmentation import ImageAugmentation
+from torch_impl.training.recipes import kinds
 from torch_impl.training.recipes.benchmarks import RECIPES, recipe
 from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, from_config, to_config
 from torch_impl.training.runs.trainer import learning_rate
@@ -115,3 +117,25 @@ def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing(
     rates = [learning_rate(step, 100, 0.1) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1 and 0 < rates[-1] < 1e-3
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_small_images_are_augmented_several_batches_at_a_time(monkeypatch):
+    """Each batch comes back with its own images and labels, in its place."""
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 4, 4)
+    data = DataSet("mine", Split(images, None, torch.arange(10)), None, range(10), {}, [0.0] * 3, [1.0] * 3)
+    batches = [data.train.take(index) for index in torch.tensor([7, 3, 1, 9, 0, 2, 4, 8, 6, 5]).split(3)]
+    together, change_each = [], ImageAugmentation.change_each
+    monkeypatch.setattr(
+        ImageAugmentation, "change_each", lambda self, x: together.append(len(x)) or change_each(self, x)
+    )
+    monkeypatch.setattr(kinds, "PIXELS_AT_A_TIME", 2 * 3 * images[0].numel())
+    plain = ImageRecipe("mine", crop="none", flip=0, rand_augment=0, erasing=0, mixup=0, cutmix=0)
+    for batch, (x, key_mask, targets) in zip(batches, plain.augmented(iter(batches), data), strict=True):
+        assert key_mask is None and torch.equal(targets.argmax(1), batch.labels) and targets.sum(1).eq(1).all()
+        torch.testing.assert_close(x, batch.inputs / 255)
+    assert together == [6, 4]
+    torch.manual_seed(0)
+    mixed = replace(plain, mixup=1.0)
+    for batch, (x, _, targets) in zip(batches, mixed.augmented(iter(batches), data), strict=True):
+        assert set(targets.nonzero()[:, 1].tolist()) == set(batch.labels.tolist())  # not with those of another batch
+        torch.testing.assert_close(x.mean((1, 2, 3)), targets @ (torch.arange(10.0) / 255))
