@@ -25,7 +25,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from primal_dual.io.files import write_bytes, write_json
-from primal_dual.types import Float
+from primal_dual.types import Float, Int
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import one_line, say_nothing
 from torch_impl.training.recipes.attentions import Attention, attention_files, attention_text, find_attention
@@ -206,7 +206,7 @@ def accuracy(recipe: Recipe, model: nn.Module, split: Examples, data: DataSet, w
     """
     model.eval()
     correct_and_count = torch.zeros(2, dtype=torch.int64, device=world.device)
-    indices = torch.arange(len(split)).split(batch)[world.rank :: world.size]
+    indices = _beside(split, torch.arange(len(split))).split(batch)[world.rank :: world.size]
     for inputs, key_mask, labels in batches(split, indices, world.device, recipe.workers):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.bf16):
             logits = model(recipe.prepare(inputs, data.mean, data.deviation), key_mask)
@@ -275,7 +275,7 @@ def _train_epoch(training: _Training, epoch: int) -> float:
     """One pass over the training split. Returns the mean of the loss over its steps."""
     recipe, world = training.recipe, training.world
     torch.manual_seed(_seed(training.seed, epoch))
-    order = torch.randperm(len(training.train_split)).split(recipe.batch)
+    order = _beside(training.train_split, torch.randperm(len(training.train_split))).split(recipe.batch)
     torch.manual_seed(_seed(training.seed, epoch, world.rank))
     parts = [part for batch in order for part in share_batch(batch, recipe.accumulate, world)]
     loaded = batches(training.train_split, [part.examples for part in parts], world.device, recipe.workers)
@@ -289,6 +289,11 @@ def _train_epoch(training: _Training, epoch: int) -> float:
         if is_last_part:
             _update_weights(training, step)
     return world.sum(total).item() / training.steps_per_epoch
+
+
+def _beside(split: Examples, index: Int[torch.Tensor, " n"]) -> Int[torch.Tensor, " n"]:
+    """An index on the device of a split, which would wait for each batch of another."""
+    return index.to(split.labels.device)
 
 
 def _expect_examples(training: _Training, loaded: Iterable[Split], epoch: int) -> Iterator[Split]:
