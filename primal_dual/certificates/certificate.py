@@ -245,8 +245,8 @@ def _expect_norm(
     with np.errstate(divide="ignore"):
         log_most = 2 * np.logaddexp.reduce(np.log(abs(v)) + log_lengths[:, None], axis=None) - log_scale
     if not np.isfinite(square) or SMALLEST_LOG > log_most > -np.inf:
-        expected = "expected numbers whose squares a float can hold, times h(k_j) beside the largest of these"
-        raise ValueError(f"values: {expected}; got up to {abs(v).max():.3g}, and |W|^2 up to exp({log_most:.4g})")
+        expected = "expected numbers whose squares a float can hold, in units of the largest h(k_j)"
+        raise ValueError(f"values: {expected}; got up to {abs(v).max():.3g}, and |W|^2 of up to exp({log_most:.4g})")
     if square < 0 and math.log(-square) > math.log(ROUNDING) + log_most:
         expected = "expected <Phi(x), Phi(y)>, positive semidefinite"
         raise ValueError(f"{train.primal.kernel}: {expected}; got a negative |W|^2 for these keys and values")
