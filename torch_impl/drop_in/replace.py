@@ -7,7 +7,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 from primal_dual.primal import Heads, Primal
 from torch_impl.drop_in.hugging_face.names import name_of
-from torch_impl.drop_in.hugging_face.registration import dispatches, register
+from torch_impl.drop_in.hugging_face.registration import TAKES_NONE, dispatches, register
 from torch_impl.drop_in.multihead import MultiheadAttention, keep_forward
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
@@ -69,7 +69,7 @@ def _set_attention_functions(models: list[nn.Module], primal: str | Primal | Hea
     for model in models:
         if not dispatches(model):
             expected = "models that take attention functions"
-            raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}, which takes none")
+            raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}, {TAKES_NONE}")
         if any(hasattr(module, "relative_attention_bias") for module in model.modules()):  # T5 and its relatives
             expected = "a model without a relative position bias, which has no primal"
             raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}")

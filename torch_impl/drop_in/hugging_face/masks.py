@@ -22,15 +22,20 @@ def mask_function(
     config: Any = None,
     **options: Any,
 ) -> torch.Tensor | None:
-    """Hugging Face's mask function: a key mask (B, N) if the model's mask is one, causality apart; else the table."""
+    """Hugging Face's mask function: a key mask (B, N) if the model's mask is one, causality apart; else the table.
+
+    A model that does more with its mask than to pass it on asks for the table by allowing no skip.
+    """
     members = members_of(primal)
-    if int(q_offset) + q_length != int(kv_offset) + kv_length and mask_function is masking_utils.causal_mask_function:
+    is_causal = mask_function is masking_utils.causal_mask_function
+    may_skip = options.get("allow_is_causal_skip" if is_causal else "allow_is_bidirectional_skip", True)
+    if int(q_offset) + q_length != int(kv_offset) + kv_length and is_causal:
         raise ValueError("past_key_values: expected a cache that grows; got one with empty places, as a static one has")
     if int(kv_offset) and pools(members):
         refuse_cache(primal, "a sliding cache moves the keys that are averaged")
     if int(q_offset) and crosses(config) and needs_positions(members):
         refuse_cache(primal, "a cached query does not know its position in cross-attention")
-    if mask_function in (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function, None):
+    if may_skip and (is_causal or mask_function in (masking_utils.bidirectional_mask_function, None)):
         if attention_mask is None:
             return None
         key_mask = attention_mask[:, -kv_length:]

@@ -5,6 +5,9 @@ setting in models that take no attention functions; and it starts to generate wh
 of its methods are wrapped, and do as before wherever the attention is not ours.
 """
 
+import inspect
+import re
+import sys
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
@@ -14,6 +17,8 @@ from torch_impl.drop_in.hugging_face.attention import attention_function
 from torch_impl.drop_in.hugging_face.cache import check_generation
 from torch_impl.drop_in.hugging_face.masks import mask_function
 from torch_impl.drop_in.hugging_face.names import name_in_files, name_of, names_in_files, our_name, our_names, primals
+
+TAKES_NONE = "which takes none, or does not tell them what is causal"
 
 
 def register_transformers() -> None:
@@ -55,8 +60,17 @@ def register(name: str, primal: str | Primal | Heads) -> str:
 
 
 def dispatches(model: Any) -> bool:
-    """Whether a Hugging Face model asks its configuration for an attention function."""
-    return bool(model._can_set_attn_implementation())
+    """Whether a Hugging Face model asks its configuration for an attention function, and tells it what is causal."""
+    return bool(model._can_set_attn_implementation() and (model._supports_sdpa or _tells_what_is_causal(type(model))))
+
+
+def _tells_what_is_causal(kind: type) -> bool:
+    """Whether causal modules say so by is_causal, as they must where torch's own attention is supported.
+
+    Elsewhere some rely on the model's table alone.
+    """
+    code = inspect.getsource(sys.modules[kind.__module__])
+    return "create_causal_mask(" not in code or re.search(r"is_causal ?= ?True", code) is not None
 
 
 class _PickledName(str):
@@ -98,7 +112,7 @@ def _only_if_it_dispatches(get_correct: Callable[..., str]) -> Callable[..., str
     def wrapped(model: Any, requested_attention: str | None, *arguments: Any, **options: Any) -> str:
         if str(requested_attention).partition(", after ")[0] in primals and not dispatches(model):
             expected = f"a model that takes attention functions for {requested_attention}"
-            raise ValueError(f"attn_implementation: expected {expected}; got {type(model).__name__}, which takes none")
+            raise ValueError(f"attn_implementation: expected {expected}; got {type(model).__name__}, {TAKES_NONE}")
         return get_correct(model, requested_attention, *arguments, **options)
 
     return wrapped

@@ -10,16 +10,26 @@ from transformers import (
     BartModel,
     BertConfig,
     BertModel,
+    DogeConfig,
+    DogeModel,
+    GitConfig,
+    GitModel,
     LlamaConfig,
     LlamaModel,
     ModernBertConfig,
     ModernBertModel,
     MPNetConfig,
     MPNetModel,
+    NllbMoeConfig,
+    NllbMoeModel,
     OPTConfig,
     OPTModel,
+    PegasusXConfig,
+    PegasusXModel,
     ResNetConfig,
     ResNetModel,
+    Speech2TextConfig,
+    Speech2TextModel,
     T5Config,
     T5Model,
     TimesFmConfig,
@@ -78,6 +88,16 @@ def llama():
 
 def bert():
     return BertModel(BertConfig(**SIZES, max_position_embeddings=20)), dict(input_ids=IDS)
+
+
+def doge():
+    return DogeModel(DogeConfig(**SIZES)), dict(input_ids=IDS)
+
+
+def speech_to_text():
+    sizes = dict(vocab_size=30, d_model=16, input_feat_per_channel=8, conv_channels=16)
+    inputs = dict(input_features=torch.randn(1, 40, 8), decoder_input_ids=IDS)
+    return Speech2TextModel(Speech2TextConfig(**sizes, **SIDES)), inputs
 
 
 def outputs(model, inputs):
@@ -160,6 +180,45 @@ def test_models_that_take_no_attention_function_are_refused_by_name():
         MPNetModel._from_config(config, attn_implementation="attention_bn")
     with pytest.raises(ValueError, match="got ResNetModel, which is or has none"):
         replace_attention(ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])), "bn")
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize("name", ["softmax", "bn", "sh"])
+@pytest.mark.parametrize("build, ids", [(doge, "input_ids"), (speech_to_text, "decoder_input_ids")])
+def test_later_tokens_change_nothing_in_causal_models(build, ids, name, padding):
+    """Doge adds numbers of its own to its mask; Speech2Text does not support torch's attention."""
+    model, inputs = build()
+    for p in model.parameters():
+        if p.ndim > 1:
+            nn.init.normal_(p, std=0.3)
+    model.double()
+    inputs = {key: x.double() if x.is_floating_point() else x for key, x in inputs.items()}
+    mask = (torch.arange(7) < 7 - padding).long()[None]
+    inputs[ids.replace("input_ids", "attention_mask")] = mask
+    expected = outputs(model, inputs)
+    replace_attention(model, name)
+    found, moved = outputs(model, inputs), outputs(model, inputs | {ids: torch.cat([IDS[:, :4], IDS[:, 4:] + 9], 1)})
+    torch.testing.assert_close(found[:, :4], moved[:, :4])
+    if name == "softmax":
+        torch.testing.assert_close(found[:, : 7 - padding], expected[:, : 7 - padding])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: GitModel(GitConfig(**SIZES, vision_config=dict(SIZES, image_size=12, patch_size=4))),
+        lambda: NllbMoeModel(NllbMoeConfig(vocab_size=30, d_model=16, num_experts=2, **SIDES)),
+        lambda: PegasusXModel(PegasusXConfig(vocab_size=30, d_model=16, **SIDES)),
+    ],
+    ids=["git", "nllb-moe", "pegasus_x"],
+)
+def test_models_whose_causality_is_in_a_table_alone_are_refused(build):
+    model = build()
+    name = type(model).__name__
+    with pytest.raises(ValueError, match=f"got {name}, which takes none, or does not tell them what is causal"):
+        replace_attention(model, "softmax")
+    with pytest.raises(ValueError, match=f"for attention_bn; got {name}, which takes none"):
+        type(model)._from_config(model.config, attn_implementation="attention_bn")
 
 
 def test_a_relative_position_bias_is_refused_before_anything_changes():
