@@ -8,6 +8,8 @@ from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.types import Bool, Float
 from torch_impl.drop_in.hugging_face.cache import crosses, needs_positions, pools, refuse_cache
 
+HIDDEN = -50  # models hide by -100, by -10,000, or by the smallest float; exp(-50) is 2e-22
+
 
 def mask_function(
     primal: str | Primal | Heads,
@@ -56,19 +58,21 @@ def mask_function(
 def with_infinity(
     mask: torch.Tensor | None,
 ) -> Bool[torch.Tensor, "B heads queries N"] | Float[torch.Tensor, "B heads queries N"] | None:
-    """The library's mask as `attention` takes it. The library hides by the smallest float, and we by -inf.
+    """The library's mask as `attention` takes it. Models hide by numbers below -50, and we by -inf.
 
     Examples
     --------
     >>> with_infinity(torch.tensor([[1, 0]])).tolist()
     [[[[True, False]]]]
+    >>> with_infinity(torch.tensor([[[[0.5, -100.0]]]])).tolist()
+    [[[[0.5, -inf]]]]
     """
     if mask is None:
         return None
     if mask.ndim == 2:
         return mask.bool()[:, None, None, :]
     if mask.is_floating_point():
-        return mask.masked_fill(mask <= torch.finfo(mask.dtype).min, float("-inf"))
+        return mask.masked_fill(mask < HIDDEN, float("-inf"))
     return mask
 
 

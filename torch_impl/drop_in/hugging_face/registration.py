@@ -24,9 +24,9 @@ TAKES_NONE = "which takes none, or does not tell them what is causal"
 def register_transformers() -> None:
     """Register every catalog name with Hugging Face transformers, as attn_implementation="attention_<name>".
 
-    The model's padding, its own masks and module.is_causal intersect with the primal's support. Models generate with a
-    cache of keys; where a primal cannot, the error says so before the first token. A model that is saved comes back
-    with its attention, once this was called.
+    The model's padding, its own masks and module.is_causal intersect with the primal's support. A number below -50 in a
+    mask hides a key, as models mean it. Models generate with a cache of keys; where a primal cannot, the error says so
+    before the first token. A model that is saved comes back with its attention, once this was called.
     """
     for name in catalog:
         register(name_of(name), name)

@@ -267,3 +267,17 @@ def test_padding_changes_nothing_under_a_table(name):
     one, other = (outputs(model, dict(input_ids=ids, attention_mask=mask))[:, :7] for ids in padded)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(one, outputs(model, dict(input_ids=IDS)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["softmax", "bn", "sh", "rbf"])
+@pytest.mark.parametrize("number", [-100.0, -1e4, -1e9, torch.finfo(torch.float64).min])
+def test_a_large_negative_number_in_a_mask_hides_a_key_from_statistics_and_pools(name, number):
+    """Swin hides by -100, MarkupLM by -10,000, and callers by what they like."""
+    model = replace_attention(bert()[0], name).double()
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.5)
+    mask = torch.tensor([0.0] * 7 + [number] * 4).double()[None, None, None]
+    padded = (torch.cat([IDS, torch.randint(3, 30, (1, 4))], 1) for _ in range(2))
+    one, other = (outputs(model, dict(input_ids=ids, attention_mask=mask))[:, :7] for ids in padded)
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(one, outputs(model, dict(input_ids=IDS)))
