@@ -67,6 +67,7 @@ def attention_function(
     valid = None if mask is None or (is_table and not reads_table) else valid_keys(mask)
     k, v = _repeat_heads(key, H), _repeat_heads(value, H)
     is_self = M + cached == N and not _is_cross_attention(module)
+    causal = causal and (not is_table or convolves(members))  # a table says itself what is causal
     inputs = Inputs(members, query, k, v, mask, valid, is_self, causal)
     inputs = _single_query(inputs) if cached and M == 1 else _with_cached_queries(inputs, cached)
     evaluate = _without_left_padding if valid is not None and moves_with_padding(members) else _evaluate
@@ -103,11 +104,10 @@ def _single_query(inputs: Inputs) -> Inputs:
 
 def _with_cached_queries(inputs: Inputs, cached: int) -> Inputs:
     """Queries whose last one stands at the last key: those before them are filled in as zeros."""
-    q, mask, is_causal = nn.functional.pad(inputs.q, (0, 0, cached, 0)), inputs.mask, inputs.is_causal
+    q, mask = nn.functional.pad(inputs.q, (0, 0, cached, 0)), inputs.mask
     if mask is not None and mask.shape[-2] > 1:
         mask = nn.functional.pad(mask, (0, 0, cached, 0))
-        is_causal = is_causal and convolves(inputs.members)  # the model's own table holds causality, too
-    return inputs._replace(q=q, mask=mask, is_causal=is_causal)
+    return inputs._replace(q=q, mask=mask)
 
 
 def _without_left_padding(inputs: Inputs, dropout: float, with_weights: bool) -> tuple[torch.Tensor, Any]:

@@ -281,3 +281,15 @@ def test_a_large_negative_number_in_a_mask_hides_a_key_from_statistics_and_pools
     one, other = (outputs(model, dict(input_ids=ids, attention_mask=mask))[:, :7] for ids in padded)
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(one, outputs(model, dict(input_ids=IDS)))
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_a_table_from_the_caller_says_itself_what_is_causal(kind, hidden, rows):
+    model, inputs = llama()
+    seen = (torch.arange(7) < 7 - hidden).expand(1, 1, rows, 7)
+    mask = seen if kind == torch.bool else torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(kind).min)
+    expected = outputs(model, inputs | dict(attention_mask=mask))
+    replace_attention(model, "softmax")
+    torch.testing.assert_close(outputs(model, inputs | dict(attention_mask=mask)), expected)
