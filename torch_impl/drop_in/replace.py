@@ -1,5 +1,7 @@
 """Attention of any primal in models that exist: Hugging Face's, timm's and torch's own."""
 
+import inspect
+import re
 from typing import Any, TypeVar
 
 from torch import nn
@@ -36,7 +38,8 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     Raises
     ------
     ValueError
-        If there is nothing that can be replaced, or something that cannot; then nothing has changed.
+        If there is nothing that can be replaced, or an attention that cannot, as far as the names of classes tell; then
+        nothing has changed.
 
     Examples
     --------
@@ -52,7 +55,10 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
             "replace_attention: expected a model with nn.MultiheadAttention or timm's Attention inside, or one of"
             f" Hugging Face's that takes attention functions; got {type(model).__name__}, which is or has none"
         )
-    _set_attention_functions(hugging_face, primal)
+    _check_hugging_faces(hugging_face)
+    _refuse_others(model, new)
+    for each in hugging_face:
+        each.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
     for theirs, ours in new.items():
         _adopt(ours, theirs)
     for module in list(model.modules()):
@@ -64,8 +70,8 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     return model
 
 
-def _set_attention_functions(models: list[nn.Module], primal: str | Primal | Heads) -> None:
-    """Have Hugging Face models call our attention function. ValueError for one that calls none, and an unknown name."""
+def _check_hugging_faces(models: list[nn.Module]) -> None:
+    """ValueError for a Hugging Face model that calls no attention function, or has no primal."""
     for model in models:
         if not dispatches(model):
             expected = "models that take attention functions"
@@ -73,8 +79,25 @@ def _set_attention_functions(models: list[nn.Module], primal: str | Primal | Hea
         if any(hasattr(module, "relative_attention_bias") for module in model.modules()):  # T5 and its relatives
             expected = "a model without a relative position bias, which has no primal"
             raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}")
-    for model in models:
-        model.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
+
+
+def _refuse_others(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """ValueError for an attention that would stay: it has none inside, is not replaced, and calls no function."""
+    for module in filter(_is_attention, model.modules()):
+        has_one_inside = any(_is_attention(each) for each in module.modules() if each is not module)
+        if not (has_one_inside or module in new or _calls_attention_function(module)):
+            expected = "no attention but torch's, timm's, and those that call Hugging Face's attention functions"
+            raise ValueError(f"replace_attention: expected {expected}; got {type(module).__name__}")
+
+
+def _is_attention(module: nn.Module) -> bool:
+    """Whether this is an attention, by the name of its class."""
+    return re.search(r"(Attention|Attn)(Block|Pool\w*)?$", type_before_parametrizations(module).__name__) is not None
+
+
+def _calls_attention_function(module: nn.Module) -> bool:
+    """Whether this module of Hugging Face's calls the attention function that its configuration names."""
+    return "ALL_ATTENTION_FUNCTIONS" in inspect.unwrap(type(module).forward).__code__.co_names
 
 
 def _like(module: nn.Module, primal: str | Primal | Heads) -> nn.Module | None:

@@ -123,3 +123,30 @@ def test_a_forward_that_was_set_on_a_module_is_refused():
 def test_a_subclass_with_torchs_forward_is_replaced():
     named = replace_attention(nn.Sequential(OnlyNamed(12, 4)), "bn")
     assert type(named[0]) is MultiheadAttention
+
+
+class AttentionPoolLatent(nn.Module):
+    """As timm's: an attention of another kind."""
+
+    def forward(self, x):
+        return torch.softmax(x @ x.mT, -1) @ x
+
+
+class CrossAttention(nn.Module):
+    """A module around torch's attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(12, 4)
+
+
+def test_an_attention_that_would_stay_is_refused_before_anything_changes():
+    both = nn.Sequential(nn.MultiheadAttention(12, 4), AttentionPoolLatent())
+    with pytest.raises(ValueError, match=r"expected no attention but torch's, .*; got AttentionPoolLatent"):
+        replace_attention(both, "bn")
+    assert type(both[0]) is nn.MultiheadAttention
+
+
+def test_an_attention_around_torchs_is_no_other():
+    around = replace_attention(nn.Sequential(CrossAttention()), "bn")
+    assert type(around[0].inner) is MultiheadAttention

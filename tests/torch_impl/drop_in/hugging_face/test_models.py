@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    Aimv2VisionConfig,
+    Aimv2VisionModel,
     BartConfig,
     BartModel,
     BertConfig,
@@ -28,6 +30,8 @@ from transformers import (
     PegasusXModel,
     ResNetConfig,
     ResNetModel,
+    SamVisionConfig,
+    SamVisionModel,
     Speech2TextConfig,
     Speech2TextModel,
     T5Config,
@@ -98,6 +102,16 @@ def speech_to_text():
     sizes = dict(vocab_size=30, d_model=16, input_feat_per_channel=8, conv_channels=16)
     inputs = dict(input_features=torch.randn(1, 40, 8), decoder_input_ids=IDS)
     return Speech2TextModel(Speech2TextConfig(**sizes, **SIDES)), inputs
+
+
+def sam():
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_dim=20, output_channels=8)
+    return SamVisionModel(SamVisionConfig(**sizes, image_size=16, patch_size=4, window_size=2, global_attn_indexes=[]))
+
+
+def aimv2():
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20)
+    return Aimv2VisionModel(Aimv2VisionConfig(**sizes, image_size=16, patch_size=4))
 
 
 def outputs(model, inputs):
@@ -219,6 +233,16 @@ def test_models_whose_causality_is_in_a_table_alone_are_refused(build):
         replace_attention(model, "softmax")
     with pytest.raises(ValueError, match=f"for attention_bn; got {name}, which takes none"):
         type(model)._from_config(model.config, attn_implementation="attention_bn")
+
+
+@pytest.mark.parametrize("build", [sam, aimv2], ids=["sam", "aimv2"])
+def test_a_model_of_which_a_part_would_stay_is_refused_before_anything_changes(build):
+    """SAM's layers compute attention themselves; of AIMv2, the pool does."""
+    model = build()
+    before = model.config._attn_implementation
+    with pytest.raises(ValueError, match=r"got (SamVisionSdpaAttention|Aimv2AttentionPoolingHead)"):
+        replace_attention(model, "bn")
+    assert model.config._attn_implementation == before
 
 
 def test_a_relative_position_bias_is_refused_before_anything_changes():
