@@ -7,6 +7,8 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from torch_impl.data.messages import Say, one_line, say_nothing
+from torch_impl.drop_in.hugging_face.names import our_names
+from torch_impl.drop_in.hugging_face.registration import register_transformers
 from torch_impl.drop_in.replace import replace_attention
 from torch_impl.training.trained.finished_run import load_data_of_run, load_run
 from torch_impl.training.trained.pretrained_models import PREFIX
@@ -26,7 +28,7 @@ def load_model(
     ----------
     folder : str
         The folder of a finished run, "pretrained:DATA/ATTENTION", or the folder of a Hugging Face model of text or
-        images.
+        images, with softmax or with an attention of ours that it was saved with.
     file : path, optional
         The input: text for a model of text; an image for one of images; what `predict` reads for a run, whose first
         example is taken. By default, a paragraph of English, a photograph of a flower, or the first example that the
@@ -74,6 +76,7 @@ def _hugging_face(folder: Path, file: Path | None) -> tuple[torch.nn.Module, dic
         import transformers
     except ImportError as error:
         raise ValueError(f"{folder}: it needs transformers: pip install '.[transformers]' in the checkout") from error
+    register_transformers()
     model = _from_folder(transformers.AutoModel, folder).eval()
     if model.main_input_name == "pixel_values":
         processor = _from_folder(transformers.AutoImageProcessor, folder)
@@ -83,7 +86,7 @@ def _hugging_face(folder: Path, file: Path | None) -> tuple[torch.nn.Module, dic
     else:
         expected = "a model of text or images"
         raise ValueError(f"{folder}: expected {expected}; got {type(model).__name__}, of {model.main_input_name}")
-    return replace_attention(model, "softmax"), inputs
+    return model if our_names(model.config) else replace_attention(model, "softmax"), inputs
 
 
 def _from_folder(kind: Any, folder: Path) -> Any:

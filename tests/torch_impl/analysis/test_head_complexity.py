@@ -8,14 +8,23 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, ViTConfig, ViTImageProcessorPil, ViTModel
+from transformers import (
+    AttentionInterface,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
 from typer.testing import CliRunner
 
-from primal_dual import Primal, catalog, certify, solve_dual
+from primal_dual import Primal, catalog, certify, heads, solve_dual
 from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl import certify_module
 from torch_impl.analysis.head_complexity import TUBE, describe_heads
+from torch_impl.analysis.models_to_certify import load_model
 from torch_impl.drop_in import replace_attention
 from torch_impl.recorder import recording
 from torch_impl.training.runs.distributed import this_process
@@ -94,6 +103,18 @@ def test_a_hugging_face_model(model_folder, tmp_path):
     assert found["config"]["model"] == str(model_folder) and len(found["heads"]) == 6
     assert max(head["relative_gap"] for head in found["heads"]) < 1e-12
     assert (tmp_path / "heads.png").stat().st_size > 10_000
+
+
+def test_a_hugging_face_model_that_was_saved_with_our_attention_keeps_it(model_folder, tmp_path, monkeypatch):
+    replace_attention(BertModel.from_pretrained(model_folder), "bn").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast.from_pretrained(model_folder).save_pretrained(tmp_path)
+    of_the_library = {name: f for name, f in AttentionInterface._global_mapping.items() if "attention_bn" not in name}
+    monkeypatch.setattr(AttentionInterface, "_global_mapping", of_the_library)  # as in a process that begins
+    (tmp_path / "text.txt").write_text("a layer is an attention")
+    model, inputs = load_model(str(tmp_path), tmp_path / "text.txt")
+    with recording(model) as calls:
+        model(**inputs)
+    assert [call.primal for _, call in calls] == [heads("bn", 3)] * 2
 
 
 def test_a_hugging_face_model_of_images(tmp_path):
