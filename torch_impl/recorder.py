@@ -1,5 +1,6 @@
 """A record of the calls of `attention` inside a module, by the names of its submodules."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,18 +57,24 @@ def _with_learned(primal: Primal, beta: float | None, taps: torch.Tensor | None)
     return replace(primal, transform=tuple(learned))
 
 
-_record: Callable[[Call], None] | None = None  # called with each Call while there is a `recording`
+class _Recorder(threading.local):
+    """What a thread does with each Call while there is a `recording` in it."""
+
+    record: Callable[[Call], None] | None = None
+
+
+_recorder = _Recorder()
 
 
 def record(call: Call) -> None:
-    """Add a call of `attention` to the list of the `recording` that runs, if one does."""
-    if _record is not None:
-        _record(call)
+    """Add a call of `attention` to the list of the `recording` that runs in this thread, if one does."""
+    if _recorder.record is not None:
+        _recorder.record(call)
 
 
 @contextmanager
 def recording(module: nn.Module) -> Iterator[list[tuple[str, Call]]]:
-    """A context with a list of the calls of `attention` that happen in it while `module` runs.
+    """A context with a list of the calls of `attention` that happen in it while `module` runs in this thread.
 
     Each is a pair: the name of the innermost submodule that ran, and the Call.
 
@@ -80,24 +87,33 @@ def recording(module: nn.Module) -> Iterator[list[tuple[str, Call]]]:
     >>> [(name, tuple(call.q.shape)) for name, call in calls]
     [('MultiheadAttention', (1, 2, 3, 4))]
     """
-    global _record
     calls: list[tuple[str, Call]] = []
     running: list[str] = []
     hooks = []
+    before = _recorder.record
+
+    def note(call: Call) -> None:
+        if running:
+            calls.append((running[-1], call))
 
     def enter(name: str) -> Callable[..., None]:
-        return lambda *_: running.append(name)
+        def push(*_: object) -> None:
+            if _recorder.record is note:
+                running.append(name)
+
+        return push
 
     def leave(*_: object) -> None:
-        running.pop()
+        if _recorder.record is note:
+            running.pop()
 
-    for path, child in module.named_modules():
-        hooks.append(child.register_forward_pre_hook(enter(path or type(module).__name__)))
-        hooks.append(child.register_forward_hook(leave, always_call=True))
-    before, _record = _record, lambda call: calls.append((running[-1], call))
     try:
+        for path, child in module.named_modules():
+            hooks.append(child.register_forward_pre_hook(enter(path or type(module).__name__)))
+            hooks.append(child.register_forward_hook(leave, always_call=True))
+        _recorder.record = note
         yield calls
     finally:
-        _record = before
+        _recorder.record = before
         for hook in hooks:
             hook.remove()

@@ -193,7 +193,7 @@ def test_modules_of_others():
     weights = dict(query=(x := torch.randn(5, 1, 8)), key=x, value=x, attn_mask=torch.randn(5, 5))
     with pytest.raises(ValueError, match="masks that hide keys; got one with finite weights"):
         certify_module(layer, weights)
-    assert torch_impl.recorder._record is None
+    assert torch_impl.recorder._recorder.record is None
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
