@@ -109,6 +109,8 @@ def recording(module: nn.Module) -> Iterator[list[tuple[str, Call]]]:
 
     try:
         for path, child in module.named_modules():
+            if isinstance(child, torch.jit.ScriptModule):
+                continue  # takes no hooks, and has no attention of ours inside
             hooks.append(child.register_forward_pre_hook(enter(path or type(module).__name__)))
             hooks.append(child.register_forward_hook(leave, always_call=True))
         _recorder.record = note

@@ -2,10 +2,12 @@
 
 import threading
 
+import pytest
 import torch
 from torch import nn
 
 from torch_impl import MultiheadAttention, certify_module
+from torch_impl.drop_in import replace_attention
 from torch_impl.recorder import recording
 
 
@@ -51,3 +53,27 @@ def test_calls_outside_of_the_module_are_not_recorded():
     with recording(nn.Linear(8, 8)) as calls:
         layer(x, x, x)
     assert calls == []
+
+
+def hooks_of(model):
+    return sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_part_that_is_a_script_takes_no_hooks():
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2), torch.jit.script(nn.Linear(8, 8)))
+    before = hooks_of(replace_attention(model, "bn"))
+    certificates = certify_module(model, torch.randn(3, 1, 8))
+    assert {each.module for each in certificates} == {"0.self_attn"} and hooks_of(model) == before
+
+
+class TakesNoHooks(nn.Identity):
+    def register_forward_pre_hook(self, hook, **options):
+        raise RuntimeError("no hooks")
+
+
+def test_no_hook_stays_if_a_recording_cannot_start():
+    model = nn.Sequential(nn.Linear(8, 8), TakesNoHooks())
+    with pytest.raises(RuntimeError, match="no hooks"):
+        certify_module(model, torch.ones(1, 8))
+    assert hooks_of(model) == 0
