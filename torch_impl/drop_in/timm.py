@@ -16,7 +16,7 @@ from torch_impl.transforms import learned_beta
 def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "type[TimmAttention]":
     """A class for the `attn_layer` argument of timm's vision transformers: their attention with this primal.
 
-    Its weights have the names of timm's, so that a trained model loads.
+    Its weights have the names of timm's, so that a trained model loads. Its modules can be pickled.
 
     Parameters
     ----------
@@ -30,7 +30,21 @@ def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "t
     >>> timm_attention("bn")(16, num_heads=4)(torch.ones(2, 9, 16)).shape
     torch.Size([2, 9, 16])
     """
-    return type("PrimalAttention", (TimmAttention,), {"primal": primal, "learn_beta": learn_beta})
+
+    class PrimalAttention(TimmAttention):
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            if type(self) is not PrimalAttention:
+                return super().__reduce_ex__(protocol)
+            return _empty, (primal, learn_beta), self.__getstate__()
+
+    PrimalAttention.primal, PrimalAttention.learn_beta = primal, learn_beta
+    return PrimalAttention
+
+
+def _empty(primal: str | Primal | Heads, learn_beta: bool) -> "TimmAttention":
+    """A module to be unpickled, whose class has no name to be found by."""
+    kind = timm_attention(primal, learn_beta)
+    return kind.__new__(kind)
 
 
 class TimmAttention(nn.Module):

@@ -1,6 +1,8 @@
 """Attention of any primal inside models that exist."""
 
 import copy
+import io
+import pickle
 import sys
 import types
 
@@ -311,6 +313,22 @@ def test_timm_names_and_replacement():
     new = timm_attention("bn")(16, 4, qkv_bias=True, qk_norm=True)
     new.load_state_dict(model[0].state_dict())
     torch.testing.assert_close(model(x), new(x))
+
+
+class InTimm(timm_attention("sh")):
+    """A class of one's own."""
+
+
+@pytest.mark.parametrize("make", [lambda: timm_attention("bn", learn_beta=True), lambda: InTimm], ids=["bn", "own"])
+def test_a_module_of_timm_attention_can_be_pickled_and_copied(make):
+    layer, x = make()(16, 4).eval(), torch.randn(2, 9, 16)
+    file = io.BytesIO()
+    torch.save(nn.Sequential(layer), file)
+    file.seek(0)
+    for again in (pickle.loads(pickle.dumps(layer)), torch.load(file, weights_only=False)[0], copy.deepcopy(layer)):
+        assert again.primal == layer.primal and again.state_dict().keys() == layer.state_dict().keys()
+        assert isinstance(again, InTimm) == isinstance(layer, InTimm)
+        torch.testing.assert_close(again(x), layer(x))
 
 
 def test_timm_itself():
