@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from primal_dual.primal import Heads, Primal
+from primal_dual.primal import Heads, Primal, heads
 from torch_impl.drop_in.hugging_face.names import name_of
 from torch_impl.drop_in.hugging_face.registration import TAKES_NONE, dispatches, register
 from torch_impl.drop_in.multihead import MultiheadAttention, keep_forward
@@ -57,6 +57,7 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
         )
     _check_hugging_faces(hugging_face)
     _refuse_others(model, new)
+    _check_number(model, primal)
     for each in hugging_face:
         each.set_attn_implementation(register(name_of(primal), primal))  # type: ignore[operator]
     for theirs, ours in new.items():
@@ -88,6 +89,17 @@ def _refuse_others(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
         if not (has_one_inside or module in new or _calls_attention_function(module)):
             expected = "no attention but torch's, timm's, and those that call Hugging Face's attention functions"
             raise ValueError(f"replace_attention: expected {expected}; got {type(module).__name__}")
+
+
+def _check_number(model: nn.Module, primal: str | Primal | Heads) -> None:
+    """ValueError for Heads of another number than an attention of Hugging Face's has, as far as it tells."""
+    for module in filter(_is_attention, model.modules()):
+        if _calls_attention_function(module):
+            places = (module, getattr(module, "config", None))
+            numbers = [getattr(place, name, None) for place in places for name in ("num_heads", "num_attention_heads")]
+            count = next((number for number in numbers if isinstance(number, int)), None)
+            if count is not None:
+                heads(primal, count)
 
 
 def _is_attention(module: nn.Module) -> bool:

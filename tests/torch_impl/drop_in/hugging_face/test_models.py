@@ -245,6 +245,16 @@ def test_a_model_of_which_a_part_would_stay_is_refused_before_anything_changes(b
     assert model.config._attn_implementation == before
 
 
+@pytest.mark.parametrize("build", [bart, whisper, wav2vec2, opt, bert, llama, doge])
+def test_heads_of_another_number_are_refused_before_anything_changes(build):
+    model, inputs = build()
+    before = model.config._attn_implementation
+    with pytest.raises(ValueError, match="heads: expected Heads of 2; got 3"):
+        replace_attention(model, heads("bn+sh", 3))
+    assert model.config._attn_implementation == before
+    assert outputs(replace_attention(model, heads("bn+sh", 2)), inputs).isfinite().all()
+
+
 def test_a_relative_position_bias_is_refused_before_anything_changes():
     model = T5Model(T5Config(d_model=16, d_kv=8, d_ff=20, num_layers=1, num_heads=2, vocab_size=40))
     before = model.config._attn_implementation
