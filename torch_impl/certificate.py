@@ -46,6 +46,8 @@ class ModuleCertificates(tuple[HeadCertificate, ...]):
     """A HeadCertificate for each head, module and example; printed as a one-line summary."""
 
     def __str__(self) -> str:
+        if not self:
+            return "0 SVRs: no query sees a key"
         worst = max(self, key=lambda each: each.certificate.relative_gap)
         modules = len({each.module for each in self})
         return (

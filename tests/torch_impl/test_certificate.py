@@ -160,7 +160,8 @@ def test_what_sees_nothing_has_no_svr_and_modes_are_kept():
     x = torch.randn(2, 5, 8)
     certificates = certify_module(layer, dict(query=x, key=x, value=x, key_padding_mask=padding))
     assert {each.example for each in certificates} == {0}
-    assert certify_module(attending(Primal(), attn_mask=torch.zeros(4, 4).bool()), torch.randn(4, 2)) == ()
+    none = certify_module(attending(Primal(), attn_mask=torch.zeros(4, 4).bool()), torch.randn(4, 2))
+    assert none == () and str(none) == "0 SVRs: no query sees a key"
     model = nn.Sequential(nn.BatchNorm1d(6), attending(Primal(bias=True))).train()
     model[0].eval()
     (_, _, _, certificate), *_ = certify_module(model, [torch.randn(2, 6, 4)])
