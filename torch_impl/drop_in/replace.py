@@ -20,8 +20,9 @@ TIMMS_MODULES = ("timm.layers.attention", "timm.models.vision_transformer")
 def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     """Give every attention of a model this primal, in place, with the same parameters.
 
-    torch's fast path for inference and its nested tensors, which would run softmax instead, are off for what is
-    replaced. See tutorial 8.
+    A learned beta and learned taps give way to the primal's own. Hugging Face models that were built from one
+    configuration object share their attention. torch's fast path for inference and its nested tensors, which would run
+    softmax instead, are off for what is replaced. See tutorial 8.
 
     Parameters
     ----------

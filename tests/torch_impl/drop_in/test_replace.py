@@ -85,10 +85,12 @@ def test_a_parametrized_layer_can_be_copied():
     torch.testing.assert_close(output(copy.deepcopy(ours)), output(ours))
 
 
-def test_a_beta_that_is_learned_gives_way_to_the_primals_own():
-    ours = nn.Sequential(MultiheadAttention(12, 4, primal="bn", learn_beta=True))
-    replace_attention(ours, "bn")
-    assert ours[0].beta is None and "0.beta" not in ours.state_dict()
+@pytest.mark.parametrize("learned, primal", [("beta", "bn"), ("taps", "conv1d")])
+def test_what_is_learned_of_a_primal_gives_way_to_the_primals_own(learned, primal):
+    ours = nn.Sequential(MultiheadAttention(12, 4, primal=primal, **{f"learn_{learned}": True}))
+    assert f"0.{learned}" in ours.state_dict()
+    replace_attention(ours, primal)
+    assert getattr(ours[0], learned) is None and f"0.{learned}" not in ours.state_dict()
 
 
 class Mine(nn.MultiheadAttention):
