@@ -76,7 +76,9 @@ PAIRS = [
     "m2m_100",
     "marian",
     "mbart",
+    "nllb-moe",
     "pegasus",
+    "pegasus_x",
     "plbart",
     "t5",
 ]
@@ -184,6 +186,16 @@ def padded(kind, name, model, original):
     return verdict(found[:, : expected.shape[1]], expected)
 
 
+def causal(kind, name, model, original):
+    """Later tokens of what is generated change nothing."""
+    if kind not in (*DECODERS, *PAIRS):
+        return "-"
+    inputs = inputs_of(kind)
+    ids = "decoder_input_ids" if kind in PAIRS else "input_ids"
+    later = torch.cat([inputs[ids][:, :3], 42 - inputs[ids][:, 3:]], 1)
+    return verdict(output(model, {**inputs, ids: later})[:, :3], output(model, inputs)[:, :3])
+
+
 def generated(kind, name, model, original):
     """A cache, and prompts of unequal length in one batch, change nothing."""
     if kind not in (*DECODERS, *PAIRS):
@@ -261,6 +273,7 @@ def inputs_in_a_graph(kind):
 COLUMNS = {
     "plain": plain,
     "padded": padded,
+    "causal": causal,
     "generated": generated,
     "checkpoints": checkpointed,
     "bfloat16": in_bfloat16,
