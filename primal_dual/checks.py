@@ -70,6 +70,13 @@ def mask(name: str, x: Any, length: int) -> Bool[Array, "..."]:
     return x
 
 
+def no_head_axis(name: str, mask: Any, most: int, heads: int) -> None:
+    """ValueError for a mask, or None, of more axes than `most`, whose last but one looks like an axis of heads."""
+    shape = tuple(np.shape(mask))
+    if len(shape) > most and shape[-2] in (1, heads):
+        raise ValueError(f"{name}: expected at most {most} axes, since masks have no axis of heads; got {shape}")
+
+
 def booleans(name: str, x: Any) -> Bool[np.ndarray, "..."]:
     """A copy of `x` as an array of booleans."""
     x = as_array(name, x, "an array of booleans")
@@ -80,7 +87,8 @@ def booleans(name: str, x: Any) -> Bool[np.ndarray, "..."]:
 
 def number(name: str, x: Any, *, above: float | None = None, least: float | None = None) -> None:
     """ValueError for what is no finite real number, or not > `above`, or not >= `least`."""
-    good = _is_real(x) and abs(x) <= LARGEST_FLOAT
+    value = x.item() if isinstance(x, np.generic) else x
+    good = _is_real(value) and abs(value) <= LARGEST_FLOAT
     if not good or (above is not None and x <= above) or (least is not None and x < least):
         bound = f" > {above}" if above is not None else f" >= {least}" if least is not None else ""
         raise ValueError(f"{name}: expected a finite number{bound}; got {x!r}")
@@ -88,7 +96,7 @@ def number(name: str, x: Any, *, above: float | None = None, least: float | None
 
 def integer(name: str, x: Any, least: int) -> None:
     """ValueError for what is no whole number >= `least`."""
-    if not _is_real(x) or not isinstance(x, int | np.integer) or x < least:
+    if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < least:
         raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")
 
 

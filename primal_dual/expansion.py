@@ -237,11 +237,8 @@ def _each_head(heads: Heads, q: Array, k: Array, v: Array, key_mask: Array | Non
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim < 3 or x.shape[-3] != len(heads):
             raise ValueError(f"{name}: expected (..., {len(heads)} heads, tokens, features); got {x.shape}")
-    axes = max(q.ndim, k.ndim, v.ndim) - 2
     for name, mask in (("key_mask", key_mask), ("query_mask", query_mask)):
-        if np.ndim(mask) > axes:
-            expected = f"expected booleans of at most {axes} axes, since masks have no head axis"
-            raise ValueError(f"{name}: {expected}; got {np.shape(mask)}")
+        checks.no_head_axis(name, mask, max(q.ndim, k.ndim, v.ndim) - 2, len(heads))
     each = [
         attention(primal, q[..., s, :, :], k[..., s, :, :], v[..., s, :, :], key_mask, query_mask=query_mask)
         for s, primal in enumerate(heads)

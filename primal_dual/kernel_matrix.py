@@ -1,6 +1,7 @@
 """The kernel matrix of queries and keys, without overflow, and the normaliser h that is its row sum."""
 
 import autograd.numpy as np
+import numpy
 
 from primal_dual.arrays import constant, writes_refused
 from primal_dual.primal import Primal
@@ -10,7 +11,7 @@ from primal_dual.types import Array, Bool, Float
 NEAR_ZERO = 1e-12  # |h| beside the sum of the absolute terms of which it is made
 
 
-def evaluate(kernel: Kernel, x: Float[Array, "... M D"], y: Float[Array, "... N D"]) -> Float[Array, "... M N"]:
+def kernel_values(kernel: Kernel, x: Float[Array, "... M D"], y: Float[Array, "... N D"]) -> Float[Array, "... M N"]:
     """<Phi(x_i), Phi(y_j)> in row i and column j, or its logarithm for a positive kernel.
 
     Raises
@@ -21,8 +22,9 @@ def evaluate(kernel: Kernel, x: Float[Array, "... M D"], y: Float[Array, "... N 
     shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-2])
     with writes_refused(kernel, x, y) as (x, y):
         a = kernel.log_gram(x, y) if isinstance(kernel, PositiveKernel) else kernel.gram(x, y)
-    if getattr(a, "shape", None) != shape or constant(a).dtype.kind not in "biuf":
-        got = f"{a.dtype} {a.shape}" if hasattr(a, "dtype") else repr(a)
+    value = constant(a)
+    if not isinstance(value, numpy.ndarray) or value.shape != shape or value.dtype.kind not in "biuf":
+        got = f"{value.dtype} {value.shape}" if hasattr(value, "dtype") else repr(value)
         raise ValueError(f"{kernel}: expected a kernel matrix {shape} of real numbers; got {got}")
     return a
 
@@ -40,7 +42,7 @@ def kernel_rows(
     tuple
         w and top.
     """
-    a = evaluate(primal.kernel, x, keys)
+    a = kernel_values(primal.kernel, x, keys)
     if not isinstance(primal.kernel, PositiveKernel):
         w = a * visible
         return w, np.zeros((*w.shape[:-1], 1))

@@ -169,12 +169,10 @@ def check_projections(shapes: dict[str, tuple[int, ...]], E: int, H: int) -> Non
 
 def _check_feedforward(layer: Params, E: int) -> None:
     """ValueError for W_1 and W_2 that do not fit a width E, and biases that do not fit them."""
-    first, second = _shape(layer, "W_1"), _shape(layer, "W_2")
-    missing = {"b_1", "b_2"} - set(layer)
-    biases = {} if missing else {name: np.shape(getval(layer[name])) for name in ("b_1", "b_2")}
-    if missing or first[0] != E or second != first[::-1] or biases != {"b_1": first[1:], "b_2": (E,)}:
-        got = f"none named {', '.join(sorted(missing))}" if missing else f"W_1 {first}, W_2 {second}, {biases}"
-        raise ValueError(f"params: expected W_1 (E, F), b_1 (F,), W_2 (F, E), b_2 (E,), with E = {E}; got {got}")
+    shapes = {name: np.shape(getval(layer[name])) if name in layer else None for name in ("W_1", "b_1", "W_2", "b_2")}
+    F = shapes["b_1"] or (0, 0)
+    if len(F) != 1 or tuple(shapes.values()) != ((E, *F), F, (*F, E), (E,)):
+        raise ValueError(f"params: expected W_1 (E, F), b_1 (F,), W_2 (F, E), b_2 (E,), with E = {E}; got {shapes}")
 
 
 def _shape(params: Params, name: str) -> tuple[int, ...]:

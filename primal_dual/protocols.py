@@ -1,9 +1,9 @@
 """What a part of a primal must offer. Read this page before you write a part of your own.
 
 A part is a frozen dataclass, so that primals can be compared and hashed. It holds numbers, tuples and formulas, but
-never keys, and does not write into the arrays that it is given. It does not inherit from a part of this package, whose
-quick formulas are for that part alone. Throughout, D is the number of features of a key, M the number of queries and N
-the number of keys.
+never keys, and does not write into the arrays that it is given, which are read-only. It does not inherit from a part of
+this package, whose quick formulas are for that part alone. Throughout, D is the number of features of a key, M the
+number of queries and N the number of keys.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ first, and the others follow from left to right.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy
 
@@ -194,7 +194,8 @@ def fit(
     fitted: list[Fitted] = []
     for part in transforms:
         if type(part).__module__ != __name__:
-            _expect_local(part, keys.shape[-1])
+            check = _expect_local if _is_hashable(part) else _expect_local.__wrapped__
+            check(part, keys.shape[-1])  # type: ignore[arg-type]
         fitted.append(checked(part, part.fit(keys, valid)))
         keys = fitted[-1](keys)
     return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
@@ -229,10 +230,19 @@ def depends_on_order(transforms: Sequence[Transform], D: int) -> bool:
         return not _close(fit(transforms, x[::-1], valid)[1][::-1], fit(transforms, x, valid)[1])
 
 
-def _expect_local(part: Transform, D: int) -> None:
-    """ValueError unless T treats random numbers as `protocols.Transform` says.
+def _is_hashable(part: object) -> bool:
+    try:
+        hash(part)
+    except TypeError:
+        return False
+    return True
 
-    They are enough for their covariance to have an inverse, and positive if T needs that, as a logarithm does.
+
+@lru_cache(maxsize=64)
+def _expect_local(part: Transform, D: int) -> None:
+    """ValueError unless T does what `protocols.Transform` says, as random keys show.
+
+    There are so many that their covariance has an inverse. If T of them is not finite, their absolute values are taken.
     """
     x, valid = numpy.random.default_rng(0).standard_normal((2, 2 * D + 5, D)), numpy.ones((2, 2 * D + 5), bool)
     with numpy.errstate(all="ignore"):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from primal_dual.checks import no_head_axis
 from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.protocols import Transform
 from primal_dual.supports import check_size
@@ -296,9 +297,8 @@ def _check_masks(call: Call) -> None:
     masks = {"key_mask": call.key_mask, "query_mask": call.query_mask}
     given = {name: mask.shape[:-1] for name, mask in masks.items() if mask is not None}
     for name, mask in masks.items():
-        if mask is not None and isinstance(call.primal, Heads) and mask.ndim > len(lead):
-            expected = f"expected booleans of at most {len(lead)} axes, since masks have no head axis"
-            raise ValueError(f"{name}: {expected}; got {tuple(mask.shape)}")
+        if isinstance(call.primal, Heads):
+            no_head_axis(name, mask, len(lead), len(call.primal))
     checks.broadcast(lead=without_heads, **given)
     if attn_mask is not None:
         checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from primal_dual.certificates.gap import Expansion, judge
-from primal_dual.kernel_matrix import NEAR_ZERO, evaluate
+from primal_dual.kernel_matrix import NEAR_ZERO, kernel_values
 from primal_dual.primal import Primal
 from primal_dual.protocols import PositiveKernel
 from primal_dual.supports import Causal
@@ -84,7 +84,7 @@ def _entries(train: TrainingSet) -> Iterator[tuple[int, _Entries, _Entries]]:
 
 def _kernel(primal: Primal, x: Float[Array, "M D"], y: Float[Array, "n D"]) -> list[Float[np.ndarray, "M n"]]:
     """w and log of the kernel matrix."""
-    a = evaluate(primal.kernel, x, y)
+    a = kernel_values(primal.kernel, x, y)
     return [np.ones(a.shape), a] if isinstance(primal.kernel, PositiveKernel) else [a, np.zeros(a.shape)]
 
 

@@ -46,9 +46,9 @@ class Certificate:
     log_norm : float
         log |W|, the norm of the head as a function in its feature space.
     primal_value, dual_value : float
-        P of the primal at W, and D of the dual at the nearest feasible delta; equal at the optimum.
+        P of the primal at W, and Q of the dual at the nearest feasible delta; equal at the optimum.
     relative_gap : float
-        (P - D) / max(|P|, |D|, 0.01 C sum |y|).
+        (P - Q) / max(|P|, |Q|, 0.01 C sum |y|).
     stationarity : float
         max_jd |f(k_j) - sum_i delta_i z_i.z_j|, relative to max |f|: how far the expansion is from W.
     feasibility : float
@@ -97,7 +97,7 @@ class Certificate:
 
             |f(x) - f*(x)| <= (|Phi(T x)| / |h(x)| + m) sqrt(2 max(gap, 0)),    Euclidean norm over outputs
 
-        Without a bias m = 0: the primal is 1-strongly convex in W, so |W - W*|^2 / 2 <= P - P* <= P - D = gap, whatever
+        Without a bias m = 0: the primal is 1-strongly convex in W, so |W - W*|^2 / 2 <= P - P* <= P - Q = gap, whatever
         solver made the values, and f - f* = (W - W*) Phi / h. With a bias, m = max_j |z_j|: the best bias of a function
         moves by at most as much as the function does at the training points, max_j |(W - W*) z_j|. With a violated dual
         constraint there is no bound: infinity.
@@ -245,8 +245,9 @@ def _expect_norm(
     with np.errstate(divide="ignore"):
         log_most = 2 * np.logaddexp.reduce(np.log(abs(v)) + log_lengths[:, None], axis=None) - log_scale
     if not np.isfinite(square) or SMALLEST_LOG > log_most > -np.inf:
-        expected = "expected numbers whose squares a float can hold, in units of the largest h(k_j)"
-        raise ValueError(f"values: {expected}; got up to {abs(v).max():.3g}, and |W|^2 of up to exp({log_most:.4g})")
+        expected = "expected |W|^2 that a float can hold, in units of the largest h(k_j)"
+        mend = "scale the values, or the keys where the kernel is tiny"
+        raise ValueError(f"keys, values: {expected}; got one of up to exp({log_most:.4g}): {mend}")
     if square < 0 and math.log(-square) > math.log(ROUNDING) + log_most:
         expected = "expected <Phi(x), Phi(y)>, positive semidefinite"
         raise ValueError(f"{train.primal.kernel}: {expected}; got a negative |W|^2 for these keys and values")

@@ -5,6 +5,7 @@ no point enters or leaves the edge of the tube. `breakpoints.py` follows them fr
 Gunter and Zhu, Efficient computation and model selection for the support vector regression, Neural Computation 2007.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class RegularisationPath:
         f = C / unit * (self._G @ u)
         P, D, b = objective_values(f, (u * f).sum(axis=0), u, y / unit, self._epsilon / unit, bias)
         values_and_size = P.sum(), D.sum(), abs(y / unit).sum()
-        warn_of_gap(*values_and_size, train)
+        warn_of_gap(*values_and_size, math.log(C) - math.log(unit), train)
         gap = float(relative_gap(*values_and_size))
         values = train.spread(C * u * (train.sign_h * np.exp(-train.log_h))[:, None])
         alpha, alpha_tilde = C * np.maximum(u, 0), C * np.maximum(-u, 0)

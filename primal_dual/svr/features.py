@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from primal_dual.arrays import writes_refused
-from primal_dual.kernel_matrix import evaluate
+from primal_dual.kernel_matrix import kernel_values
 from primal_dual.protocols import FiniteFeatures, PositiveFeatures, PositiveKernel
 from primal_dual.svr.training_sets import TrainingSet
 from primal_dual.transforms import SAME
 from primal_dual.types import Array, Float, Int
 
-FEW = 10  # keys at which features are compared with the kernel
+SOME = 64  # keys, spread over all, at which features are compared with the kernel
 MOST_EXPLICIT = 2_000  # features up to which the primal is solved in Phi itself
 
 
@@ -87,12 +87,11 @@ def _expect_features(train: TrainingSet) -> None:
     """ValueError where the features of a kernel are not as many as it says, or their inner products not the kernel."""
     kernel, keys = train.primal.kernel, train.transformed_keys
     assert isinstance(kernel, FiniteFeatures)
-    some = keys[np.linspace(0, len(keys) - 1, FEW).astype(int)]
-    x = np.concatenate([some, (some + some[::-1]) / 2])  # the first keys may be zeros, and a key may have one feature
+    x = keys[np.linspace(0, len(keys) - 1, min(len(keys), SOME)).astype(int)]
     with np.errstate(over="ignore", invalid="ignore"):
         with writes_refused(kernel, x) as (x,):
             phi = kernel.features(x)
-        gram = evaluate(kernel, x, x)
+        gram = kernel_values(kernel, x, x)
         gram = np.exp(gram) if isinstance(kernel, PositiveKernel) else gram
         error = abs(phi @ phi.T - gram).max()
     if error > SAME * abs(gram).max() or phi.shape[1] != train.feature_count:

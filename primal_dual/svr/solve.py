@@ -38,7 +38,7 @@ LARGEST_NORM = 1e14  # C |z_j|^2 up to which cvxpy solves the dual as it is
 NEWTON = "newton"
 LARGEST_GAP = 1e-8  # of a solution, without a warning
 LARGEST_SHARE = 1e-3  # of the values, likewise: W is then within 5%
-ROUNDING = 1e-16  # of C sum |y|
+LARGE = 1e10  # a C |z_j|^2 that takes digits of the values
 
 
 def solve_primal(
@@ -124,7 +124,7 @@ def solve_primal(
     P, D, size = optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum()
     weight, value = math.sqrt(C) * math.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P)
     if solver_options is None:
-        warn_of_gap(P, D, size, train)
+        warn_of_gap(P, D, size, scaled.log_C, train)
     return PrimalSolution(weight, optimum.b * unit, value, float(relative_gap(P, D, size)), features)
 
 
@@ -164,7 +164,8 @@ def solve_dual(
     alpha, alpha_tilde = C * np.maximum(optimum.u, 0), C * np.maximum(-optimum.u, 0)
     values, value = train.spread(optimum.values), total_value(C, 1.0, np.array([optimum.value]))
     if solver_options is None:
-        warn_of_gap(optimum.primal_value, optimum.value, optimum.size, train)
+        log_C = math.log(C) - math.log(abs(y).max() or 1.0)
+        warn_of_gap(optimum.primal_value, optimum.value, optimum.size, log_C, train)
     return DualSolution(alpha, alpha_tilde, values, optimum.bias, value, optimum.relative_gap, train)
 
 
@@ -311,18 +312,19 @@ def total_value(C: float, unit: float, values: Float[Array, " Dv"]) -> float:
     return total
 
 
-def warn_of_gap(P: float, D: float, size: float, train: TrainingSet) -> None:
+def warn_of_gap(P: float, D: float, size: float, log_C: float, train: TrainingSet) -> None:
     """A ConvergenceWarning for a gap that is too large, of C sum |y| = `size` or of the values themselves.
 
     A penalty of 1e14 makes C sum |y| so much larger than both values that rounding leaves them few digits, or none.
+    `log_C` is that of the penalty over the largest target.
     """
     gap, of_values = relative_gap(P, D, size), relative_gap(P, D, 0.0)
-    largest = max(abs(P), abs(D))
+    is_large = log_C + 2 * train.log_norms(train.keys).max() > math.log(LARGE)
     if not gap <= LARGEST_GAP:
         spans = f"log h(k_j) spans {np.ptp(train.log_h):.3g}"
         message = f"the relative duality gap is {gap:.2g}, and {spans}: scale the keys down or choose a smaller C"
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
-    elif of_values > LARGEST_SHARE and largest > ROUNDING * size:
+    elif of_values > LARGEST_SHARE and is_large:
         message = (
             f"the primal and the dual value differ by {of_values:.2g} of themselves, being tiny beside C sum |y|: "
             "choose a smaller C"

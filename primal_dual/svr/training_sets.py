@@ -12,7 +12,7 @@ import numpy as np
 
 from primal_dual import checks
 from primal_dual.expansion import attention
-from primal_dual.kernel_matrix import evaluate, kernel_rows, normalizer
+from primal_dual.kernel_matrix import kernel_rows, kernel_values, normalizer
 from primal_dual.primal import Primal
 from primal_dual.protocols import FiniteFeatures, Kernel, PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
@@ -24,7 +24,7 @@ ROUNDING = 1e-8  # of cosines
 MOST_HELD = 4_000  # training points whose kernel matrix is held
 ROWS_AT_A_TIME = 200  # of a larger one
 RUNS, RUN = 16, 16  # of neighbouring training points, where a kernel that is only evaluated is checked
-SMALLEST_LENGTH = 1e-100  # of a |Phi| that is zero, beside the largest
+SMALLEST_LENGTH = 1e-6  # of a |Phi| that is zero, beside the largest
 LARGEST_EXPONENT = 700  # exp of more overflows
 
 Rows = tuple[Float[Array, "M n"], Float[Array, "M 1"], Float[Array, "M 1"], Float[Array, "M 1"]]
@@ -176,11 +176,11 @@ def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
     """The cosines between the Phi(x_i). ValueError as in `TrainingSet.cosines`."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
         if isinstance(kernel, PositiveKernel):
-            a = evaluate(kernel, x, x)
+            a = kernel_values(kernel, x, x)
             _expect_one_by_one(kernel, x, a, 1 + abs(a).max())
             cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
         else:
-            K = evaluate(kernel, x, x)
+            K = kernel_values(kernel, x, x)
             _expect_one_by_one(kernel, x, K, abs(K).max())
             length = np.sqrt(np.diag(K))
             shortest = SMALLEST_LENGTH * np.sqrt(abs(K).max() or 1.0)
@@ -191,14 +191,14 @@ def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
         smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan
         raise ValueError(
             f"{kernel}: expected <Phi(x), Phi(y)>, symmetric and positive semidefinite; got asymmetry {skew:.2g} "
-            f"and smallest eigenvalue {smallest:.2g}, relative to |Phi|: more than float64 rounds"
+            f"and smallest eigenvalue {smallest:.2g}, relative to |Phi|. Large keys alone may round to it"
         )
     return (cosines + cosines.T) / 2
 
 
 def _expect_one_by_one(kernel: Kernel, x: Float[Array, "n D"], matrix: Float[Array, "n n"], size: float) -> None:
     """ValueError where the first row is another by itself, or each point beside itself: a kernel takes two points."""
-    row, diagonal = evaluate(kernel, x[:1], x), evaluate(kernel, x[:, None], x[:, None])[:, 0, 0]
+    row, diagonal = kernel_values(kernel, x[:1], x), kernel_values(kernel, x[:, None], x[:, None])[:, 0, 0]
     if (abs(row - matrix[:1]) > SAME * size).any() or (abs(diagonal - np.diag(matrix)) > SAME * size).any():
         expected = "expected <Phi(x_i), Phi(y_j)> in row i and column j, of these two points alone"
         raise ValueError(f"{kernel}: {expected}; got others where other points are beside them")
@@ -261,7 +261,7 @@ def log_lengths(kernel: Kernel, points: Float[Array, "*batch n D"]) -> Float[Arr
     """
     each = points[..., None, :]
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        square = evaluate(kernel, each, each)
+        square = kernel_values(kernel, each, each)
         square = square if isinstance(kernel, PositiveKernel) else np.log(square)
     return square[..., 0, 0] / 2
 

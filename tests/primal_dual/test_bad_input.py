@@ -241,7 +241,7 @@ def test_shapes_that_clash_in_a_certificate():
         certify(Primal(), K / 20, V, targets=K, C=1.0)
     with pytest.raises(ValueError, match=r"expected shape \(M, 3\)"):
         certify(Primal(), K / 20, V).error_bound(K[:, :2])
-    with pytest.raises(ValueError, match="squares a float can hold"):
+    with pytest.raises(ValueError, match="that a float can hold"):
         certify(Primal(), K / 20, 1e300 * V)
 
 

@@ -361,3 +361,47 @@ def test_wrong_features_are_seen_behind_keys_that_hide_them(first):
     keys = np.concatenate([first, np.random.default_rng(0).standard_normal((3, 3))])
     with pytest.raises(ValueError, match=r"WrongSquare\(\): expected 7 features whose inner products are the kernel"):
         solve_primal(Primal(WrongSquare()), keys, keys, C=1, epsilon=0.1)
+
+
+@dataclass(frozen=True)
+class SameCategory:
+    """1 for equal whole numbers, whose features are defined nowhere else."""
+
+    def feature_count(self, dimension):
+        return 10
+
+    def features(self, x):
+        return np.eye(10)[x[..., 0].astype(int)]
+
+    def gram(self, x, y):
+        return (x[..., :, None, 0] == y[..., None, :, 0]).astype(float)
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """The Gaussian kernel of functions that are zero at the point (1, 1, 1)."""
+
+    def gram(self, x, y):
+        def gaussian(a, b):
+            return np.exp(-((a[..., :, None, :] - b[..., None, :, :]) ** 2).sum(axis=-1))
+
+        c = np.ones((1, x.shape[-1]))
+        return gaussian(x, y) - gaussian(x, c) - gaussian(c, y) + 1
+
+
+def test_right_kernels_are_taken():
+    x = np.arange(9.0)[:, None] % 4
+    assert solve_primal(Primal(SameCategory()), x, x, C=1, epsilon=0.1).relative_gap < 1e-10
+    for seed in range(20):
+        keys, values = np.random.default_rng(seed).standard_normal((2, 20, 3))
+        keys[3] = 1
+        assert certify(Primal(Anchored(), normalizer="one"), keys, values).relative_gap < 1e-10
+
+
+def test_a_transform_is_tried_once(monkeypatch):
+    fits, fit = [], Whitening.fit
+    monkeypatch.setattr(Whitening, "fit", lambda self, keys, valid: fits.append(len(keys)) or fit(self, keys, valid))
+    for _ in range(5):
+        attention(Primal(transform=Whitening()), X, X, Y)
+    assert len(fits) < 12
+    assert attention(Primal(transform=Weighted(np.ones(3))), X, X, Y).shape == Y.shape  # which has no hash

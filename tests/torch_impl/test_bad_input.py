@@ -39,7 +39,7 @@ bn = catalog["bn"]
         (
             (heads("bn", 3), q, k, v, valid),
             {},
-            "key_mask: expected booleans of at most 2 axes, since masks have no head",
+            "key_mask: expected at most 2 axes, since masks have no axis of heads",
         ),
         ((bn, q, k, v, valid[:, :2]), {}, r"leading axes that broadcast; got lead \(2, 3\), key_mask \(2, 2\)"),
         ((bn, q, k, v), dict(query_mask=valid), r"query_mask: expected .* \(..., 5\)"),

@@ -9,11 +9,12 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 from primal_dual.primal import Heads, Primal, heads
 from torch_impl.drop_in.hugging_face.names import name_of
-from torch_impl.drop_in.hugging_face.registration import TAKES_NONE, dispatches, register
+from torch_impl.drop_in.hugging_face.registration import register, why_not
 from torch_impl.drop_in.multihead import MultiheadAttention, keep_forward
 from torch_impl.drop_in.timm import TimmAttention, timm_attention
 
 Model = TypeVar("Model", bound=nn.Module)
+OTHER_KINDS = "Channel|Spatial|Deformable|VQVAE"  # of what is called an attention
 TIMMS_MODULES = ("timm.layers.attention", "timm.models.vision_transformer")
 
 
@@ -75,9 +76,9 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
 def _check_hugging_faces(models: list[nn.Module]) -> None:
     """ValueError for a Hugging Face model that calls no attention function, or has no primal."""
     for model in models:
-        if not dispatches(model):
+        if why_not(model):
             expected = "models that take attention functions"
-            raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}, {TAKES_NONE}")
+            raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}, {why_not(model)}")
         if any(hasattr(module, "relative_attention_bias") for module in model.modules()):  # T5 and its relatives
             expected = "a model without a relative position bias, which has no primal"
             raise ValueError(f"replace_attention: expected {expected}; got {type(model).__name__}")
@@ -89,7 +90,8 @@ def _refuse_others(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
         has_one_inside = any(_is_attention(each) for each in module.modules() if each is not module)
         if not (has_one_inside or module in new or _calls_attention_function(module)):
             expected = "no attention but torch's, timm's, and those that call Hugging Face's attention functions"
-            raise ValueError(f"replace_attention: expected {expected}; got {type(module).__name__}")
+            mend = "call replace_attention on the parts of the model that are to change"
+            raise ValueError(f"replace_attention: expected {expected}; got {type(module).__name__}: {mend}")
 
 
 def _check_number(model: nn.Module, primal: str | Primal | Heads) -> None:
@@ -104,8 +106,9 @@ def _check_number(model: nn.Module, primal: str | Primal | Heads) -> None:
 
 
 def _is_attention(module: nn.Module) -> bool:
-    """Whether this is an attention, by the name of its class."""
-    return re.search(r"(Attention|Attn)(Block|Pool\w*)?$", type_before_parametrizations(module).__name__) is not None
+    """Whether this is an attention of tokens to tokens, by the name of its class."""
+    name = type_before_parametrizations(module).__name__
+    return bool(re.search(r"(Attention|Attn)(Block|Pool\w*)?$", name)) and not re.search(OTHER_KINDS, name)
 
 
 def _calls_attention_function(module: nn.Module) -> bool:

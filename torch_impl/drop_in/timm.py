@@ -1,6 +1,7 @@
 """timm's attention with any primal."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,12 @@ def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "t
     >>> timm_attention("bn")(16, num_heads=4)(torch.ones(2, 9, 16)).shape
     torch.Size([2, 9, 16])
     """
+    return _kind(primal, learn_beta)
+
+
+@cache
+def _kind(primal: str | Primal | Heads, learn_beta: bool) -> "type[TimmAttention]":
+    """The class, of which there is one, so that a copy is of the class of its original."""
 
     class PrimalAttention(TimmAttention):
         def __reduce_ex__(self, protocol: Any) -> Any:
@@ -43,7 +50,7 @@ def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "t
 
 def _empty(primal: str | Primal | Heads, learn_beta: bool) -> "TimmAttention":
     """A module to be unpickled, whose class has no name to be found by."""
-    kind = timm_attention(primal, learn_beta)
+    kind = _kind(primal, learn_beta)
     return kind.__new__(kind)
 
 

@@ -266,7 +266,7 @@ def test_the_norm_is_that_of_the_weight_with_slack_too():
 @pytest.mark.parametrize("support", [Everything(), Causal()])
 def test_values_whose_squares_no_float_holds_are_no_proof(size, support):
     keys, values = np.random.default_rng(0).standard_normal((2, 9, 3))
-    with pytest.raises(ValueError, match="values: expected numbers whose squares a float can hold"):
+    with pytest.raises(ValueError, match=r"keys, values: expected .* that a float can hold"):
         certify(Primal(support=support), keys, size * values)
     assert certify(Primal(support=support), keys, 0 * values).relative_gap == 0
 

@@ -318,3 +318,4 @@ def test_a_penalty_beyond_the_digits_of_a_float_is_told(solve):
         assert solve(Primal(), keys, np.sin(keys), C=1e16, epsilon=0.1, solver="newton").relative_gap < 1e-12
     solve(Primal(), keys, np.sin(keys), C=1e8, epsilon=0.1, solver="newton")  # without a warning
     solve(Primal(), keys, np.sin(keys), C=1.0, epsilon=10.0)  # nor where all is zero
+    solve(Primal(bias=True), keys, np.tile([[0.1 + 0.2], [0.3]], (15, 1)), C=1.0, epsilon=0.0, solver="newton")

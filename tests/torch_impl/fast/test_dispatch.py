@@ -103,7 +103,7 @@ def test_blocks_of_queries_do_not_matter(primal, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_a_block_is_computed_again_with_the_same_dropout(monkeypatch):
+def test_a_checkpoint_is_told_the_device_of_its_random_numbers(monkeypatch):
     """torch keeps the random state of the devices that a checkpoint's tensors are on, besides that of the CPU."""
     checkpoint, devices = blockwise.checkpoint, []
 

@@ -8,7 +8,7 @@ from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.types import Bool, Float
 from torch_impl.drop_in.hugging_face.cache import crosses, needs_positions, pools, refuse_cache
 
-HIDDEN = -50  # models hide by -100, by -10,000, or by the smallest float; exp(-50) is 2e-22
+HIDDEN = -88  # models hide by -100, by -10,000, or by the smallest float; exp(-88) is no normal float of 32 bits
 
 
 def mask_function(
@@ -58,7 +58,7 @@ def mask_function(
 def with_infinity(
     mask: torch.Tensor | None,
 ) -> Bool[torch.Tensor, "B heads queries N"] | Float[torch.Tensor, "B heads queries N"] | None:
-    """The library's mask as `attention` takes it. Models hide by numbers below -50, and we by -inf.
+    """The library's mask as `attention` takes it. Models hide by numbers below -88, and we by -inf.
 
     Examples
     --------

@@ -18,13 +18,11 @@ from torch_impl.drop_in.hugging_face.cache import check_generation
 from torch_impl.drop_in.hugging_face.masks import mask_function
 from torch_impl.drop_in.hugging_face.names import name_in_files, name_of, names_in_files, our_name, our_names, primals
 
-TAKES_NONE = "which takes none, or does not tell them what is causal"
-
 
 def register_transformers() -> None:
     """Register every catalog name with Hugging Face transformers, as attn_implementation="attention_<name>".
 
-    The model's padding, its own masks and module.is_causal intersect with the primal's support. A number below -50 in a
+    The model's padding, its own masks and module.is_causal intersect with the primal's support. A number below -88 in a
     mask hides a key, as models mean it. Models generate with a cache of keys; where a primal cannot, the error says so
     before the first token. A model that is saved comes back with its attention, once this was called.
     """
@@ -59,9 +57,13 @@ def register(name: str, primal: str | Primal | Heads) -> str:
     return name
 
 
-def dispatches(model: Any) -> bool:
-    """Whether a Hugging Face model asks its configuration for an attention function, and tells it what is causal."""
-    return bool(model._can_set_attn_implementation() and (model._supports_sdpa or _tells_what_is_causal(type(model))))
+def why_not(model: Any) -> str:
+    """Why a Hugging Face model cannot have attention functions of ours; empty if it can."""
+    if not model._can_set_attn_implementation():
+        return "which takes none"
+    if not (model._supports_sdpa or _tells_what_is_causal(type(model))):
+        return "whose causal layers do not tell them so by is_causal"
+    return ""
 
 
 def _tells_what_is_causal(kind: type) -> bool:
@@ -70,7 +72,7 @@ def _tells_what_is_causal(kind: type) -> bool:
     Elsewhere some rely on the model's table alone.
     """
     code = inspect.getsource(sys.modules[kind.__module__])
-    return "create_causal_mask(" not in code or re.search(r"is_causal ?= ?True", code) is not None
+    return "create_causal_mask(" not in code or re.search(r"is_causal ?= ?(True|not |config\.)", code) is not None
 
 
 class _PickledName(str):
@@ -89,7 +91,7 @@ def _wrap_methods() -> None:
     if "__getstate__" not in vars(configuration):
         configuration.__getstate__ = _state_of_configuration
         configuration.to_dict = _with_names(configuration.to_dict)
-        model.get_correct_attn_implementation = _only_if_it_dispatches(model.get_correct_attn_implementation)
+        model.get_correct_attn_implementation = _only_if_it_can(model.get_correct_attn_implementation)
         generator.generate = _after_check(generator.generate)
 
 
@@ -107,12 +109,13 @@ def _with_names(to_dict: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
     return wrapped
 
 
-def _only_if_it_dispatches(get_correct: Callable[..., str]) -> Callable[..., str]:
+def _only_if_it_can(get_correct: Callable[..., str]) -> Callable[..., str]:
     @wraps(get_correct)
     def wrapped(model: Any, requested_attention: str | None, *arguments: Any, **options: Any) -> str:
-        if str(requested_attention).partition(", after ")[0] in primals and not dispatches(model):
+        is_ours = str(requested_attention).partition(", after ")[0] in primals
+        if is_ours and why_not(model):
             expected = f"a model that takes attention functions for {requested_attention}"
-            raise ValueError(f"attn_implementation: expected {expected}; got {type(model).__name__}, {TAKES_NONE}")
+            raise ValueError(f"attn_implementation: expected {expected}; got {type(model).__name__}, {why_not(model)}")
         return get_correct(model, requested_attention, *arguments, **options)
 
     return wrapped

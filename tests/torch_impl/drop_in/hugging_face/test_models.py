@@ -229,9 +229,9 @@ def test_later_tokens_change_nothing_in_causal_models(build, ids, name, padding)
 def test_models_whose_causality_is_in_a_table_alone_are_refused(build):
     model = build()
     name = type(model).__name__
-    with pytest.raises(ValueError, match=f"got {name}, which takes none, or does not tell them what is causal"):
+    with pytest.raises(ValueError, match=f"got {name}, whose causal layers do not tell them so"):
         replace_attention(model, "softmax")
-    with pytest.raises(ValueError, match=f"for attention_bn; got {name}, which takes none"):
+    with pytest.raises(ValueError, match=f"for attention_bn; got {name}, whose causal layers do not tell"):
         type(model)._from_config(model.config, attn_implementation="attention_bn")
 
 
