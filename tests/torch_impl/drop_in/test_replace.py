@@ -152,3 +152,15 @@ def test_an_attention_that_would_stay_is_refused_before_anything_changes():
 def test_an_attention_around_torchs_is_no_other():
     around = replace_attention(nn.Sequential(CrossAttention()), "bn")
     assert type(around[0].inner) is MultiheadAttention
+
+
+class ChannelAttention(nn.Module):
+    """Weights of channels, which are no tokens."""
+
+    def forward(self, x):
+        return x * x.mean(-2, keepdim=True).sigmoid()
+
+
+def test_what_is_called_an_attention_of_channels_stays():
+    both = replace_attention(nn.Sequential(nn.MultiheadAttention(12, 4), ChannelAttention()), "bn")
+    assert [type(module) for module in both] == [MultiheadAttention, ChannelAttention]

@@ -14,6 +14,8 @@ from transformers import (
     BertModel,
     DogeConfig,
     DogeModel,
+    Gemma2Config,
+    Gemma2Model,
     GitConfig,
     GitModel,
     LlamaConfig,
@@ -194,6 +196,14 @@ def test_models_that_take_no_attention_function_are_refused_by_name():
         MPNetModel._from_config(config, attn_implementation="attention_bn")
     with pytest.raises(ValueError, match="got ResNetModel, which is or has none"):
         replace_attention(ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])), "bn")
+
+
+def test_a_model_that_computes_what_is_causal_is_taken():
+    """Gemma2's layers set is_causal to an expression; without its soft cap, it has a primal."""
+    sizes = SIZES | dict(num_key_value_heads=2, head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=None)
+    model = Gemma2Model(Gemma2Config(**sizes, query_pre_attn_scalar=8)).eval()
+    expected = outputs(model, {"input_ids": IDS})
+    torch.testing.assert_close(outputs(replace_attention(model, "softmax"), {"input_ids": IDS}), expected)
 
 
 @pytest.mark.parametrize("padding", [0, 2])
