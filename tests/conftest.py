@@ -1,6 +1,7 @@
 """Settings of all tests. With CHECK_SHAPES=1 every call into the packages is checked against its annotated shapes."""
 
 import os
+from contextlib import nullcontext
 
 if os.environ.get("CHECK_SHAPES"):  # before the packages are imported
     from jaxtyping import install_import_hook
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests import pretend_device
 from tests.attacks.attempts import SURVIVED
-from tests.on_device import OnDevice
+from tests.on_device import OnDevice, chooses_its_device, paused
 from torch_impl.data.series import load_series
 from torch_impl.fast import softmax
 
@@ -38,6 +39,12 @@ def pytest_configure(config):
         pretend_device.use()
     if device != "cpu":
         OnDevice(device).__enter__()  # before tests are imported, some of which make tensors then
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    with paused() if chooses_its_device(item.path) else nullcontext():
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter, config):

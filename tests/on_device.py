@@ -1,15 +1,17 @@
 """The tests of torch_impl on another device: pytest --device cuda, or --device pretend."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _is_torch_function_mode_enabled, _pop_mode_temporarily
 from torch.utils._device import _device_constructors
 
 ROOT = Path(__file__).parents[1]
 TESTS, PACKAGE = ROOT / "tests" / "torch_impl", ROOT / "torch_impl"
+CHOOSE_THEIR_DEVICE = [TESTS / name for name in ("bench", "data", "training")]
 CONSTRUCTORS = _device_constructors()
 
 
@@ -34,6 +36,16 @@ class OnDevice(TorchFunctionMode):
             tensor, *args = args
             return _moved(torch.tensor, args, {"dtype": tensor.dtype} | kwargs, tensor.device)
         return function(*args, **kwargs)
+
+
+def paused():
+    """Without OnDevice, if it is on: for torch.compile, which would look into it and fail."""
+    return _pop_mode_temporarily() if _is_torch_function_mode_enabled() else nullcontext()
+
+
+def chooses_its_device(file):
+    """Whether tests are of files, which are read to the CPU, or of runs; but batches are augmented where they are."""
+    return any(folder in file.parents for folder in CHOOSE_THEIR_DEVICE) and "augmentation" not in file.name
 
 
 def _moved(function, args, kwargs, device):

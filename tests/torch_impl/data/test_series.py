@@ -1,4 +1,4 @@
-"""Sets of time series from files, their folds and their augmentation."""
+"""Sets of time series from files, and their folds."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from tests.torch_impl.training.short_runs import write_set
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.data.dataset import folds
 from torch_impl.data.series import load_series
-from torch_impl.data.series_augmentation import augment_series
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.runs.schedule import Schedule, train_all
 from torch_impl.training.runs.trainer import train
@@ -143,23 +142,3 @@ def test_noise_is_the_same_in_every_run_and_in_both_splits():
     X, y = [np.ones((2, 5)), np.ones((2, 4))], ["a", "b"]
     own = recipe("own", noise=0.7).from_arrays(X, y, X, y, print)
     assert (own.test.inputs[own.test.key_mask] != 0).all() and not own.test.inputs[~own.test.key_mask].any()
-
-
-def test_augmentation():
-    torch.manual_seed(0)
-    series = torch.linspace(0, 1, 20)[None, :, None].expand(50, -1, 2).contiguous()
-    key_mask = torch.arange(20) < torch.randint(2, 21, (50, 1))
-    series = series * key_mask[..., None]
-    assert torch.equal(augment_series(series, key_mask), series)
-    warped = augment_series(series, key_mask, warp=0.5)
-    assert (warped[~key_mask] == 0).all() and not torch.allclose(warped, series)
-    last = key_mask.sum(1) - 1
-    rows = torch.arange(50)
-    torch.testing.assert_close(warped[rows, last], series[rows, last])
-    torch.testing.assert_close(warped[:, 0], series[:, 0])
-    steps = warped[:, 1:, 0] - warped[:, :-1, 0]
-    assert (steps[key_mask[:, 1:]] > 0).all()  # time goes on
-    torch.testing.assert_close(augment_series(series, key_mask, warp=1e-6), series, atol=1e-5, rtol=0)
-    scaled = augment_series(series, key_mask, scale=0.3) / series
-    torch.testing.assert_close(scaled[:, 1], scaled[:, -1].where(key_mask[:, -1:], scaled[:, 1]))
-    assert augment_series(series, None, jitter=0.1).sub(series).std() == pytest.approx(0.1, rel=0.1)

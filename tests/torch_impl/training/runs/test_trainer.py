@@ -190,10 +190,11 @@ def test_a_run_that_failed_before_its_first_epoch_binds_nobody(tmp_path, motions
 
 def test_accuracy_is_that_of_eval_mode_in_batches(motions):
     torch.manual_seed(0)
-    model = TimeSeriesEncoder(**motions.sizes, width=16, num_heads=4, layers=1).train()
+    world = this_process()
+    model = TimeSeriesEncoder(**motions.sizes, width=16, num_heads=4, layers=1).to(world.device)
 
     def share(batch):
-        return accuracy(TINY, model.train(), motions.test, motions, this_process(), batch)
+        return accuracy(TINY, model.train(), motions.test, motions, world, batch)
 
     assert share(7) == share(1000) and not model.training
 
