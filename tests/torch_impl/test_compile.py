@@ -59,7 +59,7 @@ def test_learned_parameters_and_autocast():
     x = torch.randn(2, 9, 16)
 
     def loss(x):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             return layer(x, x, x, need_weights=False)[0].float().square().sum()
 
     with paused():
