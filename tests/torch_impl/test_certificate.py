@@ -129,10 +129,10 @@ def attending(primal, **options):
 
 def test_the_query_is_that_of_the_call():
     x = torch.randn(4, 2).double()
-    order = torch.eye(4).bool()[[2, 0, 3, 1]]
+    order = torch.eye(4).bool()[torch.tensor([2, 0, 3, 1])]
     (only,) = certify_module(attending(Primal(), attn_mask=order), x)
     seen = order[only.certificate.query].nonzero().item()
-    np.testing.assert_allclose(only.certificate.targets[0], x[seen])
+    np.testing.assert_allclose(only.certificate.targets[0], x[seen].cpu())
     (only,) = certify_module(
         attending(Primal(support=Window(1))), (torch.randn(3, 2).double(), torch.randn(6, 2).double())
     )
@@ -204,13 +204,14 @@ def test_convolutions_under_a_mask_look_where_those_of_the_call_do(is_causal):
     x, key_mask = torch.randn(7, 3).double(), torch.tensor([True, True, False, True, True, True, True])
     module = attending(catalog["conv1d"], is_causal=is_causal, key_mask=key_mask, query_mask=key_mask)
     (only,) = certify_module(module, x)
+    in_numpy = x.cpu().numpy(), key_mask.cpu().numpy()
     seen = key_mask.clone()
     if is_causal:
         seen[only.certificate.query + 1 :] = False
     whole = torch_impl.attention(catalog["conv1d"], x, x, x, key_mask, query_mask=key_mask)
     if not is_causal:  # each query's SVR has all valid keys, so that its targets are the outputs of the call
-        np.testing.assert_allclose(only.certificate.targets, whole[seen], rtol=1e-9)
+        np.testing.assert_allclose(only.certificate.targets, whole[seen].cpu(), rtol=1e-9)
     supports = Causal() if is_causal else catalog["conv1d"].support
-    k = convolve_sequence(replace(catalog["conv1d"], support=supports), x.cpu().numpy(), key_mask.cpu().numpy())[seen]
+    k = convolve_sequence(replace(catalog["conv1d"], support=supports), *in_numpy)[seen.cpu()]
     right = certify(Primal(), k, x[seen].cpu().numpy())
     np.testing.assert_allclose(only.certificate.targets, right.targets, rtol=1e-9)

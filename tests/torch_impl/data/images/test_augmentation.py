@@ -121,7 +121,7 @@ def test_operations_on_colours_are_those_of_pil(name, m):
     for n, (image, sign) in enumerate(zip(images, s.tolist(), strict=True)):
         strengths = torch.full((4,), 0.123).index_fill(0, torch.tensor(n), m)  # each image has its own
         y = OPERATIONS[name](images / 255, strengths, s)[n] * 255
-        pil = np.array(expected(Image.fromarray(image.permute(1, 2, 0).numpy()), m, sign)).transpose(2, 0, 1)
+        pil = np.array(expected(Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), m, sign)).transpose(2, 0, 1)
         bound = 0.51 if name == "solarize-add" else levels + 1e-3
         torch.testing.assert_close(y, torch.tensor(pil).float(), rtol=0, atol=bound)
 
@@ -192,8 +192,12 @@ def test_each_image_has_its_own_operations_strengths_and_signs(monkeypatch):
     ):
         assert share[total] == pytest.approx(expected, abs=4 * (expected / n) ** 0.5)
     m, s = (torch.cat(each) for each in zip(*seen, strict=True))
-    assert m.max() <= 1 and m.mean() == pytest.approx(0.9, abs=0.005) and m.std() == pytest.approx(0.05, rel=0.1)
-    assert set(s.tolist()) == {-1, 1} and s.mean() == pytest.approx(0, abs=0.1)
+    assert (
+        m.max() <= 1
+        and m.mean().item() == pytest.approx(0.9, abs=0.005)
+        and m.std().item() == pytest.approx(0.05, rel=0.1)
+    )
+    assert set(s.tolist()) == {-1, 1} and s.mean().item() == pytest.approx(0, abs=0.1)
 
 
 def test_erasing_puts_noise_into_one_rectangle():
@@ -211,8 +215,8 @@ def test_erasing_puts_noise_into_one_rectangle():
     assert ((height + 0.5) * (width + 0.5) >= 0.02 * H * W).all()
     assert ((height - 0.5) * (width - 0.5) <= 0.33 * H * W).all() and height.unique().numel() > 15
     noise = y[erased]
-    assert noise.min() >= 0 and noise.mean() == pytest.approx(0.5, abs=0.01)
-    assert noise.std() == pytest.approx(12**-0.5, abs=0.01)
+    assert noise.min() >= 0 and noise.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert noise.std().item() == pytest.approx(12**-0.5, abs=0.01)
     y, _ = only(erasing=0.25)(images, torch.zeros(n, dtype=torch.long), 1)
     assert 0.15 < (y != 2).flatten(1).any(1).float().mean() < 0.35
 
@@ -251,8 +255,8 @@ def test_shares_are_of_the_beta_distribution(method, a):
     _, targets = only(**{method: a})(torch.zeros(n, 1, 64, 64), torch.arange(n), n)
     share = 1 - targets.diagonal().double()
     variance = 1 / (4 * (2 * a + 1))
-    assert share.mean() == pytest.approx(0.5, abs=4 * (variance / n) ** 0.5 + 0.01 * (method == "cutmix"))
-    assert share.var() == pytest.approx(variance, rel=0.1)
+    assert share.mean().item() == pytest.approx(0.5, abs=4 * (variance / n) ** 0.5 + 0.01 * (method == "cutmix"))
+    assert share.var().item() == pytest.approx(variance, rel=0.1)
     partner = targets.fill_diagonal_(0).argmax(1)[share > 0]
     assert partner.unique().numel() == len(partner)  # a permutation
 
