@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from torch_impl.training.runs.distributed import this_process
 
+ON_CPUS = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
 PROGRAM = """
 import sys, torch
 from torch_impl.data.dataset import Split
@@ -34,7 +35,7 @@ def run(folder, processes=1, accumulate=1, norm="layer"):
     program = folder / "program.py"
     program.write_text(PROGRAM)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] * (processes > 1)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**ON_CPUS, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, *launcher, str(program), str(folder), str(accumulate), norm]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -79,13 +80,12 @@ def test_torchrun_of_the_command_line(tmp_path):
     """One table, of runs that both processes trained."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = "-m primal_dual.cli train BasicMotions --attention softmax --seeds 1 --epochs 1 --norm layer --layers 1"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [*launcher, *words.split(), "--folder", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=ON_CPUS, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.count("BasicMotions") == 1, done.stderr
     summary = json.loads((tmp_path / "BasicMotions" / "softmax" / "0" / "result.json").read_text())
     assert summary["processes"] == 2 and "destroy_process_group" not in done.stderr
-    failed = subprocess.run([*command, "--jobs", "2"], env=environment, capture_output=True, text=True, timeout=300)
+    failed = subprocess.run([*command, "--jobs", "2"], env=ON_CPUS, capture_output=True, text=True, timeout=300)
     assert failed.returncode and "--jobs: expected 1 under torchrun" in failed.stderr
 
 
