@@ -39,6 +39,7 @@ def pytest_configure(config):
         pretend_device.use()
     if device != "cpu":
         OnDevice(device).__enter__()  # before tests are imported, some of which make tensors then
+        torch.backends.cudnn.deterministic = True  # some compare two trainings to the bit
 
 
 @pytest.hookimpl(wrapper=True)
