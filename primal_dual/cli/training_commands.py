@@ -223,12 +223,12 @@ def efficiency(
 
 
 @command
-def kernel_values(
+def evaluate(
     run: Annotated[Path, typer.Argument(help=RUN)],
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
 ) -> None:
     """Test a finished run once more, from its weights."""
-    share, cases = torch_part("training.trained.finished_run").kernel_values(run, data, say)
+    share, cases = torch_part("training.trained.finished_run").evaluate(run, data, say)
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
 
 
