@@ -70,9 +70,8 @@ def mask(name: str, x: Any, length: int) -> Bool[Array, "..."]:
     return x
 
 
-def no_head_axis(name: str, mask: Any, most: int, heads: int) -> None:
-    """ValueError for a mask, or None, of more axes than `most`, whose last but one looks like an axis of heads."""
-    shape = tuple(np.shape(mask))
+def no_head_axis(name: str, shape: tuple[int, ...], most: int, heads: int) -> None:
+    """ValueError for the shape of a mask of more axes than `most`, whose last but one looks like an axis of heads."""
     if len(shape) > most and shape[-2] in (1, heads):
         raise ValueError(f"{name}: expected at most {most} axes, since masks have no axis of heads; got {shape}")
 

@@ -238,7 +238,7 @@ def _each_head(heads: Heads, q: Array, k: Array, v: Array, key_mask: Array | Non
         if x.ndim < 3 or x.shape[-3] != len(heads):
             raise ValueError(f"{name}: expected (..., {len(heads)} heads, tokens, features); got {x.shape}")
     for name, mask in (("key_mask", key_mask), ("query_mask", query_mask)):
-        checks.no_head_axis(name, mask, max(q.ndim, k.ndim, v.ndim) - 2, len(heads))
+        checks.no_head_axis(name, np.shape(mask), max(q.ndim, k.ndim, v.ndim) - 2, len(heads))
     each = [
         attention(primal, q[..., s, :, :], k[..., s, :, :], v[..., s, :, :], key_mask, query_mask=query_mask)
         for s, primal in enumerate(heads)

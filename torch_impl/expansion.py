@@ -297,8 +297,8 @@ def _check_masks(call: Call) -> None:
     masks = {"key_mask": call.key_mask, "query_mask": call.query_mask}
     given = {name: mask.shape[:-1] for name, mask in masks.items() if mask is not None}
     for name, mask in masks.items():
-        if isinstance(call.primal, Heads):
-            no_head_axis(name, mask, len(lead), len(call.primal))
+        if mask is not None and isinstance(call.primal, Heads):
+            no_head_axis(name, tuple(mask.shape), len(lead), len(call.primal))
     checks.broadcast(lead=without_heads, **given)
     if attn_mask is not None:
         checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])
