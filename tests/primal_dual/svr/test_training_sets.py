@@ -110,9 +110,11 @@ class Lopsided:
 
 def test_what_is_no_kernel_is_told_with_its_smallest_eigenvalue():
     with pytest.raises(
-        ValueError, match=r"positive semidefinite; got asymmetry 0 and smallest eigenvalue -1, relative"
+        ValueError, match=r"positive semidefinite; got asymmetry 0 and smallest eigenvalue -1, relative to \|Phi\|$"
     ):
         _ = training_set(Primal(Lopsided()), np.eye(2)).cosines
+    with pytest.raises(ValueError, match=r"relative to \|Phi\|: large keys alone may round to that"):
+        _ = training_set(Primal(), 1e4 + np.random.default_rng(0).standard_normal((20, 3))).cosines
 
 
 def test_the_penalty_is_a_multiple_of_the_median():
