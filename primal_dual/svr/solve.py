@@ -319,12 +319,11 @@ def warn_of_gap(P: float, D: float, size: float, log_C: float, train: TrainingSe
     `log_C` is that of the penalty over the largest target.
     """
     gap, of_values = relative_gap(P, D, size), relative_gap(P, D, 0.0)
-    is_large = log_C + 2 * train.log_norms(train.keys).max() > math.log(LARGE)
     if not gap <= LARGEST_GAP:
         spans = f"log h(k_j) spans {np.ptp(train.log_h):.3g}"
         message = f"the relative duality gap is {gap:.2g}, and {spans}: scale the keys down or choose a smaller C"
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
-    elif of_values > LARGEST_SHARE and is_large:
+    elif of_values > LARGEST_SHARE and log_C + 2 * train.log_norms(train.keys).max() > math.log(LARGE):
         message = (
             f"the primal and the dual value differ by {of_values:.2g} of themselves, being tiny beside C sum |y|: "
             "choose a smaller C"
