@@ -111,6 +111,7 @@ SHORT_CIFAR10: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, wid
 SHORT_CIFAR10 |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, bf16=False)
 SHORT_TEXT = {"length": 512, "epochs": 5, "lr": 1e-3}
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
+OVERSAMPLED = STEPS | {"oversample": 4, "noise": 4.0, "scales": "1 2 4 8"}  # an average of 4 steps has noise of 2
 SERIES = {  # and the minutes of a run
     "JapaneseVowels": 0.42,
     "Handwriting": 0.83,
@@ -160,6 +161,7 @@ PLAN = [
         Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})
         for noise in (1.0, 2.0)
     ),
+    Experiment("noise", "JapaneseVowels", 2.8, "steps as tokens, 4 times oversampled, noise 4.0", OVERSAMPLED),
     *(
         Experiment("noise", data, SERIES[data], f"noise {noise}", {"noise": noise}, seeds=3)
         for noise in (0.5, 1.0)

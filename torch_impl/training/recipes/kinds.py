@@ -18,7 +18,7 @@ from torch_impl.data.images.pixels import standardised
 from torch_impl.data.images.source import array_source
 from torch_impl.data.long_range_arena.tasks import load_lra
 from torch_impl.data.messages import Say
-from torch_impl.data.noisy_series import noisy
+from torch_impl.data.sensors import noisy, oversampled
 from torch_impl.data.series import load_new_series, load_series, new_series, series_data_set
 from torch_impl.data.series_augmentation import augment_series
 from torch_impl.models.encoder_block import NORMS
@@ -77,9 +77,12 @@ class SeriesRecipe(Recipe):
         How much the features are mixed.
     jitter : float
         How much every value varies.
+    oversample : int
+        How many steps both splits have for each of their steps, on the straight lines between these: a faster sensor,
+        to compare models on.
     noise : float
-        The standard deviation of noise that is added to both splits, whose values have the deviation 1 without it: a
-        worse sensor, to compare models on. New examples are taken as they are.
+        The standard deviation of noise that is then added to both splits, whose values have the deviation 1 without it:
+        a worse sensor. New examples are taken as they are, as if this sensor had recorded them.
     """
 
     limits: ClassVar[Limits] = Recipe.limits | {
@@ -89,6 +92,7 @@ class SeriesRecipe(Recipe):
         "convolutions": (0, 10),
         "taps": AT_LEAST_ONE,
         "patch": AT_LEAST_ZERO,
+        "oversample": (1, 100),
         **dict.fromkeys((*AUGMENTATION_FIELDS, "noise"), (0, 100)),
     }
     choices: ClassVar[Choices] = Recipe.choices | {"norm": NORMS, "pooling": POOLINGS}
@@ -105,6 +109,7 @@ class SeriesRecipe(Recipe):
     scale: float = 0.1
     mix: float = 0.0
     jitter: float = 0.1
+    oversample: int = 1
     noise: float = 0.0
 
     def jobs(self, runs: int, gpu: bool) -> int:
@@ -117,8 +122,8 @@ class SeriesRecipe(Recipe):
         return 1
 
     def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
-        """See `load_series` and `noisy`."""
-        return noisy(load_series(self.name, folder), self.noise)
+        """See `load_series`, `oversampled` and `noisy`."""
+        return self._recorded(load_series(self.name, folder))
 
     def read_files(
         self, path: Path, description: dict[str, Any]
@@ -130,7 +135,7 @@ class SeriesRecipe(Recipe):
     def from_arrays(self, X: Any, labels: Sequence, X_test: Any, test_labels: Sequence, say: Say) -> DataSet:
         """The data set of series, (n, time) or (n, channels, time), or lists of (channels, time)."""
         train, test = series_of_arrays("X", X), series_of_arrays("X_test", X_test)
-        return noisy(series_data_set(self.name, train, labels, test, test_labels), self.noise)
+        return self._recorded(series_data_set(self.name, train, labels, test, test_labels))
 
     def new_arrays(
         self, X: Any, description: dict[str, Any]
@@ -159,6 +164,10 @@ class SeriesRecipe(Recipe):
         for batch in batches:
             inputs = augment_series(batch.inputs, batch.key_mask, **options)
             yield TrainingBatch(inputs, batch.key_mask, batch.labels)
+
+    def _recorded(self, data: DataSet) -> DataSet:
+        """As the sensor of the recipe would have recorded it."""
+        return noisy(oversampled(data, self.oversample), self.noise)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,10 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
         the published test split as it is.
     """
     folder, run = Path(folder), load_run(folder)
-    if run.recipe.folds or getattr(run.recipe, "noise", 0):
-        raise ValueError(f"{folder}: expected a run on the published test split; got one with folds or noise")
+    if run.recipe.folds or getattr(run.recipe, "noise", 0) or getattr(run.recipe, "oversample", 1) > 1:
+        raise ValueError(
+            f"{folder}: expected a run on the published test split; got one with folds, noise or new steps"
+        )
     if run.recipe.name not in SOURCES:
         raise ValueError(f"{run.recipe.name}: expected a data set with a source, one of {', '.join(SOURCES)}")
     content = (folder / FILES[2]).read_bytes()
