@@ -29,7 +29,9 @@ from torch_impl.bench.torch_encoder import EPOCH, Baseline
 from torch_impl.data.dataset import DataSet, Split
 from torch_impl.data.messages import Say
 from torch_impl.models.vision_transformer import deit_tiny
-from torch_impl.training.recipes.benchmarks import ImageNet
+from torch_impl.training.experiments import SHORT_TEXT
+from torch_impl.training.recipes.base_recipe import Recipe
+from torch_impl.training.recipes.benchmarks import ImageNet, recipe
 from torch_impl.training.runs.distributed import this_process
 from torch_impl.training.runs.machine import describe_machine
 from torch_impl.training.runs.trainer import train
@@ -90,24 +92,33 @@ def deit_step(
         Another model.
     """
     torch.manual_seed(0)
-    trained = (deit_tiny(name or "softmax") if model is None else model).to(device)
-    optimizer = torch.optim.AdamW(trained.parameters(), fused=True)
-    images = torch.randint(256, (batch, 3, 224, 224), dtype=torch.uint8, device=device)
-    examples = Split(images, None, torch.randint(1000, (batch,), device=device))
+    trained = deit_tiny(name or "softmax") if model is None else model
+    images = torch.randint(256, (batch, 3, 224, 224), dtype=torch.uint8)
+    examples = Split(images, None, torch.randint(1000, (batch,)))
     data = DataSet("random", examples, examples, range(1000), {}, [0.5] * 3, [0.25] * 3)
-    recipe = ImageNet()
+    chosen = ImageNet(bf16=device == "cuda")
     if not augmented:
-        recipe = replace(recipe, crop="none", flip=0.0, rand_augment=0.0, erasing=0.0, mixup=0.0, cutmix=0.0)
+        chosen = replace(chosen, crop="none", flip=0.0, rand_augment=0.0, erasing=0.0, mixup=0.0, cutmix=0.0)
+    return _step(trained, chosen, data, device)
 
-    def step() -> None:
-        inputs, _, targets = next(recipe.augmented([examples], data))
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = F.cross_entropy(trained(inputs), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
-    return step
+def text_step(name: str, device: str) -> Step:
+    """A training step of the short training on text, on random bytes without padding, as a function.
+
+    Parameters
+    ----------
+    name : str
+        Of the attention.
+    device : str
+        "cpu" or "cuda".
+    """
+    torch.manual_seed(0)
+    chosen, length = recipe("Text", **SHORT_TEXT), SHORT_TEXT["length"]
+    sizes = {"vocabulary": 257, "length": length, "classes": 2}
+    tokens = torch.randint(1, 257, (chosen.batch, length))
+    examples = Split(tokens, None, torch.randint(2, (chosen.batch,)))
+    data = DataSet("random", examples, examples, range(2), sizes, [], [])
+    return _step(chosen.model(sizes, name), chosen, data, device)
 
 
 def run(epochs: int = 22, say: Say = print) -> dict[str, Any]:
@@ -131,12 +142,15 @@ def run(epochs: int = 22, say: Say = print) -> dict[str, Any]:
     comparison = Comparison(ours / baseline, ours, baseline)
     rows = [_row("JapaneseVowels epoch / torch's layers", comparison, AT_MOST["epoch"])]
     softmax = deit_step("softmax", device, batch)
+    softmax_on_text = text_step("softmax", device)
     for name in ("bn", "sh", "bn+sh"):
         comparison = interleaved(deit_step(name, device, batch), softmax, device, 5)
-        rows.append(
-            _row(f"DeiT-tiny step, {name} / softmax", comparison, AT_MOST.get(name) if device == "cuda" else None)
-        )
+        at_most = AT_MOST.get(name) if device == "cuda" else None
+        rows.append(_row(f"DeiT-tiny step, {name} / softmax", comparison, at_most))
         say(f"{name}: {comparison.ratio:.3f}")
+        on_text = interleaved(text_step(name, device), softmax_on_text, device, 5)
+        rows.append(_row(f"text step, {name} / softmax", on_text))
+        say(f"{name} on text: {on_text.ratio:.3f}")
     comparison = interleaved(deit_step("softmax", device, batch, augmented=True), softmax, device, 5)
     rows.append(_row("DeiT-tiny step, augmented / not", comparison))
     try:
@@ -173,6 +187,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{row['what']:40} {row['ratio']:6.3f} {at_most:12} {seconds}")
     if options.json:
         write_json(options.json, result)
+
+
+def _step(model: nn.Module, chosen: Recipe, data: DataSet, device: str) -> Step:
+    """A training step on all examples of a data set, which lie on the device."""
+    model = model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    assert isinstance(data.train, Split)
+    examples = data.train.to(device)
+
+    def step() -> None:
+        inputs, _, targets = next(iter(chosen.augmented([examples], data)))
+        with torch.autocast(device, torch.bfloat16, enabled=chosen.bf16):
+            loss = F.cross_entropy(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
 
 
 def _loader(data: DataSet) -> DataLoader:

@@ -109,9 +109,10 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
 
 SHORT_CIFAR10: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, width=96, num_heads=4, convolutions=3)
 SHORT_CIFAR10 |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, bf16=False)
-SHORT_TEXT = {"length": 512, "epochs": 5, "lr": 1e-3}
+SHORT_TEXT: dict[str, Any] = {"length": 512, "epochs": 5, "lr": 1e-3}
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
-OVERSAMPLED = STEPS | {"oversample": 4, "noise": 4.0, "scales": "1 2 4 8"}  # an average of 4 steps has noise of 2
+EIGHT = {"scales": "1 2 4 8"}
+OVERSAMPLED = STEPS | EIGHT | {"oversample": 4, "noise": 4.0}  # an average of 4 steps has noise of 2
 SERIES = {  # and the minutes of a run
     "JapaneseVowels": 0.42,
     "Handwriting": 0.83,
@@ -168,6 +169,9 @@ PLAN = [
         for data in FRAGILE
     ),
     Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
+    Experiment(
+        "accuracy", "Handwriting", 4.0, "steps as tokens, scales 1 to 8", STEPS | EIGHT, ("softmax", "sh", "bn+sh")
+    ),
     Experiment("accuracy", "Text", 55, "short", SHORT_TEXT, seeds=3),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
     Experiment("accuracy", "SelfRegulationSCP1", None, "steps as tokens", STEPS),

@@ -6,7 +6,7 @@ import torch
 
 from torch_impl.bench import training_speed
 from torch_impl.bench.torch_encoder import EPOCH, Baseline
-from torch_impl.bench.training_speed import deit_step, epoch_ratio
+from torch_impl.bench.training_speed import _step, deit_step, epoch_ratio, text_step
 from torch_impl.data.series import load_series
 from torch_impl.models.vision_transformer import deit_tiny
 
@@ -28,6 +28,17 @@ def test_epochs_are_timed_by_turns():
     few = data._replace(train=data.train.take(torch.arange(0, 270, 9)))
     ours, theirs = epoch_ratio(few, 18, lines.append)
     assert len(lines) == 7 and ours > 0 and theirs > 0
+
+
+def test_a_step_on_text_has_scales_1_to_8_and_trains(monkeypatch):
+    models = []
+    monkeypatch.setattr(training_speed, "_step", lambda model, *rest: models.append(model) or _step(model, *rest))
+    step = text_step("sh", "cpu")
+    before = [p.clone() for p in models[0].parameters()]
+    step()
+    changed = [not torch.equal(p, q) for p, q in zip(before, models[0].parameters(), strict=True)]
+    assert sum(changed) > len(changed) / 2
+    assert [primal.scale for primal in models[0].blocks[0].heads] == [1, 2, 4, 8]
 
 
 def test_steps_of_deit_and_the_file(tmp_path, monkeypatch):
