@@ -179,8 +179,13 @@ def runs(rows: Rows) -> Table:
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, row in _named_once(rows):
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
-        paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
-        numbers = f"{row['mean']:.1f}", deviation, paired, f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
+        numbers = (
+            f"{row['mean']:.1f}",
+            deviation,
+            _paired(row),
+            f"{row['best_test_epoch']:.1f}",
+            f"{row['seconds']:.0f}",
+        )
         table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *numbers)
     return table
 
@@ -204,11 +209,19 @@ def markdown(rows: Rows) -> str:
     ]
     for name, row in _named_once(rows):
         accuracy = f"{row['mean']:.1f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.1f}")
-        paired = "" if row["difference"] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"])
         names = (printable(text).replace("|", "\\|") for text in (name, row["attention"]))
-        cells = *names, row["seeds"], accuracy, paired
+        cells = *names, row["seeds"], accuracy, _paired(row)
         lines.append("| " + " | ".join(map(str, cells)) + f" | {row['best_test_epoch']:.1f} | {row['seconds']:.0f} |")
     return "\n".join(lines)
+
+
+def _paired(row: dict[str, Any]) -> str:
+    """The difference to softmax and its interval; with the number of pairs, where not every run has one."""
+    if row["difference"] is None:
+        return ""
+    count = len(row["differences"])
+    pairs = f", {count} pairs" if 0 < count < row["seeds"] else ""  # an average over data sets has no differences
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"]) + pairs
 
 
 def _named_once(rows: Rows) -> list[tuple[str, dict[str, Any]]]:

@@ -57,13 +57,17 @@ def by_attention(
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """For each attention on two data sets or more, what the row of their average begins with, and the rows of each.
 
-    Rows of changed recipes are left out: their title is no name of a data set.
+    Rows of changed recipes are left out: their title is no name of a data set. The data sets of other attentions that
+    one lacks are named, since averages over different data sets cannot be compared.
     """
     plain = [row for row in rows if row["recipe"] in data_sets]
+    every = dict.fromkeys(row["recipe"] for row in plain)
     for attention in dict.fromkeys(row["attention"] for row in plain):
         mine = [row for row in plain if row["attention"] == attention]
         if len(mine) > 1:
-            recipe, seeds = f"average of {len(mine)} data sets", sum(row["seeds"] for row in mine)
+            missing = every.keys() - {row["recipe"] for row in mine}
+            without = f", without {', '.join(sorted(missing))}" if missing else ""
+            recipe, seeds = f"average of {len(mine)} data sets{without}", sum(row["seeds"] for row in mine)
             yield {"recipe": recipe, "attention": attention, "seeds": seeds}, mine
 
 
@@ -71,7 +75,8 @@ def hierarchical_interval(groups: Sequence[Sequence[float]]) -> tuple[float, flo
     """The mean over groups of the means of their numbers, and its 95 % interval by a hierarchical bootstrap.
 
     A draw takes as many groups as there are, with replacement, and from each as many numbers as it has. The interval
-    is between the quantiles of 2.5 % and 97.5 % of the means of 20,000 draws. With few groups it is a little short.
+    is between the quantiles of 2.5 % and 97.5 % of the means of 20,000 draws. With few groups it is too short: of five
+    groups of five normal numbers, it holds the true mean in 87 to 93 % of all cases, and of four groups, in 80 to 83 %.
 
     Examples
     --------

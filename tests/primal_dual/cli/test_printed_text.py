@@ -41,6 +41,13 @@ def test_a_bar_in_a_name_is_no_column():
     assert tables.markdown([row | dict(best_test_epoch=1.0, seconds=1.0)]).splitlines()[2].startswith("| a\\|b | bn |")
 
 
+def test_a_difference_of_fewer_pairs_than_runs_says_so():
+    row = dict(recipe="a", attention="bn", seeds=5, mean=1.0, deviation=2.0, difference=(0.5, -1.0, 2.0))
+    row |= dict(best_test_epoch=1.0, seconds=1.0)
+    for differences, expected in (([0.0, 1.0], "+0.5 (-1.0 to +2.0), 2 pairs"), ([0.0] * 5, "+0.5 (-1.0 to +2.0)")):
+        assert f"| {expected} |" in tables.markdown([row | dict(differences=differences)])
+
+
 def test_results_of_a_file_with_nasty_names(tmp_path):
     result = json.loads((WEIGHTS / "JapaneseVowels" / "softmax" / "result.json").read_text())
     del result["sha256"]

@@ -60,6 +60,11 @@ def test_the_average_is_that_of_the_tables_rows():
     assert averages(found[:10]) == []
     twice = found + [result("Handwriting", name, 0, 0.9, "def") for name in ("softmax", "bn")]
     assert averages(twice)[0]["recipe"] == "average of 2 data sets"
+    fewer = [run for run in found if (run["data"], run["attention"]) != (SETS[0], "bn")]
+    assert [row["recipe"] for row in averages(fewer)] == [
+        "average of 3 data sets",
+        f"average of 2 data sets, without {SETS[0]}",
+    ]
     alone = found + [result(data, "qk-norm", 0, 0.9, "def") for data in SETS]  # no softmax of its commit
     assert averages(alone) == [softmax, bn]
 
