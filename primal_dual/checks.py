@@ -86,9 +86,13 @@ def booleans(name: str, x: Any) -> Bool[np.ndarray, "..."]:
 
 def number(name: str, x: Any, *, above: float | None = None, least: float | None = None) -> None:
     """ValueError for what is no finite real number, or not > `above`, or not >= `least`."""
-    value = x.item() if isinstance(x, np.generic) else x
-    good = _is_real(value) and abs(value) <= LARGEST_FLOAT
-    if not good or (above is not None and x <= above) or (least is not None and x < least):
+    value = x.item() if isinstance(x, np.generic) and x.dtype.kind in "iuf" else x  # no date becomes a number
+    is_real = isinstance(value, int | float | np.longdouble) and not isinstance(value, bool)
+    if (
+        not (is_real and abs(value) <= LARGEST_FLOAT)
+        or (above is not None and x <= above)
+        or (least is not None and x < least)
+    ):
         bound = f" > {above}" if above is not None else f" >= {least}" if least is not None else ""
         raise ValueError(f"{name}: expected a finite number{bound}; got {x!r}")
 
@@ -119,8 +123,3 @@ def expect_no_mask(name: str, x: Any, expected: str) -> None:
     if isinstance(x, np.ma.MaskedArray):
         cure = "fill it, with NaN where missing values are taken; keys are hidden by key_mask"
         raise ValueError(f"{name}: expected {expected}; got a numpy.ma array: {cure}")
-
-
-def _is_real(x: Any) -> bool:
-    """A float or a whole number of Python or NumPy, and no boolean, which Python counts among them."""
-    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)

@@ -1,6 +1,5 @@
 """A small classifier, trained by autograd alone on scikit-learn's digits: an image's eight rows are its tokens."""
 
-from collections.abc import Callable
 from typing import Any
 
 import autograd.numpy as np
@@ -10,6 +9,8 @@ from autograd.misc.optimizers import adam
 from primal_dual.layers import Params, encoder, encoder_params
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.types import Array, Float, Int
+
+BATCH, RATE = 64, 3e-3  # of Adam
 
 
 def digits() -> tuple[Array, Array, Array, Array]:
@@ -31,13 +32,7 @@ def train(
     labels: Int[Array, " n"],
     *,
     count: int = 4,
-    width: int = 32,
-    layers: int = 1,
     steps: int = 1000,
-    batch: int = 64,
-    rate: float = 3e-3,
-    seed: int = 0,
-    callback: Callable[[int], object] | None = None,
 ) -> Params:
     """Train an encoder by Adam on the cross-entropy.
 
@@ -47,44 +42,29 @@ def train(
         The attention of each layer.
     tokens, labels : arrays
         The training split.
-    count, width, layers : int
-        Heads, width and layers of the encoder.
-    steps, batch, rate : numbers
+    count : int
+        The number of heads of the encoder, which has one layer.
+    steps : int
         Of Adam.
-    seed : int
-        Of the first weights and of the order of the examples.
-    callback : function, optional
-        Called with the number of each step after it.
 
     Returns
     -------
     dict
         The parameters of `encoder`.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     declared = heads(primal, count)
-    start = encoder_params(
-        rng,
-        features=tokens.shape[-1],
-        tokens=tokens.shape[-2],
-        classes=int(labels.max()) + 1,
-        heads=count,
-        width=width,
-        layers=layers,
-    )
-    chosen = rng.integers(len(labels), size=(steps, batch))
+    sizes = dict(features=tokens.shape[-1], tokens=tokens.shape[-2], classes=int(labels.max()) + 1, heads=count)
+    start = encoder_params(rng, **sizes)
+    chosen = rng.integers(len(labels), size=(steps, BATCH))
 
     def loss(params: Params, step: int) -> Any:
         logits = encoder(params, tokens[chosen[step]], declared)
         top = logits.max(axis=-1, keepdims=True)
         log_sum = np.log(np.exp(logits - top).sum(axis=-1)) + top[:, 0]
-        return np.mean(log_sum - logits[np.arange(batch), labels[chosen[step]]])
+        return np.mean(log_sum - logits[np.arange(BATCH), labels[chosen[step]]])
 
-    def after(params: Params, step: int, gradient: Params) -> None:
-        if callback:
-            callback(step)
-
-    return adam(grad(loss), start, callback=after, num_iters=steps, step_size=rate)
+    return adam(grad(loss), start, num_iters=steps, step_size=RATE)
 
 
 def accuracy(

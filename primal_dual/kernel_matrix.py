@@ -67,8 +67,9 @@ def normalizer(primal: Primal, w: Float[Array, "... M n"]) -> Float[Array, "... 
         raise ValueError(f"{primal.kernel} of these queries and keys is NaN or too large for a float; scale them down")
     if primal.normalizer == "one":
         return np.ones(h.shape)
-    positive = isinstance(primal.kernel, PositiveKernel)
-    size = abs(constant(h)) if positive else abs(constant(w)).sum(axis=-1, keepdims=True)
+    if isinstance(primal.kernel, PositiveKernel):
+        return h  # 1 at least, the largest w of a row
+    size = abs(constant(w)).sum(axis=-1, keepdims=True)
     if (abs(constant(h)) <= NEAR_ZERO * size).any():
         why = "cancel" if (size > 0).all() else "are all zero"
         raise ValueError(f"h(x) = sum_j <Phi(x), Phi(k_j)> is near zero: the terms of {primal.kernel} {why}")

@@ -48,10 +48,10 @@ def self_attention(
     [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
     """
     x = checks.array("x", x, "N E")
-    H = len(primal) if isinstance(primal, Heads) else 1
+    heads = primal if isinstance(primal, Heads) else Heads(primal)
+    H = len(heads)
     check_projections({name: _shape(params, name) for name in ("W_Q", "W_K", "W_V", "W_O")}, x.shape[-1], H)
     q, k, v = (_split(x @ params[name], H) for name in ("W_Q", "W_K", "W_V"))
-    heads = primal if isinstance(primal, Heads) else Heads(primal)
     f = np.swapaxes(attention(heads, q, k, v, key_mask, query_mask=key_mask), -2, -3)
     return x + f.reshape((*f.shape[:-2], -1)) @ params["W_O"]
 

@@ -57,14 +57,14 @@ class Primal:
             raise ValueError(f"Primal: expected a kernel with log_gram or gram; got {self.kernel!r}")
         if self.normalizer not in ("sum", "one"):
             raise ValueError(f'Primal: expected normalizer "sum" or "one"; got {self.normalizer!r}')
-        for part in split_convolutions(self.transform)[1]:
+        convolutions, others = split_convolutions(self.transform)
+        for part in others:
             if not hasattr(part, "fit") or isinstance(part, type):
                 raise ValueError(f"Primal: expected transforms with fit; got {part!r}")
         if not hasattr(self.support, "sees") or isinstance(self.support, type):
             raise ValueError(f"Primal: expected a support with sees; got {self.support!r}")
         if isinstance(self.kernel, type):
             raise ValueError(f"Primal: expected a kernel, such as {self.kernel.__name__}(...); got the class itself")
-        convolutions, others = split_convolutions(self.transform)
         for each in (self.kernel, self.support, *convolutions, *others):
             _expect_no_parent(each)
         checks.integer("Primal: scale", self.scale, 1)

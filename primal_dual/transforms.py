@@ -244,7 +244,9 @@ def _expect_local(part: Transform, D: int) -> None:
 
     There are so many that their covariance has an inverse. If T of them is not finite, their absolute values are taken.
     """
-    x, valid = numpy.random.default_rng(0).standard_normal((2, 2 * D + 5, D)), numpy.ones((2, 2 * D + 5), bool)
+    n = 2 * D + 5
+    x, valid = numpy.random.default_rng(0).standard_normal((2, n, D)), numpy.ones((2, n), bool)
+    but_last = numpy.arange(n) < n - 1
     with numpy.errstate(all="ignore"):
         if not numpy.isfinite(_fit_and_apply(part, x, valid, x)).all():
             x = abs(x)
@@ -252,7 +254,7 @@ def _expect_local(part: Transform, D: int) -> None:
         token = _fit_and_apply(part, x, valid, last)
         sequence = _fit_and_apply(part, x[0], valid[0], x[0])
         without = _fit_and_apply(part, x[:, :-1], valid[:, :-1], last)
-        padded = _fit_and_apply(part, numpy.where(_last(valid)[..., None], x[:, :1], x), ~_last(valid), last)
+        padded = _fit_and_apply(part, numpy.where(but_last[:, None], x, x[:, :1]), but_last, last)
         of_one_key = _fit_and_apply(part, last, valid[:, -1:], last) if independent_of_keys([part]) else token
     for z, expected, got in (
         (token, y[:, -1:], "T to act on each token by itself; got one that mixes tokens"),
@@ -262,11 +264,6 @@ def _expect_local(part: Transform, D: int) -> None:
     ):
         if not _close(z, expected):
             raise ValueError(f"{part}: expected {got}")
-
-
-def _last(valid: Bool[numpy.ndarray, "... N"]) -> Bool[numpy.ndarray, "... N"]:
-    """True for the last token alone."""
-    return numpy.arange(valid.shape[-1]) == valid.shape[-1] - 1
 
 
 def _fit_and_apply(

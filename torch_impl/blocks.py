@@ -34,3 +34,15 @@ def split_into_blocks(
     elif count * size != tokens:
         x = F.pad(x, (0, 0, 0, count * size - tokens))
     return x.unflatten(-2, (count, size))
+
+
+def split_row_into_blocks(
+    x: Float[torch.Tensor, "... N"] | Bool[torch.Tensor, "... N"], size: int, count: int | None = None
+) -> Float[torch.Tensor, "... n {size}"] | Bool[torch.Tensor, "... n {size}"]:
+    """The same for one number, or one boolean, a token."""
+    return split_into_blocks(x[..., None], size, count)[..., 0]
+
+
+def join_blocks(blocks: Float[torch.Tensor, "... n size F"], tokens: int) -> Float[torch.Tensor, "... {tokens} F"]:
+    """The first tokens of all blocks, one after the other: `split_into_blocks` undone."""
+    return blocks.flatten(-3, -2)[..., :tokens, :]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from primal_dual.certificates.certificate import Certificate, certify
-from primal_dual.primal import Heads, Primal
+from primal_dual.primal import Primal
 from primal_dual.protocols import Support
 from primal_dual.sequence import convolve_sequence
 from primal_dual.supports import Causal, Everything, Mask, visibility_table
@@ -163,10 +163,7 @@ def _heads_of(name: str, call: Call) -> Iterator[tuple[int, int, _Head]]:
 
 def _visibility_of(name: str, call: Call) -> Visibility:
     """What the masks of a call hide, apart from the supports of its primals. ValueError for a mask with weights."""
-    key_mask = call.key_mask
-    if key_mask is not None and isinstance(call.primal, Heads):
-        key_mask = key_mask[..., None, :]
-    visibility = combine_masks(Everything(), call.is_causal, key_mask, call.attn_mask)
+    visibility = combine_masks(Everything(), call.is_causal, call.over_heads(call.key_mask), call.attn_mask)
     if visibility.log_weight is not None and visibility.log_weight.any():
         raise ValueError(f"certify_module: {name}: expected masks that hide keys; got one with finite weights")
     return visibility

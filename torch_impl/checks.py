@@ -61,7 +61,7 @@ def attention_mask(x: Any, queries: int, keys: int, device: torch.device) -> Non
 def parameter(name: str, x: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     """ValueError for what is no floating tensor of one of these shapes. Without any, the primal takes no tensor."""
     good = isinstance(x, torch.Tensor) and x.is_floating_point()
-    if not shapes or not good or tuple(x.shape) not in shapes:
+    if not good or tuple(x.shape) not in shapes:
         got = describe(x) if isinstance(x, torch.Tensor) else repr(x)
         expected = f"a floating tensor {' or '.join(map(str, shapes))}" if shapes else "none for this primal"
         raise ValueError(f"{name}: expected {expected}; got {got}")

@@ -1,7 +1,7 @@
 """Attention: the support vector expansion of a primal's SVR, the torch version of primal_dual.attention."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -9,11 +9,12 @@ import torch
 from primal_dual.checks import no_head_axis
 from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.protocols import Transform
-from primal_dual.supports import check_size
+from primal_dual.supports import Everything, check_size
 from primal_dual.transforms import BatchNorm, Identity, split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl import checks
 from torch_impl.fast.dispatch import expansion, weights
+from torch_impl.fast.problem import Problem
 from torch_impl.fast.visibility import combine_masks
 from torch_impl.recorder import Call, record
 from torch_impl.transforms import TensorBatchNorm, TorchTransform, convolve
@@ -157,9 +158,8 @@ def attention_with_weights(
     _check_dropout(dropout_p)
     record(call)
     A = _attend(call, Way(weights, dropout_p))
-    if key_mask is not None:
-        valid = key_mask[..., None, :] if isinstance(primal, Heads) else key_mask
-        v = v.masked_fill(~valid[..., None], 0)
+    valid = combine_masks(Everything(), is_causal, call.over_heads(key_mask), attn_mask).valid
+    v = v if valid is None else v.masked_fill(~valid[..., None], 0)
     return A @ v.to(A.dtype), A
 
 
@@ -169,7 +169,7 @@ class Way(NamedTuple):
     `hidden_are_zero` says that keys and values which key_mask hides are zero already.
     """
 
-    evaluate: Callable[..., torch.Tensor] = expansion
+    evaluate: Callable[[Problem], torch.Tensor] = expansion
     dropout_p: float = 0.0
     hidden_are_zero: bool = False
 
@@ -183,8 +183,8 @@ def _attend(call: Call, way: Way) -> torch.Tensor:
 def _with_heads(call: Call, heads: Heads, way: Way) -> torch.Tensor:
     """Heads of the same primal are evaluated together, as a batch axis."""
     call = call._replace(
-        key_mask=None if call.key_mask is None else call.key_mask[..., None, :],
-        query_mask=None if call.query_mask is None else call.query_mask[..., None, :],
+        key_mask=call.over_heads(call.key_mask),
+        query_mask=call.over_heads(call.query_mask),
         beta=call.beta if call.beta is None or call.beta.ndim == 0 else call.beta[:, None, None],
     )
     if len(heads.groups) == 1:
@@ -225,20 +225,16 @@ def _with_one_primal(call: Call, primal: Primal, way: Way) -> torch.Tensor:
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     if autocast:
         v = v.to(torch.get_autocast_dtype(device))
-    with _autocast_off(device, autocast):
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if visibility.valid is not None and not way.hidden_are_zero:
             hidden = ~visibility.valid[..., None]
             k, v = k.masked_fill(hidden, 0), v.masked_fill(hidden, 0)
         for part in convolutions:
             q = convolve(part, q, call.query_mask, visibility.causal, call.taps)
             k = convolve(part, k, visibility.valid, visibility.causal, call.taps)
-        return way.evaluate(primal, _with_beta(transforms, call.beta), q, k, v, visibility, way.dropout_p)
-
-
-def _autocast_off(device: str, autocast: bool) -> AbstractContextManager:
-    if autocast:
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+        parts = _with_beta(transforms, call.beta)
+        scale, dropout_p = primal.scale, way.dropout_p
+        return way.evaluate(Problem(primal.kernel, primal.normalizer, scale, parts, q, k, v, visibility, dropout_p))
 
 
 def _with_beta(transforms: Iterable[Transform], beta: torch.Tensor | None) -> tuple[TorchTransform, ...]:
@@ -295,11 +291,11 @@ def _check_masks(call: Call) -> None:
     lead = checks.broadcast(q=q.shape[:-2], k=k.shape[:-2], v=v.shape[:-2])
     without_heads = lead[:-1] if isinstance(call.primal, Heads) else lead
     masks = {"key_mask": call.key_mask, "query_mask": call.query_mask}
-    given = {name: mask.shape[:-1] for name, mask in masks.items() if mask is not None}
-    for name, mask in masks.items():
-        if mask is not None and isinstance(call.primal, Heads):
-            no_head_axis(name, tuple(mask.shape), len(lead), len(call.primal))
-    checks.broadcast(lead=without_heads, **given)
+    shapes = {name: tuple(mask.shape) for name, mask in masks.items() if mask is not None}
+    if isinstance(call.primal, Heads):
+        for name, shape in shapes.items():
+            no_head_axis(name, shape, len(lead), len(call.primal))
+    checks.broadcast(lead=without_heads, **{name: shape[:-1] for name, shape in shapes.items()})
     if attn_mask is not None:
         checks.broadcast(lead=lead, attn_mask=attn_mask.shape[:-2])
 

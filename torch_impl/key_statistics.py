@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from primal_dual.types import Bool, Float
-from torch_impl.blocks import split_into_blocks
+from torch_impl.blocks import join_blocks, split_into_blocks, split_row_into_blocks
 
 
 class KeyStatistics(NamedTuple):
@@ -101,7 +101,7 @@ def window(
     count = (queries + size - 1) // size + 1
     shifted, valid = F.pad(centred, (0, 0, before, 0)), F.pad(valid, (before, 0))  # query i's window is i..i + size - 1
     blocks = split_into_blocks(shifted, size, count)
-    valid_in_blocks = split_into_blocks(valid[..., None], size, count)[..., 0]
+    valid_in_blocks = split_row_into_blocks(valid, size, count)
     suffixes = [x.flip(-2)[..., :-1, :, :] for x in _of_prefixes(blocks.flip(-2), valid_in_blocks.flip(-1))]
     prefixes = [F.pad(x, (0, 0, 1, 0))[..., 1:, :-1, :] for x in _of_prefixes(blocks, valid_in_blocks)]
     mu, variance = _mean_and_variance(_of_union(Moments(*suffixes), Moments(*prefixes)), queries)
@@ -205,7 +205,7 @@ def _mean_and_variance(
 ) -> tuple[Float[torch.Tensor, "... {queries} D"], Float[torch.Tensor, "... {queries} D"]]:
     """Mean and variance of each query, from moments in blocks of queries."""
     mean, variance = moments.mean, moments.S / moments.n.clamp_min(1)
-    return mean.flatten(-3, -2)[..., :queries, :], variance.flatten(-3, -2)[..., :queries, :]
+    return join_blocks(mean, queries), join_blocks(variance, queries)
 
 
 def _subtract_first(
@@ -235,6 +235,4 @@ def _in_blocks(
     if valid is None and (torch.compiler.is_exporting() or count * size > keys.shape[-2]):
         valid = torch.ones_like(keys[..., 0], dtype=torch.bool)
     blocks = split_into_blocks(keys, size, count)
-    if valid is None:
-        return blocks, None
-    return blocks, split_into_blocks(valid[..., None], size, count)[..., 0]
+    return blocks, None if valid is None else split_row_into_blocks(valid, size, count)

@@ -27,6 +27,10 @@ class Call(NamedTuple):
     beta: torch.Tensor | None = None
     taps: torch.Tensor | None = None
 
+    def over_heads(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """A mask of keys or queries, with an axis of length one for the heads if there are any."""
+        return mask[..., None, :] if mask is not None and isinstance(self.primal, Heads) else mask
+
     def primals(self) -> tuple[Primal, ...]:
         """The primal of each head, with the numbers that it has learned in the place of its own.
 

@@ -12,7 +12,7 @@ from primal_dual.primal import Heads
 from primal_dual.protocols import Transform
 from primal_dual.transforms import BatchNorm, Convolution, Identity, UnitNorm, checked, split_convolutions
 from primal_dual.types import Bool, Float
-from torch_impl.blocks import split_into_blocks
+from torch_impl.blocks import join_blocks, split_into_blocks
 from torch_impl.key_statistics import precise, shared
 from torch_impl.registry import register, torch_version
 
@@ -147,7 +147,7 @@ def convolve(
     grid = F.pad(grid, (0, 0, left, columns - 1 - left, up, rows - 1 - up))
     shifted = (grid[..., a : a + height, b : b + width, :] * taps[a, b] for a in range(rows) for b in range(columns))
     total: Any = sum(shifted)  # one at a time in memory
-    return total.flatten(-3, -2)[..., :tokens, :]
+    return join_blocks(total, tokens)
 
 
 def fit(

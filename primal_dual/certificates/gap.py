@@ -103,7 +103,8 @@ def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None,
         raise ValueError(f"targets: expected as many outputs as the values, {f.shape[1]}; got {targets.shape}")
     largest = max(delta.max(), -delta.min())
     C = largest if C is None else np.exp(math.log(C) - svr.log_scale)
-    y = _fitted_targets(svr, epsilon) if targets is None else targets
+    without_slack = f + epsilon * np.sign(delta) if epsilon else f  # targets that the values fit
+    y = without_slack if targets is None else targets
     b = best_bias(y - f, epsilon) if bias else np.zeros(f.shape[1])
     xi = np.zeros((1, 1)) if targets is None and not bias else np.maximum(abs(y - f - b) - epsilon, 0)
     P = svr.square / 2 + C * xi.sum()
@@ -115,11 +116,6 @@ def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None,
     size = C * abs(y).sum()
     gap = relative_gap(P, D, size) if -np.inf < D else np.inf
     return Judged(y, xi, b, C, P, D, gap, feasibility, size)
-
-
-def _fitted_targets(svr: Expansion, epsilon: float) -> Float[np.ndarray, "n Dv"]:
-    """The targets that the values fit without slack."""
-    return svr.f + epsilon * np.sign(svr.delta) if epsilon else svr.f
 
 
 def _dual_value(

@@ -14,9 +14,9 @@ from primal_dual.expansion import attention
 from primal_dual.kernel_matrix import kernel_rows, normalizer
 from primal_dual.primal import Primal
 from primal_dual.sequence import convolve_sequence, pool
-from primal_dual.supports import Everything, check_size, positions, visibility_table
-from primal_dual.svr.training_sets import log_lengths, pooled_rows, training_set
-from primal_dual.transforms import Identity, fit, split_convolutions
+from primal_dual.supports import check_size, positions, visibility_table
+from primal_dual.svr.training_sets import log_lengths, pooled_rows, training_set, without_positions
+from primal_dual.transforms import fit, split_convolutions
 from primal_dual.types import Array, Bool, Float, Int
 
 QUERIES_AT_A_TIME = 64  # at most
@@ -103,13 +103,11 @@ def _expansions(
     primal: Primal, keys: Float[Array, "N D"], values: Float[Array, "N Dv"], block: _Block
 ) -> Iterator[Expansion]:
     """The values as the SVR of each query of a block. f is from `attention`, |W|^2 and h are from the kernel."""
-    convolved, transforms = convolve_sequence(primal, keys, np.ones(len(keys), bool)), primal.transform
-    transforms = split_convolutions(transforms)[1] or (Identity(),)
-    left = Primal(primal.kernel, primal.normalizer, transforms, Everything(), bias=primal.bias)
+    left, convolved = without_positions(primal), convolve_sequence(primal, keys, np.ones(len(keys), bool))
     points, v = block.points(convolved, primal.scale), block.points(values, primal.scale)
     f = attention(left, points, points, v, block.valid)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        _, points = fit(transforms, points, block.valid)
+        _, points = fit(split_convolutions(left.transform)[1], points, block.valid)
         w, top = kernel_rows(left, points, points, block.valid[:, None, :])
         h = normalizer(left, w)
         sums, log_h, lengths = w @ v, top + np.log(abs(h)), log_lengths(primal.kernel, points)

@@ -1,7 +1,7 @@
 """Verify on given keys and targets that primal, dual and attention of a declared primal are one function."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,11 +115,8 @@ def verify(
     for head, part, part_keys, query in list_svrs(primal, keys):
         every.append(_verify_one(name, part, part_keys, targets, head, query, C, epsilon, solver))
         advance()
-    worst = max(
-        every, key=lambda row: max(abs(row["relative_gap"]) / LARGEST_GAP, row["difference"] / LARGEST_DIFFERENCE)
-    )
-    passed = all(abs(row["relative_gap"]) <= LARGEST_GAP and row["difference"] <= LARGEST_DIFFERENCE for row in every)
-    return Verified(**worst, svrs=len(every), passed=passed)
+    worst = max(every, key=lambda one: max(abs(one.relative_gap) / LARGEST_GAP, one.difference / LARGEST_DIFFERENCE))
+    return replace(worst, svrs=len(every), passed=all(one.passed for one in every))
 
 
 def _verify_one(
@@ -132,7 +129,7 @@ def _verify_one(
     C: float,
     epsilon: float,
     solver: str,
-) -> dict[str, Any]:
+) -> Verified:
     train = training_set(primal, keys, query)
     C = train.penalty(C)
     problem: dict[str, Any] = dict(C=C, epsilon=epsilon, query=query)
@@ -144,16 +141,20 @@ def _verify_one(
     f = (attention(primal, keys, keys, dual.values) + dual.bias)[rows]
     size = C * abs(pooled_rows("targets", targets, train)).sum()
     gaps = relative_gap(weights.value, dual.value, size), weights.relative_gap, dual.relative_gap
-    return dict(
+    gap = max(gaps, key=abs)
+    difference = float(abs(weights.predict(keys)[rows] - f).max() / (max(abs(f).max(), abs(targets).max()) or 1.0))
+    return Verified(
         name=name,
         keys=len(keys),
         dimension=keys.shape[1],
         primal_value=weights.value,
         dual_value=dual.value,
-        relative_gap=max(gaps, key=abs),
-        difference=float(abs(weights.predict(keys)[rows] - f).max() / (max(abs(f).max(), abs(targets).max()) or 1.0)),
+        relative_gap=gap,
+        difference=difference,
         support_vectors=float((dual.alpha + dual.alpha_tilde > 1e-6 * C).mean()),
         error_bound=float(certificate.error_bound(keys)[rows].max()),
         query=query,
         head=head,
+        svrs=1,
+        passed=abs(gap) <= LARGEST_GAP and difference <= LARGEST_DIFFERENCE,
     )

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from primal_dual import checks
-from primal_dual.certificates.certificate import Certificate
 from primal_dual.certificates.certificate import certify as certify_values
 from primal_dual.certificates.verification import Verified, list_svrs
 from primal_dual.certificates.verification import verify as verify_primal
@@ -148,7 +147,8 @@ def certify(
     declared = find_attention(primal)
     if json:
         files.check_writable(json)
-    certificates = _certify(declared, files.load_array(keys), files.load_array(values))
+    certified = certify_values(declared, files.load_array(keys), files.load_array(values))
+    certificates = certified if isinstance(certified, tuple) else (certified,)
     Console().print(tables.certificate(primal, certificates))
     if json:
         heads = [{name: getattr(one, name) for name in (*tables.CERTIFICATE, "targets")} for one in certificates]
@@ -327,9 +327,3 @@ def _certify_model(model: str, file: Path | None, data: Path | None, figure: Pat
         config = {"model": model, "input": str(file) if file else None}
         files.write_json(json, tables.plain({"config": config, "heads": [head._asdict() for head in heads]}))
     write_figure(figure, lambda: plots.plot_head_complexity(heads))
-
-
-def _certify(declared: Primal | Heads, keys: Array, values: Array) -> tuple[Certificate, ...]:
-    """The certificate of each head; that of the position with the largest gap, where each has one."""
-    certificates = certify_values(declared, keys, values)
-    return certificates if isinstance(certificates, tuple) else (certificates,)

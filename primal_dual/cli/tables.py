@@ -13,6 +13,7 @@ from primal_dual.certificates.verification import Verified
 from primal_dual.cli.console import shown
 from primal_dual.io.text import printable
 
+MOST_CASES = 20  # that are shown
 Rows = Sequence[dict[str, Any]]
 
 CERTIFICATE = {
@@ -230,14 +231,13 @@ def _named_once(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
     return [("" if row["recipe"] == name else row["recipe"], row) for name, row in zip(above, rows, strict=False)]
 
 
-def predictions(
-    probabilities: Sequence[Sequence[float]], classes: Sequence[str], names: Sequence[str], most: int = 20
-) -> Table:
-    """A row a case: the class and its probability; the first `most` cases."""
-    table = _table(f"The first {most} of {len(probabilities)} cases" if len(probabilities) > most else None)
+def predictions(probabilities: Sequence[Sequence[float]], classes: Sequence[str], names: Sequence[str]) -> Table:
+    """A row a case: the class and its probability; the first MOST_CASES."""
+    count = len(probabilities)
+    table = _table(f"The first {MOST_CASES} of {count} cases" if count > MOST_CASES else None)
     for heading in ("case", "class", "probability"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for name, row in zip(names[:most], probabilities, strict=False):
+    for name, row in zip(names[:MOST_CASES], probabilities, strict=False):
         best = max(range(len(classes)), key=row.__getitem__)
         table.add_row(shown(name), shown(classes[best]), f"{row[best]:.3f}")
     return table

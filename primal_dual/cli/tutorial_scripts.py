@@ -87,12 +87,8 @@ def with_install(book: Any) -> Any:
     return _numbered(book)
 
 
-def quiet(tutorial: Tutorial, done: int, cells: int) -> None:
-    """No progress shown."""
-
-
 def write_notebooks(
-    folder: str | Path, every: Sequence[Tutorial] | None = None, *, progress: Progress = quiet
+    folder: str | Path, every: Sequence[Tutorial] | None = None, *, progress: Progress = lambda *_: None
 ) -> list[Path]:
     """Write tutorials, all without `every`, as executed notebooks folder/NN_name.ipynb -> their paths.
 
@@ -100,15 +96,17 @@ def write_notebooks(
     be written, and for a missing extra.
     """
     check_extra()
+    import nbformat
+
     folder, paths = ensure_folder(folder), []
     for tutorial in every or list_tutorials():
         book = with_install(notebook(tutorial))
         paths.append(folder / f"{tutorial.path.stem}.ipynb")
-        write_text(paths[-1], _text(executed(tutorial, book, progress)))
+        write_text(paths[-1], nbformat.writes(executed(tutorial, book, progress)) + "\n")
     return paths
 
 
-def executed(tutorial: Tutorial, book: Any, progress: Progress = quiet) -> Any:
+def executed(tutorial: Tutorial, book: Any, progress: Progress) -> Any:
     """A tutorial's notebook with its outputs, and nothing of the run but these.
 
     A cell that fails raises what nbclient makes of it.
@@ -165,12 +163,6 @@ def _numbered(book: Any) -> Any:
     for number, cell in enumerate(book.cells):
         cell.id, cell.metadata = f"cell-{number}", {}
     return book
-
-
-def _text(book: Any) -> str:
-    import nbformat
-
-    return nbformat.writes(book) + "\n"
 
 
 if __name__ == "__main__":

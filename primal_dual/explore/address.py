@@ -17,10 +17,8 @@ def to_query(state: Any) -> str:
     'kernel=gaussian&C=100'
     """
     default = type(state)()
-    changed = {
-        name: control for name, control in controls_of(state).items() if getattr(state, name) != getattr(default, name)
-    }
-    return urlencode({name: control.write(getattr(state, name)) for name, control in changed.items()})
+    given = {name: (control, getattr(state, name)) for name, control in controls_of(state).items()}
+    return urlencode({name: control.write(x) for name, (control, x) in given.items() if x != getattr(default, name)})
 
 
 def from_query(state: Any, query: str) -> Any:

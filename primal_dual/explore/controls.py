@@ -11,7 +11,8 @@ MOST_NUMBERS, LARGEST_NUMBER = 60, 1e6  # in a list that someone types
 class Slider:
     """A number between `low` and `high`; `last` is what the form calls `high`, where that has a name of its own.
 
-    A logarithmic slider moves over the exponents of ten, and its step is one of them.
+    A logarithmic slider moves over the exponents of ten, and its step is one of them. Otherwise, a step that is an int
+    makes the number a whole one.
     """
 
     label: str

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from primal_dual import Heads, Primal, checks, solve_dual
-from primal_dual.explore.python_lines import imports
 from primal_dual.io import files
 from primal_dual.io.datasets import japanese_vowels
 from primal_dual.primal import catalog
@@ -75,9 +74,9 @@ def _vowel(attention: str) -> Head:
     python = f"""\
 import numpy as np
 
-{imports((), "attention", "attention_weights", "catalog", "certify", "solve_dual")}
-from {japanese_vowels.__module__} import japanese_vowels
-from {training_set.__module__} import training_set
+from primal_dual import attention, attention_weights, catalog, certify, solve_dual
+from primal_dual.io.datasets import japanese_vowels
+from primal_dual.svr.training_sets import training_set
 
 keys, targets = japanese_vowels()
 queries, primal = keys, catalog[{attention!r}]
@@ -100,9 +99,8 @@ class Files:
         keys = arrays["keys"].shape
         expected = {"keys": keys, "values": (*keys[:-1], "Dv"), "queries": (*keys[:-2], "M", keys[-1])}
         for name, x in arrays.items():
-            if len(x.shape) != len(keys) or any(
-                n != e for n, e in zip(x.shape, expected[name], strict=True) if e not in ("M", "Dv")
-            ):
+            any_size = {"M": x.shape[-2], "Dv": x.shape[-1]}
+            if x.shape != tuple(any_size.get(size, size) for size in expected[name]):
                 raise ValueError(f"{name}: expected shape {expected[name]}, as the keys have; got {x.shape}")
         self.layers = tuple(map(str, range(1, 1 + len(self.arrays["keys"]))))
         self.heads = self.arrays["keys"].shape[1]
@@ -128,8 +126,8 @@ class Files:
         python = f"""\
 import numpy as np
 
-{imports((), "attention", "attention_weights", "catalog", "certify")}
-from {training_set.__module__} import training_set
+from primal_dual import attention, attention_weights, catalog, certify
+from primal_dual.svr.training_sets import training_set
 
 {self.python}
 keys, values = keys{index}, values{index}

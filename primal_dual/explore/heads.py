@@ -10,7 +10,7 @@ import numpy as np
 from primal_dual import attention, attention_weights, certify
 from primal_dual.explore.controls import choice, slider
 from primal_dual.explore.head_sources import Head, Source
-from primal_dual.explore.svr import ROUNDING, SUPPORT_VECTOR
+from primal_dual.explore.svr import ROUNDING, SUPPORT_VECTOR, kinds_of
 from primal_dual.svr.training_sets import training_set
 
 ALL = 9  # where the slider of the decimals ends
@@ -55,8 +55,7 @@ class Certified:
 
     def kinds(self, output: int) -> np.ndarray:
         """Of each training point, in one output: 0 no support vector, 1 a free one, 2 one at the bound."""
-        size = self.size[:, output]
-        return (size > SUPPORT_VECTOR).astype(int) + (size > 1 - SUPPORT_VECTOR)
+        return kinds_of(self.size[:, output])
 
 
 class RealHeads:
@@ -169,7 +168,7 @@ def certified(head: Head, decimals: int) -> Certified:
     train = training_set(primal, keys, exact.query)
     log_size = np.log(np.maximum(abs(train.pool(kept)), SMALLEST)) + train.log_h[:, None]
     error = np.linalg.norm(attention(primal, keys, keys, values - kept), axis=1)
-    bound = found.error_bound(keys)
+    rows = slice(None) if exact.query is None else exact.query
     return Certified(
         head,
         values=kept,
@@ -177,6 +176,6 @@ def certified(head: Head, decimals: int) -> Certified:
         certificate=found,
         size=np.exp(log_size - found.log_C),
         norm=float(np.exp(exact.log_norm)),
-        bound=float(bound.max() if exact.query is None else bound[exact.query]),
-        error=float(error.max() if exact.query is None else error[exact.query]),
+        bound=float(found.error_bound(keys)[rows].max()),
+        error=float(error[rows].max()),
     )

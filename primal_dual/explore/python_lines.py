@@ -13,7 +13,7 @@ def array(x: np.ndarray) -> str:
     return f"np.array({x.tolist()})"
 
 
-def imports(primals: Primal | tuple[Primal, ...], *functions: str, package: str = "primal_dual") -> str:
+def imports(primals: Primal | tuple[Primal, ...], *functions: str) -> str:
     """The line that imports the parts of primals, and some functions.
 
     Examples
@@ -22,4 +22,4 @@ def imports(primals: Primal | tuple[Primal, ...], *functions: str, package: str 
     'from primal_dual import Everything, Exponential, Identity, Primal, attention'
     """
     parts: Any = re.findall(r"\b([A-Z]\w+)\(", repr(primals))
-    return f"from {package} import {', '.join(sorted({*parts, *functions}))}"
+    return f"from primal_dual import {', '.join(sorted({*parts, *functions}))}"

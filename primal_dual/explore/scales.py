@@ -28,6 +28,11 @@ class ScalesState:
     seed: int = slider(0, "Another draw of the noise", 0, 20, 1)
     query: int = slider(10, "Query token", 0, 95, 1)
 
+    @property
+    def token(self) -> int:
+        """The query token; the last one, where there are fewer."""
+        return min(self.query, self.tokens - 1)
+
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
@@ -92,8 +97,7 @@ def by_scale(state: ScalesState) -> dict[int, Head]:
 def weights_of_query(state: ScalesState) -> np.ndarray:
     """The attention weights (N,) of the query token."""
     keys = sequence(state).keys
-    query = min(state.query, len(keys) - 1)
-    return attention_weights(primal_of(state), keys[query : query + 1], keys)[0]
+    return attention_weights(primal_of(state), keys[[state.token]], keys)[0]
 
 
 def readout(state: ScalesState) -> dict[str, str]:
@@ -111,7 +115,7 @@ def readout(state: ScalesState) -> dict[str, str]:
 
 def _weight_of_own_pool(state: ScalesState) -> float:
     group = np.arange(state.tokens) // state.scale
-    return float(weights_of_query(state)[group == group[min(state.query, state.tokens - 1)]].sum())
+    return float(weights_of_query(state)[group == group[state.token]].sum())
 
 
 def as_python(state: ScalesState) -> str:
@@ -149,7 +153,7 @@ print(f"Cost, of that at scale 1: {{points / N:.3f}}")
 print(f"Error: {{error:.4f}}")
 print(f"Error at scale 1: {{solve(plain, {multiples[1]!r})[1]:.4f}}")
 
-query = {min(state.query, state.tokens - 1)}
+query = {state.token}
 weights = attention_weights(primal, keys[[query]], keys)[0]
 group = np.arange(N) // {state.scale}
 print(f"Weight of the query's pool: {{weights[group == group[query]].sum():.4f}}")

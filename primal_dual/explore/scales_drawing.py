@@ -8,8 +8,8 @@ import numpy as np
 from primal_dual.explore import drawing
 from primal_dual.explore.scales import SCALES, ScalesState, by_scale, head, sequence, weights_of_query
 
-FLOOR, HIGHEST = -3.0, 2.5  # of the axis of targets; the weights stand on the floor, and a weight of one is as high as
-TALLEST = 3.0
+FLOOR, HIGHEST = -3.0, 2.5  # of the axis of targets; the weights stand on the floor
+TALLEST = 3.0  # of a weight of one
 
 
 class ScalesDrawing:
@@ -49,16 +49,15 @@ class ScalesDrawing:
             self.line.x_range.start, self.line.x_range.end = -1, state.tokens
         columns = {"target": given.targets[:, 0], "signal": given.signal, "f": found.f}
         self.tokens.data = {"j": j, **columns, "weight": FLOOR + TALLEST * weights}
-        query = min(state.query, state.tokens - 1)
-        self.query.data = {"j": [query], "f": [found.f[query]]}
+        self.query.data = {"j": [state.token], "f": [found.f[state.token]]}
         self.shown = found
 
     def _draw_pools(self, state: ScalesState, targets: np.ndarray) -> None:
         starts = np.arange(0, state.tokens, state.scale)
         stops = np.minimum(starts + state.scale, state.tokens)
         means = [targets[start:stop].mean() for start, stop in zip(starts, stops, strict=True)]
-        every = np.arange(len(starts)) % 2 == 0  # second pool is shaded
-        bottom, top = np.where(every, FLOOR, HIGHEST), np.full(len(starts), HIGHEST)
+        shaded = np.arange(len(starts)) % 2 == 0  # every second pool
+        bottom, top = np.where(shaded, FLOOR, HIGHEST), np.full(len(starts), HIGHEST)
         self.pools.data = {"left": starts - 0.45, "right": stops - 0.55, "target": means, "bottom": bottom, "top": top}
 
     def _draw_scales(self, state: ScalesState) -> None:

@@ -108,14 +108,18 @@ class Solved:
     @property
     def kinds(self) -> np.ndarray:
         """Of each training point: 0 no support vector, 1 a free one, 2 one at the bound."""
-        size = abs(self.delta) / self.problem.C
-        return (size > SUPPORT_VECTOR).astype(int) + (size > 1 - SUPPORT_VECTOR)
+        return kinds_of(abs(self.delta) / self.problem.C)
 
     def predict(self, x: float) -> float:
         return float(self.solution.predict(np.array([[x]]))[0, 0])
 
     def error_bound(self, x: float) -> float:
         return float(self.certificate.error_bound(np.array([[x]]))[0])
+
+
+def kinds_of(size: np.ndarray) -> np.ndarray:
+    """Of each |delta| / C: 0 no support vector, 1 a free one, 2 one at the bound."""
+    return (size > SUPPORT_VECTOR).astype(int) + (size > 1 - SUPPORT_VECTOR)
 
 
 def problem(state: SVRState) -> Problem:

@@ -7,14 +7,6 @@ from typing import Any
 from primal_dual.explore.controls import Control, controls_of
 
 
-def _no_options(state: Any) -> dict[str, list[str]]:
-    return {}
-
-
-def _no_controls(state: Any) -> list[str]:
-    return []
-
-
 @dataclass(frozen=True)
 class View:
     """A page of the explorable.
@@ -50,8 +42,8 @@ class View:
     captions: dict[str, str]
     readout: Callable[[Any], dict[str, str]]
     as_python: Callable[[Any], str]
-    options: Callable[[Any], dict[str, list[str]]] = _no_options
-    idle: Callable[[Any], list[str]] = _no_controls
+    options: Callable[[Any], dict[str, list[str]]] = lambda state: {}
+    idle: Callable[[Any], list[str]] = lambda state: []
 
     @property
     def controls(self) -> dict[str, Control]:

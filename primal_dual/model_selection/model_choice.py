@@ -31,7 +31,7 @@ ITERATIONS = 50  # in which a metric is learned
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """C, in multiples of the median of |h|; epsilon; metric (D,); and their squared leave-one-out error at each key."""
+    """C, in multiples of the median of |h|; epsilon; metric (D,); squared leave-one-out errors of training points."""
 
     C: float
     epsilon: float

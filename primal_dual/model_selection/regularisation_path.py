@@ -53,7 +53,7 @@ class RegularisationPath:
         gap = float(relative_gap(*values_and_size))
         values = train.spread(C * u * (train.sign_h * np.exp(-train.log_h))[:, None])
         alpha, alpha_tilde = C * np.maximum(u, 0), C * np.maximum(-u, 0)
-        return DualSolution(alpha, alpha_tilde, values, unit * b, total_value(C, unit, D), gap, train)
+        return DualSolution(alpha, alpha_tilde, values, unit * b, total_value(C, unit, D, y), gap, train)
 
 
 def svr_path(

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from primal_dual.svr.training_sets import ROWS_AT_A_TIME, TrainingSet
-from primal_dual.types import Array, Float
+from primal_dual.types import Array, Float, Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class GramRows:
     train: TrainingSet
     log_C: float
 
-    def __getitem__(self, points: slice | Float[Array, " m"]) -> Float[Array, "m n"]:
+    def __getitem__(self, points: slice | Int[Array, " m"]) -> Float[Array, "m n"]:
         """Some rows."""
         train = self.train
         w, top, sign, log_h = train.rows(train.keys[points])

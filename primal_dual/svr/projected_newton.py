@@ -32,6 +32,7 @@ from primal_dual.types import Array, Float
 ENOUGH = 1e-12  # relative gap of an output that needs no second try
 ROUNDING = 1e-14  # relative size of what is zero but for rounding
 LARGEST_MATRIX = 15_000  # points up to which all of Q is held, if it must be: 1.8 GB
+MOST_STEPS = 50  # of the interior point method
 BLOCK = 200  # indices in a block of the first sweep
 SIDES = np.array([[1.0], [-1.0]])  # of the tube, as the rows of (2, n) arrays: alpha's and alpha~'s
 
@@ -74,9 +75,11 @@ def newton(
     y, u = np.asarray(y, dtype=float), np.zeros(np.shape(y))
     for d, target in enumerate(y.T):
         problem = Q, target, epsilon, bias
-        first = sweep(*problem) if start is None else np.clip(start[:, d], -1, 1)
-        found = [climb(*problem, first, steps=(15 if start is None else 40) + len(y) // 100)]
-        found += [] if start is None else [measured(*problem, first)]
+        if start is None:
+            found = [climb(*problem, sweep(*problem), steps=15 + len(y) // 100)]
+        else:
+            first = np.clip(start[:, d], -1, 1)
+            found = [climb(*problem, first, steps=40 + len(y) // 100), measured(*problem, first)]
         if min(met.gap for met in found) > ENOUGH and len(y) <= LARGEST_MATRIX:
             Q = Q.matrix() if isinstance(Q, GramRows) else Q
             inside, b = interior(Q, target, epsilon, bias)
@@ -181,7 +184,7 @@ def measured(
 
 
 def snapped(
-    Q: Float[Array, "n n"] | GramRows,
+    Q: Float[Array, "n n"],
     y: Float[Array, " n"],
     epsilon: float,
     bias: bool,
@@ -195,9 +198,7 @@ def snapped(
     return np.where((size > 0) & (size < 1), u, np.sign(alone) * size)
 
 
-def interior(
-    Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool, steps: int = 50
-) -> tuple[_Met, float]:
+def interior(Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool) -> tuple[_Met, float]:
     """The interior point method of Mehrotra, on primal and dual at once: the u of the smallest gap, and its b.
 
     Both sides of the tube are rows of (2, n) arrays: the multipliers a = (alpha, alpha~) in (0, 1), u = alpha - alpha~,
@@ -217,7 +218,7 @@ def interior(
     xi = np.maximum(SIDES * y - epsilon, 0) + abs(y).max()
     p = xi + epsilon - SIDES * y
     best = _Met(np.inf, u), b
-    for _ in range(steps):
+    for _ in range(MOST_STEPS):
         gap = (a * p + rest * xi).sum()
         best = min(best, (measured(Q, y, epsilon, bias, u), b), key=lambda pair: pair[0].gap)
         if gap <= ROUNDING * abs(y).sum():

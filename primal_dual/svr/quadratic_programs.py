@@ -66,7 +66,7 @@ def dual_program(
     bias : bool
         Whether sum_j u_j = 0 is demanded.
     solver, options
-        A cvxpy solver and its options; without options, those of `ACCURATE`.
+        A cvxpy solver, and options that are added to those of `ACCURATE`, or replace them.
     """
     import cvxpy as cp
 

@@ -1,4 +1,4 @@
-"""The SVR of a primal, solved explicitly by cvxpy: the primal for W and b, the dual for alpha and alpha~.
+"""The SVR of a primal, solved explicitly: the primal for W and b, the dual for alpha and alpha~.
 
     primal   minimise  1/2 |W|^2 + C sum_jd (xi_jd + xi~_jd)    subject to  y_jd - w_d.z_j - b_d <= epsilon + xi_jd,
              w_d.z_j + b_d - y_jd <= epsilon + xi~_jd,  xi, xi~ >= 0
@@ -74,7 +74,7 @@ def solve_primal(
         "newton", much faster (see `projected_newton.py`); or a cvxpy solver of quadratic programs that
         is installed.
     solver_options : dict, optional
-        For the solver. Without it tolerances are tight, and Newton's method brings the last digits.
+        For the solver, beside tight tolerances. Without any, and Newton's method brings the last digits.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def solve_primal(
             u = _newton(R @ R.T, scaled, None, u)
             optimum = _better(optimum, _evaluate(R, R.T @ u, u, scaled))
     P, D, size = optimum.P.sum(), optimum.D.sum(), abs(scaled.y).sum()
-    weight, value = math.sqrt(C) * math.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P)
+    weight, value = math.sqrt(C) * math.sqrt(unit) * optimum.w.T, total_value(C, unit, optimum.P, y)
     if solver_options is None:
         warn_of_gap(P, D, size, scaled.log_C, train)
     return PrimalSolution(weight, optimum.b * unit, value, float(relative_gap(P, D, size)), features)
@@ -162,7 +162,7 @@ def solve_dual(
     train, y = _prepare(primal, keys, targets, C, epsilon, query)
     optimum = solve_scaled_dual(train, y, math.log(C), epsilon, solver, solver_options)
     alpha, alpha_tilde = C * np.maximum(optimum.u, 0), C * np.maximum(-optimum.u, 0)
-    values, value = train.spread(optimum.values), total_value(C, 1.0, np.array([optimum.value]))
+    values, value = train.spread(optimum.values), total_value(C, 1.0, optimum.value, y)
     if solver_options is None:
         log_C = math.log(C) - math.log(abs(y).max() or 1.0)
         warn_of_gap(optimum.primal_value, optimum.value, optimum.size, log_C, train)
@@ -217,7 +217,7 @@ def solve_scaled_dual(
         f = w @ (u * sign * np.exp(np.minimum(scaled.log_C - log_h, LARGEST_EXPONENT))) * sign * np.exp(top - log_h)
     values = u * (train.sign_h * np.exp(np.minimum(scaled.log_C - train.log_h, LARGEST_EXPONENT)))[:, None]
     P, D, b = objective_values(f, (u * f).sum(axis=0), u, scaled.y, scaled.epsilon, scaled.bias)
-    dual, primal = total_value(1.0, unit, D), total_value(1.0, unit, P)
+    dual, primal = total_value(1.0, unit, D, y), total_value(1.0, unit, P, y)
     return ScaledDual(u, values * unit, b * unit, dual, primal, float(abs(y).sum()))
 
 
@@ -303,12 +303,13 @@ def _better(one: _Candidate, other: _Candidate) -> _Candidate:
     return _Candidate(*(np.where(better, new, old) for new, old in zip(other, one, strict=True)))
 
 
-def total_value(C: float, unit: float, values: Float[Array, " Dv"]) -> float:
+def total_value(C: float, unit: float, values: Float[Array, " Dv"] | float, y: Float[Array, "n Dv"]) -> float:
     """The value of all outputs. ValueError where it is too large for a float."""
     with np.errstate(over="ignore"):
-        total = float(C * unit * values.sum())
+        total = float(C * unit * np.sum(values))
     if not np.isfinite(total):
-        raise ValueError(f"targets, C: expected a value that a float can hold; got targets of {unit:.3g}, C = {C:.3g}")
+        expected = "expected a value that a float can hold"
+        raise ValueError(f"targets, C: {expected}; got targets of {abs(y).max():.3g}: scale them down, or lower C")
     return total
 
 

@@ -17,7 +17,7 @@ from primal_dual.primal import Primal
 from primal_dual.protocols import FiniteFeatures, Kernel, PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, Mask, check_size, positions, visibility_table
-from primal_dual.transforms import SAME, Identity, fit, split_convolutions
+from primal_dual.transforms import SAME, Fitted, Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float
 
 ROUNDING = 1e-8  # of cosines
@@ -51,9 +51,8 @@ class TrainingSet:
 
     @property
     def primal(self) -> Primal:
-        """The same kernel, normaliser and bias, on these points: no convolution, no support, no pools."""
-        remaining = split_convolutions(self.declared.transform)[1] or Identity()
-        return replace(self.declared, transform=remaining, support=Everything(), scale=1)
+        """What is left of it on these points."""
+        return without_positions(self.declared)
 
     def convolve(self, x: Float[Array, "M D"]) -> Float[Array, "M D"]:
         """Queries as the SVR takes them: convolved as a sequence of their own."""
@@ -70,14 +69,18 @@ class TrainingSet:
     def spread(self, y: Float[Array, "n Dv"]) -> Float[Array, "N Dv"]:
         """From one row a training point to one a key: constant over a pool, zero outside the support."""
         group_of_key = np.arange(len(self.members)) // min(self.declared.scale, len(self.members))
-        _, some = pool(self.members[:, None], self.members, self.declared.scale)
+        _, some = pool(np.zeros((len(self.members), 1)), self.members, self.declared.scale)
         point_of_group = np.cumsum(some) - 1
         return np.where(self.members[:, None], y[point_of_group[group_of_key]], 0.0)
 
+    @cached_property
+    def _fitted(self) -> tuple[Fitted, Float[Array, "n D"]]:
+        """T, fitted on the training points, and T k_j."""
+        return fit(split_convolutions(self.declared.transform)[1], self.keys, np.ones(len(self.keys), bool))
+
     def transform(self, x: Float[Array, "M D"]) -> Float[Array, "M D"]:
-        """T x, fitted on the training points."""
-        apply, _ = fit(split_convolutions(self.declared.transform)[1], self.keys, np.ones(len(self.keys), bool))
-        return apply(x)
+        """T x."""
+        return self._fitted[0](x)
 
     def rows(self, x: Float[Array, "M D"]) -> Rows:
         """<Phi(T x), Phi(T k_j)> = w exp(top) and h(x) = sign exp(log_h) -> w, top, sign, log_h."""
@@ -90,10 +93,10 @@ class TrainingSet:
         """`rows`, computed once for the training points themselves."""
         return self.own_rows if x is self.keys else self.rows(x)
 
-    @cached_property
+    @property
     def transformed_keys(self) -> Float[Array, "n D"]:
         """T k_j."""
-        return self.transform(self.keys)
+        return self._fitted[1]
 
     @property
     def feature_count(self) -> float:
@@ -109,11 +112,13 @@ class TrainingSet:
     @cached_property
     def _own_h(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """The sign and the logarithm of h(k_j); of a large training set, without holding all its rows."""
-        size = len(self.keys) if len(self.keys) <= MOST_HELD else ROWS_AT_A_TIME
-        blocks = (self.keys[start : start + size] for start in range(0, len(self.keys), size))
-        each = [self.rows_at(self.keys if len(block) == len(self.keys) else block)[2:] for block in blocks]
-        sign, log_h = (np.concatenate(columns)[:, 0] for columns in zip(*each, strict=True))
-        return sign, log_h
+        if len(self.keys) <= MOST_HELD:
+            _, _, sign, log_h = self.own_rows
+        else:
+            starts = range(0, len(self.keys), ROWS_AT_A_TIME)
+            blocks = [self.rows(self.keys[start : start + ROWS_AT_A_TIME])[2:] for start in starts]
+            sign, log_h = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+        return sign[:, 0], log_h[:, 0]
 
     @property
     def sign_h(self) -> Float[Array, " n"]:
@@ -137,7 +142,7 @@ class TrainingSet:
         """<Phi(T x_i) / h(x_i), z_j> exp(log_factor_ij), without overflow on the way."""
         w, top, sign, log_h = self.rows_at(x)
         exponent = top + log_factor - log_h - self.log_h
-        return w * sign * self.own_rows[2].T * np.exp(np.minimum(exponent, LARGEST_EXPONENT))
+        return w * sign * self.sign_h * np.exp(np.minimum(exponent, LARGEST_EXPONENT))
 
     @cached_property
     def cosines(self) -> Float[Array, "n n"]:
@@ -151,7 +156,7 @@ class TrainingSet:
         cosines = _cosines(self.primal.kernel, self.transformed_keys)
         if isinstance(self.primal.kernel, PositiveKernel):
             return cosines
-        return self.own_rows[2] * self.own_rows[2].T * cosines
+        return self.sign_h[:, None] * self.sign_h * cosines
 
     def check_kernel(self) -> None:
         """ValueError where the kernel is none at some of the keys, which are all if they are few; see `cosines`."""
@@ -173,20 +178,24 @@ class TrainingSet:
         return attention(self.primal, x, self.keys, values)
 
 
+def without_positions(primal: Primal) -> Primal:
+    """The same kernel, normaliser and bias; no convolution, no support, no pools."""
+    remaining = split_convolutions(primal.transform)[1] or Identity()
+    return replace(primal, transform=remaining, support=Everything(), scale=1)
+
+
 def _cosines(kernel: Kernel, x: Float[Array, "n D"]) -> Float[Array, "n n"]:
     """The cosines between the Phi(x_i). ValueError as in `TrainingSet.cosines`."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # reported below
+        K = kernel_values(kernel, x, x)  # the logarithm, of a positive kernel
+        largest, diagonal = abs(K).max(), np.diag(K)
         if isinstance(kernel, PositiveKernel):
-            a = kernel_values(kernel, x, x)
-            _expect_one_by_one(kernel, x, a, 1 + abs(a).max())
-            cosines = np.exp(a - np.diag(a)[:, None] / 2 - np.diag(a) / 2)
+            _expect_one_by_one(kernel, x, K, 1 + largest)
+            cosines = np.exp(K - diagonal[:, None] / 2 - diagonal / 2)
         else:
-            K = kernel_values(kernel, x, x)
-            _expect_one_by_one(kernel, x, K, abs(K).max())
-            length = np.sqrt(np.diag(K))
-            shortest = SMALLEST_LENGTH * np.sqrt(abs(K).max() or 1.0)
-            length = np.where(length == 0, shortest, length)  # a row of zeros, up to underflow
-            cosines = K / length[:, None] / length
+            _expect_one_by_one(kernel, x, K, largest)
+            length = np.where(diagonal == 0, SMALLEST_LENGTH * np.sqrt(largest or 1.0), np.sqrt(diagonal))
+            cosines = K / length[:, None] / length  # a diagonal entry of zero has a row of zeros, up to underflow
     skew = abs(cosines - cosines.T).max()
     if not (skew <= ROUNDING and _is_semidefinite(cosines)):
         smallest = np.linalg.eigvalsh(cosines).min() if np.isfinite(skew) else np.nan

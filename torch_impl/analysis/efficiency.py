@@ -15,9 +15,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from primal_dual.primal import COMPARED
+from primal_dual.primal import COMPARED, heads
 from torch_impl.analysis.cost import Step, peak, timed
-from torch_impl.models.encoders import TimeSeriesEncoder
+from torch_impl.models.encoder_block import EncoderBlock
 from torch_impl.models.tokens import Tokens
 from torch_impl.training.runs.machine import describe_machine
 
@@ -100,11 +100,8 @@ def _step(name: str, N: int, device_type: str, mode: str) -> Step:
     """A call of the layer on random tokens, with its gradients in training."""
     torch.manual_seed(0)
     batch = 32 if device_type == "cuda" else 1
-    options: dict[str, Any] = dict(
-        layers=1, width=WIDTH, num_heads=HEADS, feedforward=2 * WIDTH, dropout=0.0, norm="layer"
-    )
     with torch.device(device_type):
-        block = TimeSeriesEncoder(1, 1, 2, name, **options).blocks[0]
+        block = EncoderBlock(heads(name, HEADS), WIDTH, 2 * WIDTH, dropout=0.0, norm="layer", rate=0.0)
         x = torch.randn(batch * N, WIDTH)
     tokens = Tokens(None, batch, N)
     weights = list(block.parameters())

@@ -54,6 +54,7 @@ class Redundancy(NamedTuple):
 
 
 DISTANCES = ("outputs", "directions", "maps")
+EXAMPLES = 64  # of a run, at most
 
 
 def between_heads(distances: Float[torch.Tensor, "layers H H"]) -> Float[torch.Tensor, " layers"]:
@@ -101,10 +102,8 @@ def redundancy(
     return Redundancy(*map(torch.stack, zip(*(_measure(call) for _, call in calls), strict=True)))
 
 
-def of_run(
-    folder: Path | str, data_folder: Path | str | None = None, examples: int = 64, say: Say = print
-) -> tuple[Redundancy, Run]:
-    """The redundancy of the heads of a finished run, on the first examples that it was tested on.
+def of_run(folder: Path | str, data_folder: Path | str | None = None, say: Say = print) -> tuple[Redundancy, Run]:
+    """The redundancy of the heads of a finished run, on the first 64 examples that it was tested on.
 
     Parameters
     ----------
@@ -112,8 +111,6 @@ def of_run(
         The folder of the run.
     data_folder : path, optional
         The folder of data sets, as in training.
-    examples : int
-        Their largest number.
     say : callable
         Is called with messages about the progress of loading.
 
@@ -131,7 +128,7 @@ def of_run(
     """
     run = load_run(folder)
     data = load_data_of_run(run, data_folder, say)
-    inputs, key_mask, _ = data.test.take(torch.arange(min(examples, len(data.test))))
+    inputs, key_mask, _ = data.test.take(torch.arange(min(EXAMPLES, len(data.test))))
     return redundancy(run.model, run.recipe.prepare(inputs, data.mean, data.deviation), key_mask), run
 
 

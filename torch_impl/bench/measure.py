@@ -3,9 +3,7 @@
 import statistics
 from typing import NamedTuple
 
-from torch_impl.analysis.cost import LiveMemory, Step, peak, timed
-
-__all__ = ["Comparison", "LiveMemory", "Step", "interleaved", "peak", "timed"]
+from torch_impl.analysis.cost import Step, timed
 
 
 class Comparison(NamedTuple):

@@ -73,33 +73,28 @@ def epoch_ratio(data: DataSet, epochs: int, say: Say) -> tuple[float, float]:
     return statistics.median(ours), statistics.median(baseline)
 
 
-def deit_step(
-    name: str | None, device: str, batch: int, augmented: bool = False, model: nn.Module | None = None
-) -> Step:
-    """A training step of DeiT-tiny on images that are on the device, as a function.
+def deit_step(model: nn.Module, device: str, batch: int, augmented: bool = False) -> Step:
+    """A training step of a model of ImageNet on random images that are on the device, as a function.
 
     Parameters
     ----------
-    name : str
-        Of the attention; it is not used if a model is given.
+    model : nn.Module
+        What is trained.
     device : str
         "cpu" or "cuda".
     batch : int
         The number of images.
     augmented : bool
         Whether they are augmented as by the recipe of ImageNet.
-    model : nn.Module, optional
-        Another model.
     """
     torch.manual_seed(0)
-    trained = deit_tiny(name or "softmax") if model is None else model
     images = torch.randint(256, (batch, 3, 224, 224), dtype=torch.uint8)
     examples = Split(images, None, torch.randint(1000, (batch,)))
     data = DataSet("random", examples, examples, range(1000), {}, [0.5] * 3, [0.25] * 3)
     chosen = ImageNet(bf16=device == "cuda")
     if not augmented:
         chosen = replace(chosen, crop="none", flip=0.0, rand_augment=0.0, erasing=0.0, mixup=0.0, cutmix=0.0)
-    return _step(trained, chosen, data, device)
+    return _step(model, chosen, data, device)
 
 
 def text_step(name: str, device: str) -> Step:
@@ -141,24 +136,24 @@ def run(epochs: int = 22, say: Say = print) -> dict[str, Any]:
     ours, baseline = epoch_ratio(EPOCH.load(None, say), epochs, say)
     comparison = Comparison(ours / baseline, ours, baseline)
     rows = [_row("JapaneseVowels epoch / torch's layers", comparison, AT_MOST["epoch"])]
-    softmax = deit_step("softmax", device, batch)
+    softmax = deit_step(deit_tiny(), device, batch)
     softmax_on_text = text_step("softmax", device)
     for name in ("bn", "sh", "bn+sh"):
-        comparison = interleaved(deit_step(name, device, batch), softmax, device, 5)
+        comparison = interleaved(deit_step(deit_tiny(name), device, batch), softmax, device, 5)
         at_most = AT_MOST.get(name) if device == "cuda" else None
         rows.append(_row(f"DeiT-tiny step, {name} / softmax", comparison, at_most))
         say(f"{name}: {comparison.ratio:.3f}")
         on_text = interleaved(text_step(name, device), softmax_on_text, device, 5)
         rows.append(_row(f"text step, {name} / softmax", on_text))
         say(f"{name} on text: {on_text.ratio:.3f}")
-    comparison = interleaved(deit_step("softmax", device, batch, augmented=True), softmax, device, 5)
+    comparison = interleaved(deit_step(deit_tiny(), device, batch, augmented=True), softmax, device, 5)
     rows.append(_row("DeiT-tiny step, augmented / not", comparison))
     try:
         from timm import create_model
     except ImportError:
         say("timm is not installed: its DeiT-tiny is left out")
     else:
-        timms = deit_step(None, device, batch, model=create_model("deit_tiny_patch16_224"))
+        timms = deit_step(create_model("deit_tiny_patch16_224"), device, batch)
         rows.append(_row("DeiT-tiny step, ours / timm's", interleaved(softmax, timms, device, 5)))
     return {"machine": describe_machine(device), "batch": batch, "rows": rows}
 

@@ -167,8 +167,10 @@ def batches(
         yield batch.to(device)
 
 
-def folds(data: DataSet, count: int, seed: int = 0) -> Iterator[DataSet]:
+def folds(data: DataSet, count: int) -> Iterator[DataSet]:
     """Split the training split into folds, stratified by class, to tune a recipe without the test split.
+
+    The division is random, but always the same.
 
     Parameters
     ----------
@@ -176,8 +178,6 @@ def folds(data: DataSet, count: int, seed: int = 0) -> Iterator[DataSet]:
         Whose training split is divided. Its test split is not used.
     count : int
         The number of folds. A class with fewer examples than folds is missing in some of them.
-    seed : int
-        Of the random division.
 
     Yields
     ------
@@ -199,7 +199,7 @@ def folds(data: DataSet, count: int, seed: int = 0) -> Iterator[DataSet]:
         raise ValueError(f"folds: expected two cases or more of each class; got one of {data.classes[sizes.index(1)]}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
-        splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+        splitter = StratifiedKFold(count, shuffle=True, random_state=0)
         parts = list(splitter.split(data.train.labels, data.train.labels))
     for train, fold in parts:
         yield data._replace(train=data.train.subset(torch.tensor(train)), test=data.train.subset(torch.tensor(fold)))

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 from primal_dual.types import Bool, Float
 
+KNOTS = 5  # points in time at which a random speed is drawn
+
 
 def augment_series(
     series: Float[torch.Tensor, "n N features"],
@@ -14,12 +16,11 @@ def augment_series(
     scale: float = 0.0,
     mix: float = 0.0,
     jitter: float = 0.0,
-    knots: int = 5,
 ) -> Float[torch.Tensor, "n N features"]:
     """Change each series at random: first its pace, then the size of its features, their mixture, and every value.
 
-    With Z standing for independent standard normal numbers, a series is read at the speed exp(warp Z) at `knots` points
-    in time, linear in between; each feature is multiplied by exp(scale Z); the features go through the linear map
+    With Z standing for independent standard normal numbers, a series is read at the speed exp(warp Z) at five points in
+    time, linear in between; each feature is multiplied by exp(scale Z); the features go through the linear map
     I + mix Z / sqrt(features), as if a sensor were held in another way; and jitter Z is added to each value.
 
     Parameters
@@ -30,8 +31,6 @@ def augment_series(
         The padding mask, True for a time step.
     warp, scale, mix, jitter : float
         The standard deviations in the formulas above; 0 for no change.
-    knots : int
-        The number of random speeds.
 
     Returns
     -------
@@ -47,7 +46,7 @@ def augment_series(
     """
     n, _, features = series.shape
     if warp:
-        series = _warped(series, key_mask, warp, knots)
+        series = _warped(series, key_mask, warp)
     if scale:
         series = series * (scale * torch.randn(n, 1, features, device=series.device)).exp()
     if mix:
@@ -58,12 +57,12 @@ def augment_series(
 
 
 def _warped(
-    series: Float[torch.Tensor, "n N features"], key_mask: Bool[torch.Tensor, "n N"] | None, warp: float, knots: int
+    series: Float[torch.Tensor, "n N features"], key_mask: Bool[torch.Tensor, "n N"] | None, warp: float
 ) -> Float[torch.Tensor, "n N features"]:
     """Read each series at positions that advance at a random speed, interpolating linearly between time steps."""
     n, N, features = series.shape
     length = torch.full((n,), N, device=series.device) if key_mask is None else key_mask.sum(-1)
-    speed_at_knots = (warp * torch.randn(n, 1, knots, device=series.device)).exp()
+    speed_at_knots = (warp * torch.randn(n, 1, KNOTS, device=series.device)).exp()
     speed = F.interpolate(speed_at_knots, N, mode="linear", align_corners=True)[:, 0]
     valid = torch.arange(N, device=series.device) < length[:, None]
     elapsed = (speed * valid).cumsum(-1)

@@ -142,20 +142,19 @@ class MultiheadAttention(nn.MultiheadAttention):
         q, k, v = (self._to_heads(x, batched) for x in self._project(query, key, value))
         key_mask, mask = _our_masks(key_padding_mask, None if is_causal else attn_mask, q, k)
         options: dict[str, Any] = dict(
+            key_mask=key_mask,
             query_mask=key_mask if is_self else None,
             attn_mask=mask,
             is_causal=is_causal,
+            dropout_p=self.dropout if self.training else 0.0,
             beta=self.beta,
             taps=self.taps,
         )
-        dropout_p = self.dropout if self.training else 0.0
         if not need_weights:
-            f = attention(self.primal, q, k, v, key_mask, dropout_p=dropout_p, **options)
-            return self._from_heads(f, batched), None
-        f, weights = attention_with_weights(self.primal, q, k, v, key_mask, dropout_p=dropout_p, **options)
-        f = self._from_heads(f, batched)
+            return self._from_heads(attention(self.primal, q, k, v, **options), batched), None
+        f, weights = attention_with_weights(self.primal, q, k, v, **options)
         weights = weights.mean(1) if average_attn_weights else weights
-        return f, weights if batched else weights[0]
+        return self._from_heads(f, batched), weights if batched else weights[0]
 
     def extra_repr(self) -> str:
         """The arguments that a printed model shows."""

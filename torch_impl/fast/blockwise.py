@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from primal_dual.kernels import Exponential
 from primal_dual.types import Bool, Float
 from torch_impl import key_statistics
-from torch_impl.blocks import split_into_blocks
+from torch_impl.blocks import split_row_into_blocks
 from torch_impl.fast.problem import Problem
 from torch_impl.fast.visibility import pool, pool_weights
 from torch_impl.registry import torch_version
@@ -57,15 +57,14 @@ def own_pools(problem: Problem, rows: slice) -> tuple[Float[torch.Tensor, "... m
     kernel, visibility, scale = problem.kernel, problem.visibility, problem.scale
     assert isinstance(kernel, Exponential)
     slope = kernel.slope(problem.q.shape[-1])
-    precise = torch.promote_types(problem.v.dtype, torch.float32)
-    columns = visibility.span(rows, problem.keys, scale)
+    columns, precise = visibility.span(rows, problem.keys, scale), problem.precise
     visible = visibility.visible(rows, columns, problem.q.device)
     assert visible is not None  # else the pools would be the same for all
     logits = (problem.q[..., rows, :] * slope).to(precise) @ problem.k[..., columns, :].to(precise).mT
     log_weight = visibility.weight(rows, columns)
     logits = logits if log_weight is None else logits + log_weight
     members, has_key = pool_weights(visible, scale, precise)
-    logits_in_pools = split_into_blocks(logits[..., None], scale)[..., 0]
+    logits_in_pools = split_row_into_blocks(logits, scale)
     logits = (logits_in_pools * members).sum(-1).masked_fill(~has_key, float("-inf"))
     w = _exp_of_difference(logits, largest=logits.detach().amax(-1, keepdim=True))
     w = F.dropout(w / w.sum(-1, keepdim=True).clamp_min(1), problem.dropout_p)
@@ -113,8 +112,7 @@ def _weights(
     log_weight: Float[torch.Tensor, "... #m n"] | None,
 ) -> Float[torch.Tensor, "... m n"]:
     """<Phi(x), Phi(k_j)> / h(x), in float32 or better and with dropout; x and keys are transformed."""
-    precise = torch.promote_types(problem.v.dtype, torch.float32)
-    w = _kernel_matrix(problem, x.to(precise), keys.to(precise), visible, log_weight)
+    w = _kernel_matrix(problem, x.to(problem.precise), keys.to(problem.precise), visible, log_weight)
     if problem.normalizer == "sum":
         h = w.sum(-1, keepdim=True)
         w = w / torch.where(h == 0, 1, h)

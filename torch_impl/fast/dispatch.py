@@ -14,62 +14,30 @@ from dataclasses import replace
 
 import torch
 
-from primal_dual.primal import Primal
 from primal_dual.protocols import PositiveFeatures
 from primal_dual.transforms import BatchNorm, UnitNorm
 from primal_dual.types import Float
+from torch_impl.blocks import join_blocks
 from torch_impl.fast import blockwise, softmax, sparse
 from torch_impl.fast.linear import linear_attention
 from torch_impl.fast.problem import Problem
-from torch_impl.fast.visibility import Visibility, pool
+from torch_impl.fast.visibility import pool
 from torch_impl.kernels import takes_tensors
 from torch_impl.transforms import TensorBatchNorm, TorchTransform, fit
 
 TAKE_ZERO = (BatchNorm, TensorBatchNorm, UnitNorm)  # transforms of which padding, which is zero, may be taken
 
 
-def expansion(
-    primal: Primal,
-    transforms: tuple[TorchTransform, ...],
-    q: Float[torch.Tensor, "... M D"],
-    k: Float[torch.Tensor, "... N D"],
-    v: Float[torch.Tensor, "... N Dv"],
-    visibility: Visibility,
-    dropout_p: float,
-) -> Float[torch.Tensor, "... M Dv"]:
-    """sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i), over the keys j that query i sees.
-
-    Parameters
-    ----------
-    primal : Primal
-        For its kernel, normalizer and scale.
-    transforms : tuple
-        T, without convolutions: q and k are convolved already.
-    q, k, v : tensors
-        Queries, keys and values. The result has the dtype of v; q and k may have a finer one. Autocast is off.
-    visibility : Visibility
-        Which query sees which key.
-    dropout_p : float
-        The probability that a weight is dropped.
-    """
-    problem = Problem(primal.kernel, primal.normalizer, primal.scale, transforms, q, k, v, visibility, dropout_p)
+def expansion(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
+    """sum_j v_j <Phi(T q_i), Phi(T k_j)> / h(q_i), over the keys j that query i sees."""
     if sparse.splits_by_remainder(problem):
         f = _evaluate(_simplify(sparse.split_by_remainder(problem)))
         return sparse.join_remainders(f, problem.queries)
     return _evaluate(_simplify(problem))
 
 
-def weights(
-    primal: Primal,
-    transforms: tuple[TorchTransform, ...],
-    q: Float[torch.Tensor, "... M D"],
-    k: Float[torch.Tensor, "... N D"],
-    v: Float[torch.Tensor, "... N Dv"],
-    visibility: Visibility,
-    dropout_p: float,
-) -> Float[torch.Tensor, "... M N"]:
-    """<Phi(T q_i), Phi(T k_j)> / h(q_i), a pool's weight spread over its keys; parameters are those of `expansion`."""
-    problem = Problem(primal.kernel, primal.normalizer, primal.scale, transforms, q, k, v, visibility, dropout_p)
+def weights(problem: Problem) -> Float[torch.Tensor, "... M N"]:
+    """<Phi(T q_i), Phi(T k_j)> / h(q_i), a pool's weight spread over its keys."""
     simple = _simplify(problem)
     own = _what_is_own(simple)
     if own is not None:
@@ -107,8 +75,7 @@ def _evaluate(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
     if own is not None:
         return blockwise.expansion_by(own, problem)
     if sparse.splits_into_windows(problem):
-        f = _with_common_keys(sparse.split_into_windows(problem))
-        return sparse.join_windows(f, problem.queries)
+        return join_blocks(_with_common_keys(sparse.split_into_windows(problem)), problem.queries)
     return _with_common_keys(problem)
 
 
@@ -151,7 +118,5 @@ def _apply_transforms(problem: Problem, count: int) -> Problem:
 
 def _count_independent(transforms: tuple[TorchTransform, ...]) -> int:
     """How many transforms there are before the first that depends on the keys."""
-    count = 0
-    while count < len(transforms) and getattr(transforms[count], "independent_of_keys", False):
-        count += 1
-    return count
+    dependent = (i for i, part in enumerate(transforms) if not getattr(part, "independent_of_keys", False))
+    return next(dependent, len(transforms))

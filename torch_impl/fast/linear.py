@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from primal_dual.types import Bool, Float
-from torch_impl.blocks import split_into_blocks
+from torch_impl.blocks import join_blocks, split_into_blocks
 from torch_impl.kernels import log_inner_products
 
 CHUNK = 64
@@ -103,7 +103,7 @@ def _causal(
     own, earlier = (log_own - unit).exp() * sees, (log_earlier - unit).exp() * log_features.softmax(-1)
     h = own.sum(-1, keepdim=True) + earlier @ earlier_sizes
     f = (own @ v + earlier @ earlier_values) / torch.where(h > 0, h, 1)
-    return f.flatten(-3, -2)[..., :queries, :]
+    return join_blocks(f, queries)
 
 
 def _earlier_chunks(

@@ -7,7 +7,7 @@ import torch
 
 from primal_dual.kernels import Exponential
 from primal_dual.protocols import Kernel
-from primal_dual.types import Float
+from primal_dual.types import Bool, Float
 from torch_impl.fast.visibility import Visibility
 from torch_impl.transforms import TorchTransform
 
@@ -23,9 +23,9 @@ class Problem:
     scale : int
         How many keys are still to be averaged to one training point.
     transforms : tuple
-        T, as far as it is not applied yet.
+        T, as far as it is not applied yet. Convolutions are applied already.
     q, k, v : tensors
-        Queries, keys and values. v has the dtype of the result; q and k may have a finer one.
+        Queries, keys and values. v has the dtype of the result; q and k may have a finer one. Autocast is off.
     visibility : Visibility
         Which query sees which key.
     dropout_p : float
@@ -56,6 +56,16 @@ class Problem:
     def keys(self) -> int:
         """N, the number of keys."""
         return self.k.shape[-2]
+
+    @property
+    def visible(self) -> Bool[torch.Tensor, "... #M N"] | None:
+        """True where a query sees a key; None if all see all."""
+        return self.visibility.visible(slice(0, self.queries), slice(0, self.keys), self.q.device)
+
+    @property
+    def precise(self) -> torch.dtype:
+        """What weights are computed in: float32, or the dtype of v if that is finer."""
+        return torch.promote_types(self.v.dtype, torch.float32)
 
     @property
     def batch(self) -> int:

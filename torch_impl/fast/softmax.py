@@ -35,8 +35,7 @@ def softmax_attention(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
     q, k, v, dropout_p = problem.q, problem.k, problem.v, problem.dropout_p
     if visibility.only_causal:
         return _fused(kernel, q, k, v, None, dropout_p, is_causal=True)
-    visible = visibility.visible(slice(0, problem.queries), slice(0, problem.keys), q.device)
-    mask = logit_mask(visible, visibility.log_weight)
+    mask = logit_mask(problem.visible, visibility.log_weight)
     if visibility.shared and visibility.one_row and not dropout_p and _is_short(q, k, v):
         return _short_softmax(kernel, q, k, v, mask)
     return _fused(kernel, q, k, v, mask, dropout_p)
@@ -44,20 +43,18 @@ def softmax_attention(problem: Problem) -> Float[torch.Tensor, "... M Dv"]:
 
 def softmax_weights(problem: Problem) -> Float[torch.Tensor, "... M N"]:
     """softmax_j(q_i.k_j scale), of a problem without pools and transforms; zero where a query sees no key."""
-    kernel, visibility, dtype = problem.kernel, problem.visibility, problem.v.dtype
+    kernel, log_weight, visible = problem.kernel, problem.visibility.log_weight, problem.visible
     assert isinstance(kernel, Exponential)
-    precise = torch.promote_types(dtype, torch.float32)
-    logits = (problem.q * kernel.slope(problem.q.shape[-1])).to(precise) @ problem.k.to(precise).mT
-    if visibility.log_weight is not None:
-        logits = logits + visibility.log_weight
-    visible = visibility.visible(slice(0, problem.queries), slice(0, problem.keys), logits.device)
+    logits = (problem.q * kernel.slope(problem.q.shape[-1])).to(problem.precise) @ problem.k.to(problem.precise).mT
+    if log_weight is not None:
+        logits = logits + log_weight
     if visible is not None:
         logits = logits.masked_fill(~visible, float("-inf"))
     in_place = None if logits.requires_grad else logits  # half of the memory, and of the time
     w = torch.softmax(logits, -1, out=in_place)
     if visible is not None:
         w = w.masked_fill(~visible.any(-1, keepdim=True), 0)
-    return F.dropout(w, problem.dropout_p).to(dtype)
+    return F.dropout(w, problem.dropout_p).to(problem.v.dtype)
 
 
 def fold_batch_norm(problem: Problem) -> Problem:
@@ -80,25 +77,20 @@ def fold_batch_norm(problem: Problem) -> Problem:
 def _statistics(problem: Problem) -> KeyStatistics | None:
     """The statistics of each query's training keys, or None where there is no quick way to them."""
     visibility, scale, k = problem.visibility, problem.scale, problem.k
+    support, has_table = visibility.support, visibility.allowed is not None
     if visibility.shared:
         return key_statistics.shared(k, visibility.valid)
-    if visibility.allowed is not None:
-        return _statistics_of_table(problem)
-    if isinstance(visibility.support, Everything):
+    if isinstance(support, Everything) and not has_table:
         return key_statistics.causal(k, visibility.valid, problem.queries, scale)
-    if isinstance(visibility.support, Window) and scale == 1:
-        before = min(visibility.support.radius, problem.queries - 1)  # a longer window sees no more
-        after = 0 if visibility.causal else min(visibility.support.radius, problem.keys - 1)
+    if isinstance(support, Window) and not has_table and scale == 1:
+        before = min(support.radius, problem.queries - 1)  # a longer window sees no more
+        after = 0 if visibility.causal else min(support.radius, problem.keys - 1)
         return key_statistics.window(k, visibility.valid, problem.queries, before, after)
-    return _statistics_of_table(problem)
-
-
-def _statistics_of_table(problem: Problem) -> KeyStatistics | None:
-    """Statistics by products with the table of who sees whom; None in float64, whose squares no finer type holds."""
-    visible = problem.visibility.visible(slice(0, problem.queries), slice(0, problem.keys), problem.k.device)
-    if problem.scale > 1 or problem.k.dtype == torch.float64 or visible is None:
+    if scale > 1 or k.dtype == torch.float64:  # whose squares no finer type holds
         return None
-    return key_statistics.of_table(problem.k, visible)
+    visible = problem.visible
+    assert visible is not None  # else all queries would share their statistics
+    return key_statistics.of_table(k, visible)
 
 
 def _folded_query(

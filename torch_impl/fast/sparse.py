@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from primal_dual.kernels import Exponential
 from primal_dual.supports import Everything, Strided, Window
 from primal_dual.types import Bool, Float
-from torch_impl.blocks import split_into_blocks
+from torch_impl.blocks import join_blocks, split_into_blocks
 from torch_impl.fast.problem import Problem
 from torch_impl.fast.visibility import Visibility
 from torch_impl.registry import torch_version
@@ -57,7 +57,7 @@ def split_by_remainder(problem: Problem) -> Problem:
 
 def join_remainders(f: Float[torch.Tensor, "... stride m Dv"], queries: int) -> Float[torch.Tensor, "... {queries} Dv"]:
     """The outputs of `split_by_remainder` in the order of their positions."""
-    return f.transpose(-3, -2).flatten(-3, -2)[..., :queries, :]
+    return join_blocks(f.transpose(-3, -2), queries)
 
 
 def _group_by_remainder(
@@ -105,11 +105,6 @@ def split_into_windows(problem: Problem) -> Problem:
         v=around(problem.v),
         visibility=Visibility(Everything(), causal=False, valid=None, allowed=visible, log_weight=weight),
     )
-
-
-def join_windows(f: Float[torch.Tensor, "... count size Dv"], queries: int) -> Float[torch.Tensor, "... {queries} Dv"]:
-    """The outputs of `split_into_windows` one after the other."""
-    return f.flatten(-3, -2)[..., :queries, :]
 
 
 def _with_neighbours(

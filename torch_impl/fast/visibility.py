@@ -7,7 +7,7 @@ import torch
 from primal_dual.protocols import Support
 from primal_dual.supports import Causal, Everything, Window
 from primal_dual.types import Bool, Float
-from torch_impl.blocks import split_into_blocks
+from torch_impl.blocks import split_into_blocks, split_row_into_blocks
 from torch_impl.registry import torch_version
 
 
@@ -178,7 +178,7 @@ def pool_weights(
     >>> pool_weights(torch.tensor([True, True, False]), 2, torch.float32)[0].tolist()
     [[0.5, 0.5], [0.0, 0.0]]
     """
-    in_groups = split_into_blocks(members[..., None], scale)[..., 0]
+    in_groups = split_row_into_blocks(members, scale)
     count = in_groups.sum(-1, keepdim=True)
     return in_groups.to(dtype) / count.clamp_min(1), count[..., 0] > 0
 

@@ -118,7 +118,7 @@ class _VisionBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.attn = attention(width, num_heads, qkv_bias=True)
-        hidden = int(width * mlp_ratio)
+        hidden = width * mlp_ratio
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, hidden), "fc2": nn.Linear(hidden, width)})
         self.rate = rate
 
@@ -152,5 +152,4 @@ def _convolution(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.bias)

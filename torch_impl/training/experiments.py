@@ -7,7 +7,7 @@ from typing import Any
 
 from primal_dual.primal import COMPARED
 from torch_impl.training.recipes.base_recipe import Recipe
-from torch_impl.training.recipes.benchmarks import recipe
+from torch_impl.training.recipes.benchmarks import SmallImageRecipe, recipe
 from torch_impl.training.recipes.kinds import deciding_fields, to_config
 
 
@@ -107,8 +107,8 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
     raise ValueError(f"expected a folder {name} in --data; got none; see docs/how-to/train.md")
 
 
-SHORT_CIFAR10: dict[str, Any] = dict(epochs=10, batch=64, lr=2e-3, layers=2, width=96, num_heads=4, convolutions=3)
-SHORT_CIFAR10 |= dict(scales="1 2", crop="none", rand_augment=0.0, mixup=0.0, cutmix=0.0, erasing=0.0, bf16=False)
+SMALL = {name: getattr(SmallImageRecipe, name) for name in SmallImageRecipe.__annotations__}
+SHORT_CIFAR10 = SMALL | {"epochs": 10, "bf16": False}
 SHORT_TEXT: dict[str, Any] = {"length": 512, "epochs": 5, "lr": 1e-3}
 STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
 EIGHT = {"scales": "1 2 4 8"}

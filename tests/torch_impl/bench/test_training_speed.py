@@ -46,7 +46,7 @@ def test_steps_of_deit_and_the_file(tmp_path, monkeypatch):
     before = deit_tiny("bn", **small)
     model = deit_tiny("bn", **small)
     model.load_state_dict(before.state_dict())
-    deit_step("bn", "cpu", 2, augmented=True, model=model)()
+    deit_step(model, "cpu", 2, augmented=True)()
     changed = [not torch.equal(p, q) for p, q in zip(before.parameters(), model.parameters(), strict=True)]
     assert sum(changed) > len(changed) / 2
     row = dict(what="x", ratio=0.5, at_most=None, seconds=1.0, baseline_seconds=2.0)

@@ -23,7 +23,7 @@ from primal_dual import (
     heads,
 )
 from tests.problems import tensors
-from torch_impl.bench.measure import LiveMemory
+from torch_impl.analysis.cost import LiveMemory
 from torch_impl.fast import blockwise, softmax
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]

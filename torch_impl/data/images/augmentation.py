@@ -32,7 +32,7 @@ class ImageAugmentation:
     erasing : float
         The probability of noise in a random rectangle of 2 to 33 % of the area (Zhong et al., AAAI 2020).
     mixup, cutmix : float
-        The parameter a of `image_mixing.mixup` and `cutmix`; 0 for none. If both are given, a batch is mixed by one of
+        The parameter a of `mixing.mixup` and `cutmix`; 0 for none. If both are given, a batch is mixed by one of
         them, at random.
 
     Raises

@@ -13,9 +13,9 @@ LEVELS = 10  # the largest magnitude
 
 
 def rand_augment(
-    images: Float[torch.Tensor, "n channels H W"], magnitude: float, count: int = 2
+    images: Float[torch.Tensor, "n channels H W"], magnitude: float
 ) -> Float[torch.Tensor, "n channels H W"]:
-    """Apply `count` random operations to each image, each of them with probability 1/2.
+    """Apply two random operations to each image, one after the other, each of them with probability 1/2.
 
     Each image has its own operations, signs and strengths. kornia's RandAugment gives all images of a batch the same.
 
@@ -25,8 +25,6 @@ def rand_augment(
         In [0, 1].
     magnitude : float
         0 to 10. A strength is normal with mean magnitude / 10 and standard deviation 1/20, clipped to [0, 1].
-    count : int
-        The number of operations an image.
 
     Returns
     -------
@@ -34,7 +32,7 @@ def rand_augment(
         The changed images.
     """
     images = images.clone()
-    for _ in range(count):
+    for _ in range(2):
         chosen = torch.randint(2 * len(OPERATIONS), images.shape[:1])  # numbers in the second half stand for nothing
         strength = (torch.normal(magnitude, 0.5, images.shape[:1]) / LEVELS).clamp(0, 1).to(images)
         sign = (2 * torch.randint(2, images.shape[:1]) - 1).to(images)

@@ -18,7 +18,7 @@ class ImageSource(NamedTuple):
     Parameters
     ----------
     split : str
-        "train", "test" or "val", for messages.
+        What messages call it.
     labels : list
         The name of each image's class.
     names : list of str

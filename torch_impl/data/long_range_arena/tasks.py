@@ -76,13 +76,13 @@ def load_lra(
         raise ValueError(f"{name}: expected --data, the folder of its files; got none")
     if folder is not None and not Path(folder).is_dir():
         raise ValueError(f"{folder}: expected a folder of {name}; got none")
+    tokens = length or LENGTHS[name]
     if name == "ListOps":
-        data = _listops(folder, length or LENGTHS[name], cases, say)
-    elif name == "Text":
-        data = _text(Path(str(folder)), length or LENGTHS[name], say)
+        data = _listops(folder, tokens, cases, say)
     else:
-        data = _pixel_cifar10(Path(str(folder)), length or LENGTHS[name], say)
-    other_length = f"-{length}" if length not in (None, LENGTHS[name]) else ""
+        load = _text if name == "Text" else _pixel_cifar10
+        data = load(Path(str(folder)), tokens, say)
+    other_length = "" if tokens == LENGTHS[name] else f"-{tokens}"
     fewer = f"-{cases}cases" if cases else ""
     train, test = _at_most(data.train, cases), _at_most(data.test, cases)
     return data._replace(name=name + other_length + fewer, train=train, test=test)

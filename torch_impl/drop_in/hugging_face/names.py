@@ -39,16 +39,20 @@ def name_in_files(name: str) -> str:
     return f"{name}, after torch_impl.drop_in.{call}"
 
 
+def registered_name(attn_implementation: object) -> str | None:
+    """The name that an attn_implementation begins with, as `name_in_files` writes it, if that is one of ours."""
+    name = str(attn_implementation).partition(", after ")[0]
+    return name if name in primals else None
+
+
 def our_name(configuration: Any) -> str | None:
     """The name under which a configuration's attention is registered, if that is one of ours."""
-    name = str(configuration._attn_implementation).partition(", after ")[0]
-    return name if name in primals else None
+    return registered_name(configuration._attn_implementation)
 
 
 def our_names(configuration: Any) -> list[str]:
     """Our names in a configuration and in those within it."""
-    parts = (getattr(configuration, key, None) for key in configuration.sub_configs)
-    within = [name for part in parts if part is not None for name in our_names(part)]
+    within = [name for part in _within(configuration).values() for name in our_names(part)]
     name = our_name(configuration)
     return [name, *within] if name else within
 
@@ -57,6 +61,11 @@ def names_in_files(configuration: Any) -> str | dict[str, Any] | None:
     """Our names in a configuration and in those within it, as its attn_implementation takes them; None without any."""
     name = our_name(configuration)
     own = name_in_files(name) if name else None
-    parts = {key: getattr(configuration, key, None) for key in configuration.sub_configs}
-    names = {key: names_in_files(part) for key, part in parts.items() if part is not None}
+    names = {key: names_in_files(part) for key, part in _within(configuration).items()}
     return own if all(each == own for each in names.values()) else {"": own, **names}
+
+
+def _within(configuration: Any) -> dict[str, Any]:
+    """The configurations within another, such as those of its text and its vision model, by their keys."""
+    parts = {key: getattr(configuration, key, None) for key in configuration.sub_configs}
+    return {key: part for key, part in parts.items() if part is not None}

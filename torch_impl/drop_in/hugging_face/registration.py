@@ -16,7 +16,15 @@ from primal_dual.primal import Heads, Primal, catalog, heads
 from torch_impl.drop_in.hugging_face.attention import attention_function
 from torch_impl.drop_in.hugging_face.cache import check_generation
 from torch_impl.drop_in.hugging_face.masks import mask_function
-from torch_impl.drop_in.hugging_face.names import name_in_files, name_of, names_in_files, our_name, our_names, primals
+from torch_impl.drop_in.hugging_face.names import (
+    name_in_files,
+    name_of,
+    names_in_files,
+    our_name,
+    our_names,
+    primals,
+    registered_name,
+)
 
 
 def register_transformers() -> None:
@@ -112,8 +120,7 @@ def _with_names(to_dict: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
 def _only_if_it_can(get_correct: Callable[..., str]) -> Callable[..., str]:
     @wraps(get_correct)
     def wrapped(model: Any, requested_attention: str | None, *arguments: Any, **options: Any) -> str:
-        is_ours = str(requested_attention).partition(", after ")[0] in primals
-        if is_ours and why_not(model):
+        if registered_name(requested_attention) and why_not(model):
             expected = f"a model that takes attention functions for {requested_attention}"
             raise ValueError(f"attn_implementation: expected {expected}; got {type(model).__name__}, {why_not(model)}")
         return get_correct(model, requested_attention, *arguments, **options)

@@ -251,6 +251,10 @@ class Recipe:
         for batch in batches:
             yield TrainingBatch(self.prepare(batch.inputs, data.mean, data.deviation), batch.key_mask, batch.labels)
 
+    def some(self, names: Iterable[str]) -> dict[str, Any]:
+        """Some fields by their names, as arguments of what takes them."""
+        return {name: getattr(self, name) for name in names}
+
     def primal(self, attention: Attention) -> Heads:
         """The primal of each head. For a built-in name, it has the beta and the scales of the recipe.
 

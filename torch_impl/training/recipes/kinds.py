@@ -39,6 +39,7 @@ from torch_impl.training.recipes.base_recipe import (
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
 TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
+VISION_FIELDS = ("convolutions", "patch", "layers", "width", "num_heads", "stochastic_depth", "learn_beta")
 AUGMENTATION_FIELDS = ("warp", "scale", "mix", "jitter")
 JOBS_OF_A_GPU = 8  # each takes about half a gigabyte of it, for itself
 MOST_TOKENS = 32  # of a series, by default
@@ -155,14 +156,13 @@ class SeriesRecipe(Recipe):
 
     def model(self, sizes: dict[str, Any], attention: Attention) -> TimeSeriesEncoder:
         """An encoder of time series."""
-        options = {name: getattr(self, name) for name in (*ENCODER_FIELDS, *TOKENISER_FIELDS)}
+        options = self.some(ENCODER_FIELDS + TOKENISER_FIELDS)
         return TimeSeriesEncoder(**sizes, primal=self.primal(attention), **options)
 
     def augmented(self, batches: Iterable[Split], data: DataSet) -> Iterator[TrainingBatch]:
         """The series, changed at random, and their labels."""
-        options = {name: getattr(self, name) for name in AUGMENTATION_FIELDS}
         for batch in batches:
-            inputs = augment_series(batch.inputs, batch.key_mask, **options)
+            inputs = augment_series(batch.inputs, batch.key_mask, **self.some(AUGMENTATION_FIELDS))
             yield TrainingBatch(inputs, batch.key_mask, batch.labels)
 
     def _recorded(self, data: DataSet) -> DataSet:
@@ -215,8 +215,7 @@ class TokenRecipe(Recipe):
 
     def model(self, sizes: dict[str, Any], attention: Attention) -> TokenEncoder:
         """An encoder of tokens."""
-        options = {name: getattr(self, name) for name in ENCODER_FIELDS}
-        return TokenEncoder(**sizes, primal=self.primal(attention), **options)
+        return TokenEncoder(**sizes, primal=self.primal(attention), **self.some(ENCODER_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -298,17 +297,7 @@ class ImageRecipe(Recipe):
 
     def model(self, sizes: dict[str, Any], attention: Attention) -> VisionTransformer:
         """A vision transformer."""
-        return VisionTransformer(
-            self.primal(attention),
-            **sizes,
-            convolutions=self.convolutions,
-            patch=self.patch,
-            layers=self.layers,
-            width=self.width,
-            num_heads=self.num_heads,
-            stochastic_depth=self.stochastic_depth,
-            learn_beta=self.learn_beta,
-        )
+        return VisionTransformer(self.primal(attention), **sizes, **self.some(VISION_FIELDS))
 
     def prepare(
         self, inputs: Num[torch.Tensor, "n channels H W"], mean: Sequence[float], deviation: Sequence[float]
@@ -321,8 +310,7 @@ class ImageRecipe(Recipe):
 
         Small images are changed several batches at a time: most operations take as long for a few of them as for many.
         """
-        names = [field.name for field in fields(ImageAugmentation)]
-        augmentation = ImageAugmentation(**{name: getattr(self, name) for name in names})
+        augmentation = ImageAugmentation(**self.some(field.name for field in fields(ImageAugmentation)))
         for group in _groups(batches, PIXELS_AT_A_TIME):
             changed = augmentation.change_each(torch.cat([batch.inputs for batch in group]))
             for batch, images in zip(group, changed.split([len(batch) for batch in group]), strict=True):

@@ -139,6 +139,7 @@ class _Training:
     say: Callable[[Any], object]
     model: nn.Module
     average: AveragedModel | None  # of the weights, if the recipe has one
+    modules: dict[str, nn.Module]  # what a checkpoint holds
     optimizer: torch.optim.Optimizer
     parallel_model: nn.Module  # the model, in a wrapper that averages gradients over the processes
     log: Log
@@ -150,11 +151,6 @@ class _Training:
     def steps_per_epoch(self) -> int:
         """The number of batches of the training split."""
         return math.ceil(len(self.train_split) / self.recipe.batch)
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds."""
-        return _modules(self.model, self.average)
 
     @property
     def tested_model(self) -> nn.Module:
@@ -230,10 +226,12 @@ def _set_up(
     torch.manual_seed(_seed(seed, "weights"))
     model = make().to(world.device)
     optimizer = _optimizer(recipe, model)
+    modules: dict[str, nn.Module] = {"model": model}
     average = None
     if recipe.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    log = resume(run, _modules(model, average), optimizer, say)
+        modules["average"] = average
+    log = resume(run, modules, optimizer, say)
     if recipe.compile:
         model.compile()
     return _Training(
@@ -245,6 +243,7 @@ def _set_up(
         say=say,
         model=model,
         average=average,
+        modules=modules,
         optimizer=optimizer,
         parallel_model=parallel_model(model, world),
         writer=_tensorboard(run, len(log)) if recipe.tensorboard and world.first else None,
@@ -360,10 +359,6 @@ def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
         write_json(training.run / "result.json", result)
     training.world.wait()
     return result
-
-
-def _modules(model: nn.Module, average: AveragedModel | None) -> dict[str, nn.Module]:
-    return {"model": model} if average is None else {"model": model, "average": average}
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

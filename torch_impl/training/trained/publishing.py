@@ -70,7 +70,8 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
         )
     if run.recipe.name not in SOURCES:
         raise ValueError(f"{run.recipe.name}: expected a data set with a source, one of {', '.join(SOURCES)}")
-    content = (folder / FILES[2]).read_bytes()
+    config_name, result_name, weights_name = FILES
+    content = (folder / weights_name).read_bytes()
     state = {name: x.half() if x.is_floating_point() else x for name, x in load(content).items()}
     run.model.load_state_dict(state)
     data = load_data_of_run(run, data_folder)
@@ -85,10 +86,10 @@ def publish(folder: Path | str, data_folder: Path | str | None = None) -> Path:
         }
     )
     published = ensure_folder(WEIGHTS / run.recipe.name / run.attention)
-    config = read_json(folder / FILES[0], Config) | {"fingerprint": fingerprint}
-    write_json(published / FILES[0], config)
-    write_json(published / FILES[1], result)
-    write_bytes(published / FILES[2], weights)
+    config = read_json(folder / config_name, Config) | {"fingerprint": fingerprint}
+    write_json(published / config_name, config)
+    write_json(published / result_name, result)
+    write_bytes(published / weights_name, weights)
     write_text(published / "README.md", _card(run, result, len(data.test)))
     return published
 
