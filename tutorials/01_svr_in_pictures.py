@@ -201,6 +201,12 @@ for _ in range(100):
 #
 # It reaches the optimum of the primal exactly, since the primal is convex and its constraints are linear. The features
 # appear only in $K$. Below, $\delta^\top K \delta$ is written as $|Z^\top \delta|^2$.
+#
+# For a given $\delta_j$, the sum $\alpha_j + \tilde\alpha_j$ is smallest if one of the two is zero: no point is above
+# the tube and below it. Then it is $|\delta_j|$, so that the dual is also
+#
+# $$ \max_{|\delta_j| \leq C} \ Q(\delta), \qquad Q(\delta) = -\frac{1}{2} \delta^\top K \delta
+# - \epsilon \sum_j |\delta_j| + \sum_j y_j \delta_j . $$
 
 # %%
 alpha, alpha_tilde = cp.Variable(n, nonneg=True), cp.Variable(n, nonneg=True)
@@ -221,9 +227,10 @@ assert expansion_is_the_primal_function
 # %% [markdown]
 # ## Support vectors
 #
-# At the optimum of both problems, the smallest value of $L$ equals the objective. So each added term of $L$ is zero: a
-# price is above zero only where its constraint holds with equality. And where there is slack,
-# $(C - \alpha_j) \xi_j = 0$ makes the price equal $C$. So every point is one of three kinds:
+# At the optimum of both problems, the smallest value of $L$ equals the objective. The value of $L$ at the optimal $w,
+# \xi, \tilde\xi$ is between the two, so this point minimises $L$, and each added term is zero there: a price is above
+# zero only where its constraint holds with equality. And since $\xi_j \geq 0$ minimises $(C - \alpha_j) \xi_j$, this
+# product is zero: where there is slack, the price is $C$. So every point is one of three kinds:
 #
 # $$ |y_j - f(x_j)| < \epsilon \Rightarrow \delta_j = 0, \qquad |y_j - f(x_j)| = \epsilon \Rightarrow |\delta_j| \leq C,
 # \qquad |y_j - f(x_j)| > \epsilon \Rightarrow |\delta_j| = C $$
@@ -272,21 +279,23 @@ assert others_can_be_left_out
 #
 # The package declares a model by its parts. Here they are the kernel `Taylor(8)` and no normaliser; a normaliser is a
 # function by which the output is divided, and comes in the next tutorial. From the declaration, the package writes both
-# problems and solves them. Inputs and targets are matrices with one row for each point.
+# problems and solves them. Inputs and targets are matrices with one row for each point. A solution has a `value`, the
+# optimum; that of the dual has `values`, too, which are the $v_j$ of an attention, and here the $\delta_j$.
 
 # %%
 declared = Primal(Taylor(8), normalizer="one")
 keys, targets = x[:, None], y[:, None]
-W = solve_primal(declared, keys, targets, C=C, epsilon=epsilon)
-v = solve_dual(declared, keys, targets, C=C, epsilon=epsilon)
-print("primal value", W.value, "  dual value", v.value)
+primal_solution = solve_primal(declared, keys, targets, C=C, epsilon=epsilon)
+dual_solution = solve_dual(declared, keys, targets, C=C, epsilon=epsilon)
+print("primal value", primal_solution.value, "  dual value", dual_solution.value)
 
 # %%
-assert np.isclose(W.value, primal.value, rtol=1e-10, atol=0) and np.isclose(v.value, dual.value, rtol=1e-10, atol=0)
-same_weights = np.allclose(W.weight[0], w.value, rtol=0, atol=1e-8)
-same_prices = np.allclose((v.alpha - v.alpha_tilde)[:, 0], d, rtol=0, atol=1e-8)
+values = [primal_solution.value, dual_solution.value]
+assert np.allclose(values, [primal.value, dual.value], rtol=1e-10, atol=0)
+same_weights = np.allclose(primal_solution.weight[0], w.value, rtol=0, atol=1e-8)
+same_prices = np.allclose((dual_solution.alpha - dual_solution.alpha_tilde)[:, 0], d, rtol=0, atol=1e-8)
 assert same_weights and same_prices
-f_attention = attention(declared, grid[:, None], keys, v.values)[:, 0]
+f_attention = attention(declared, grid[:, None], keys, dual_solution.values)[:, 0]
 f_is_the_expansion = abs(f_attention - Phi(grid) @ w.value).max() < 1e-8
 assert f_is_the_expansion
 
@@ -331,7 +340,7 @@ plt.show()
 dual_value_is_never_above_the_primal_value = (Q[:, None] <= P + 1e-12).all()
 assert dual_value_is_never_above_the_primal_value
 assert P[-1] - Q[-1] < 1e-10 < 1e-3 < P[0] - Q[0]
-gap_bounds_the_weights = (((np.array(weights) - W.weight) ** 2).sum(axis=1) / 2 <= P - Q + 1e-12).all()
+gap_bounds_the_weights = (((np.array(weights) - primal_solution.weight) ** 2).sum(axis=1) / 2 <= P - Q + 1e-12).all()
 assert gap_bounds_the_weights
 
 # %% [markdown]
@@ -439,7 +448,9 @@ assert np.allclose(before.values[:, 0], largest_target_alone, rtol=0, atol=1e-8)
 
 # %% [markdown]
 # **Solution.** With $\langle w, \Phi(x_j) \rangle + b$ in its constraints, the Lagrangian gains the term
-# $-b \sum_j \delta_j$. It is linear in $b$, so its minimum over $b$ is finite only if $\sum_j \delta_j = 0$.
+# $-b \sum_j \delta_j$. It is linear in $b$, so its minimum over $b$ is finite only if $\sum_j \delta_j = 0$. The bias
+# itself follows from any point on the edge of the tube: $b = y_j - \langle w, \Phi(x_j) \rangle - \epsilon\,
+# \mathrm{sign}(\delta_j)$.
 
 # %%
 b = cp.Variable()
@@ -458,7 +469,8 @@ assert np.isclose(biased.bias[0], b.value, rtol=0, atol=1e-6)
 # ### Exercise 3: An outlier
 #
 # Take the point that is farthest above the tube, and move it up by 10. What happens to ridge regression, and what to
-# the SVR? Say why before you compute. `certify` judges values that you already have.
+# the SVR? Say why before you compute. `certify(declared, keys, values, targets=..., C=..., epsilon=...)` judges values
+# that you already have; without a normaliser, the values are the $\delta_j$.
 
 # %% [markdown]
 # **Solution.** Nothing happens to the SVR. The price of this point is already the highest, $C$, and it stays $C$
@@ -472,9 +484,9 @@ certificate = certify(declared, keys, d[:, None], targets=moved, C=C, epsilon=ep
 again = solve_primal(declared, keys, moved, C=C, epsilon=epsilon)
 ridge_moved = np.linalg.solve(Z.T @ Z + 0.1 * np.eye(9), Z.T @ moved[:, 0])
 
-svr_does_not_move = certificate.relative_gap < 1e-9 and np.allclose(again.weight[0], W.weight[0], rtol=0, atol=1e-8)
+svr_does_not_move = np.allclose(again.weight, primal_solution.weight, rtol=0, atol=1e-8)
 ridge_does = abs(Z @ ridge_moved - Z @ ridge_w).max() > 1
-assert svr_does_not_move and ridge_does
+assert certificate.relative_gap < 1e-9 and svr_does_not_move and ridge_does
 
 # %% [markdown]
 # Next: [2. Softmax attention is an SVR](02_softmax_attention_is_an_svr.ipynb), where the kernel becomes the exponential

@@ -59,7 +59,7 @@ assert attention_is_the_formula
 # \, \frac{\prod_l k_l'^{m_l}}{\sqrt{m_1! \cdots m_D!}} $$
 #
 # So the features $\Phi(x)$ are all monomials of $x'$, each divided by the square root of the factorials of its
-# exponents $m_l$. There are $\binom{D+T}{T}$ of them up to degree $T$.
+# exponents $m_l$. There are $\binom{D+p}{p}$ of them up to degree $p$.
 
 
 # %%
@@ -81,7 +81,7 @@ plt.figure(figsize=(7, 4), layout="constrained")
 plt.semilogy(degrees, errors, "o-")
 for t, error, count in zip(degrees[::3], errors[::3], counts[::3], strict=True):
     plt.annotate(f"F = {count}", (t, error), xytext=(6, 6), textcoords="offset points", fontsize="small")
-plt.xlabel("degree $T$ of the Taylor features")
+plt.xlabel("degree $p$ of the Taylor features")
 plt.ylabel("largest error of the kernel at the keys")
 plt.title("With more monomials, F in number, the kernel becomes the exponential")
 plt.show()
@@ -163,7 +163,7 @@ assert a_small_C_holds_the_function_near_zero
 # $$ G_{ij} = z_i \cdot z_j = \frac{e^{k_i \cdot k_j / \sqrt{D}}}{h(k_i) h(k_j)} $$
 #
 # So it needs no Taylor series that is cut off: it can use the infinite feature map. With
-# $\delta = \alpha - \tilde\alpha$, the dual problem is
+# $\delta = \alpha - \tilde\alpha$, whose column of output $d$ is $\delta_d$, the dual problem is, as in tutorial 1,
 #
 # $$ \max_{|\delta_{jd}| \leq C} \ Q(\delta) = \sum_d \left( -\frac{1}{2} \delta_d^\top G \delta_d
 # - \epsilon \sum_j |\delta_{jd}| + \sum_j y_{jd} \delta_{jd} \right) $$
@@ -384,6 +384,9 @@ assert np.isclose(norm / 2 + C * slack.sum(), residual.value, rtol=1e-9, atol=0)
 # ### Exercise 2: Values that are not optimal
 #
 # Change one of the solution's values by a tenth. How large is the gap, and what does it say about the error of $f$?
+# Give `certify` the old `targets`, `C` and `epsilon`: without targets, it takes the outputs of the changed head, and
+# every gap is zero. (The numbers of a certificate are in units of `exp(log_scale)`, so that none is too large for a
+# float.)
 
 # %% [markdown]
 # **Solution.** The primal is strongly convex, $\frac{1}{2} |W - W^*|^2 \leq P(W) - Q(\delta)$, and

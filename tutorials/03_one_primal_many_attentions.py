@@ -93,7 +93,7 @@ assert softmax_is_the_formula
 #
 # The right-hand side is the layer of the primal. It takes two sums over the keys, and then the keys are not needed any
 # more. So the cost is linear in the number of keys: linear attention is computed in the primal form, softmax attention
-# in the dual form.
+# in the dual form. (This $u$ is a sum of features, and not $\delta/C$.)
 
 # %%
 linear = replace(softmax, kernel=EluPlusOne())
@@ -130,8 +130,13 @@ plt.show()
 # {\sum_{j \in S_i} e^{q_i \cdot k_j / \sqrt{D}}} $$
 #
 # With a window, query $i$ sees the keys with $|i - j| \leq 3$; with a stride, every third key, those where $i - j$ is a
-# multiple of 3; and with causal attention the past, $j \leq i$. So a language model solves one SVR for each token, each
+# multiple of 3; and with causal attention the past, $j \leq i$. So a language model has one SVR for each token, each
 # with one training point more than the SVR before.
+#
+# Trained on the same targets, these SVRs would give a key another value for each query, so their solutions do not make
+# one head. Below, we therefore take the SVR of query 10, and compare its function with attention at query 10. The
+# converse of tutorial 2 holds for one head, though: for any values $v_j$ that all queries share, the SVR of query $i$
+# has $\delta_j = h_i(k_j)\, v_j$ as its solution, where $h_i$ sums over $S_i$, with targets of its own.
 
 # %%
 sparse = {
@@ -167,10 +172,10 @@ plt.show()
 # %% [markdown]
 # ## Several SVRs: multi-head attention
 #
-# Head $s$ is an SVR with keys and values of its own. The SVRs are independent; their outputs are multiplied by matrices
+# Head $a$ is an SVR with keys and values of its own. The SVRs are independent; their outputs are multiplied by matrices
 # and added up:
 #
-# $$ f(x) = \sum_s W_O^s f^s(W_Q^s x) $$
+# $$ f(x) = \sum_a W_O^a f^a(W_Q^a x) $$
 #
 # Independent problems are one problem whose objective is the sum of theirs. So their primal values add up, and so do
 # their dual values.
@@ -188,8 +193,8 @@ values_add_up = np.isclose(together.value, alone[0].value + alone[1].value, rtol
 assert values_add_up
 f = attention(two_heads, head_keys, head_keys, together.values)  # (heads, tokens, 6)
 head_scores = np.exp(head_keys[0] @ head_keys[0].T / np.sqrt(6)), Phi(head_keys[1]) @ Phi(head_keys[1]).T
-for s, K in enumerate(head_scores):
-    each_head_is_its_own_attention = abs(f[s] - K @ alone[s].values / K.sum(axis=1, keepdims=True)).max() < 1e-10
+for a, K in enumerate(head_scores):
+    each_head_is_its_own_attention = abs(f[a] - K @ alone[a].values / K.sum(axis=1, keepdims=True)).max() < 1e-10
     assert each_head_is_its_own_attention
 assert np.isclose(solve_primal(two_heads, head_keys, head_targets, **problem).value, together.value, rtol=1e-10)
 
@@ -257,10 +262,12 @@ for name, primal in single.items():
 #
 # ### Exercise 1: A support of your own
 #
-# Let each query see itself and the four keys before it. Declare this support, and show that no query sees the future.
+# Let each query see itself and the four keys before it. Declare this support, and show that no query sees the future. A
+# support is a frozen dataclass with a method `sees(i, j)`: whether query $i$ sees key $j$, for arrays of positions that
+# broadcast.
 
 # %% [markdown]
-# **Solution.** A support is a frozen dataclass with `sees(i, j)`, for arrays of positions that broadcast.
+# **Solution.** Key $j$ is seen if it is not later than query $i$, and fewer than five positions away.
 
 
 # %%

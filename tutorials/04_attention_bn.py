@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 4. Attention-BN: batch normalisation in the primal
 #
-# The primal of attention is a neural network layer, $f(x) = W\,\Phi(x)/h(x) + b$. Networks often normalise the input of
-# a layer. Here we do the same, take the dual, and read off which attention it gives. The data is a spoken vowel.
+# The primal of attention is a neural network layer, $f(x) = W\,\Phi(x)/h(x)$, here without a bias. Networks often
+# normalise the input of a layer. Here we do the same, take the dual, and read off which attention it gives. The data is
+# a spoken vowel.
 #
 # You will learn
 # - which attention has batch normalisation in its primal;
@@ -47,7 +48,7 @@ print(f"{N} frames of {D} coefficients, whose means reach from {keys.mean(0).min
 # $10^{-5}$, avoids a division by zero. It is often written $\epsilon$; we call it eps, as the code does, since
 # $\epsilon$ is the half-width of the tube.
 #
-# Nothing else changes in $f(x) = W\,\Phi(Tx)/h(x) + b$. The keys are fixed while the SVR is solved, so $T$ is fixed
+# Nothing else changes in $f(x) = W\,\Phi(Tx)/h(x)$. The keys are fixed while the SVR is solved, so $T$ is fixed
 # too. The support vector expansion is the same as before, with $Tx$ in place of $x$ and $Tk_j$ in place of $k_j$:
 #
 # $$f(x) = \sum_j v_j \frac{\exp(Tx \cdot Tk_j/\sqrt D)}{\sum_l \exp(Tx \cdot Tk_l/\sqrt D)} .$$
@@ -121,12 +122,16 @@ for ax, (name, weights) in zip(axes, maps.items(), strict=True):
     ax.set(title=name if name == "softmax" else f"Attention-BN, {name}", xlabel="key (frame)")
 axes[0].set_ylabel("query (frame)")
 figure.colorbar(image, ax=axes, label="attention weight")
-figure.suptitle("The bright column is the vote: a key that every query favours. At β = 1 it is gone.")
+figure.suptitle("The bright column is the vote, which favours one key for all queries. At β = 1 it is gone.")
 plt.show()
 
 # %% [markdown]
-# At $\beta = 0$ one key has over a quarter of all attention, whatever the query. At $\beta = 1$ each frame attends to
-# frames like itself.
+# At $\beta = 0$ one key has over a quarter of all attention, on average over the queries. Queries whose own interest
+# points away from the mean still give it next to nothing. At $\beta = 1$ each frame attends to frames like itself.
+#
+# In softmax attention, the vote is there, too, but small on this utterance: its strongest key has 6% of all attention,
+# where 4% would be even. It is the division by $\sigma^2$ that makes it large, in coordinates whose mean is large and
+# whose spread is small, and $\beta = 1$ that removes it.
 #
 # ### Which $\beta$?
 #

@@ -39,8 +39,8 @@ N, D = keys.shape
 # ## Step 1: an SVR with less training data
 #
 # Divide the $N$ keys into groups of $s$ neighbours, and average the keys of each group $g$, and their targets. With
-# $N = 24$ and the scale $s = 4$, there are $n = N/s = 6$ groups. If $K$ has the keys as its rows and $Y$ the targets,
-# the averages are the rows of $AK$ and $AY$, with an averaging matrix $A$ of shape $(n, N)$:
+# $N = 24$ and the scale $s = 4$, there are $n = N/s = 6$ groups. If $K$ has the keys as its rows (so it is no kernel
+# here) and $Y$ the targets, the averages are the rows of $AK$ and $AY$, with an averaging matrix $A$ of shape $(n, N)$:
 #
 # $$\bar k_g = \frac1s \sum_{j \in g} k_j = (AK)_g, \qquad \bar y_g = (AY)_g, \qquad
 #   A_{gj} = \frac1s \text{ if } j \in g, \text{ else } 0 .$$
@@ -92,9 +92,10 @@ for scale, (_, primal, dual) in solved.items():
 #
 # ## Step 2: what the averages do to the SVR
 #
-# There are fewer training points, and so fewer support vectors. A point can be a support vector only if its target is
-# on the edge of the tube, whose half-width is $\epsilon$, or outside. With the residual $r_g = \bar y_g - f(\bar k_g)$
-# in one output, and $\delta = \alpha - \tilde\alpha$,
+# There are fewer training points, and so fewer support vectors, though more of the points are such: averages leave
+# fewer of them inside the tube. A point can be a support vector only if its target is on the edge of the tube, whose
+# half-width is $\epsilon$, or outside. With the residual $r_g = \bar y_g - f(\bar k_g)$ in one output, and $\delta =
+# \alpha - \tilde\alpha$,
 #
 # $$|r_g| < \epsilon \Rightarrow \delta_g = 0, \qquad |r_g| > \epsilon \Rightarrow |\delta_g| = C .$$
 
@@ -404,7 +405,8 @@ assert ranks == [24, 12, 6, 3], "the rank is the number of groups"
 # %% [markdown]
 # ### Exercise 3: causal scaled heads
 # Query $i$ may see the keys $0, \dots, i$ only. Write down its training set, and the attention. Show that the package's
-# `causal-sh` is the same, and that the future does not leak.
+# `causal-sh` is the same, and that the future does not leak. (Groups are counted from the first token, so that the last
+# one may be incomplete.)
 
 # %% [markdown]
 # **Solution.** The SVR of query $i$ is trained on the averages of the keys that it sees: the complete groups of the

@@ -149,10 +149,10 @@ assert on_new[left_utterances.argmin()] < 1.1 * on_new[best], "and it chooses a 
 #
 # $$ |f_d(x) - f_d(k_j)| \leq |w_d| \, |z(x) - z(k_j)| $$
 #
-# The *margin* of an output is $\epsilon / |w_d|$: inputs that are nearer than the margin have outputs that differ by
-# less than $\epsilon$. A larger $C$ buys a smaller training error with larger weights, and so with a smaller margin.
-# Both lengths follow from the kernel: $|w_d|^2 = \delta_d^\top G \delta_d$ and
-# $|z(x) - z(k_j)|^2 = z(x) \cdot z(x) - 2\, z(x) \cdot z(k_j) + z(k_j) \cdot z(k_j)$.
+# The *margin* of an output is $\epsilon / |w_d|$: inputs whose $z$ are nearer than the margin have outputs that differ
+# by less than $\epsilon$. A larger $C$ buys a smaller training error with larger weights, and so with a smaller margin.
+# Both lengths follow from the kernel: $|w_d|^2 = \delta_d^\top G \delta_d$ and $|z(x) - z(k_j)|^2 = z(x) \cdot z(x) -
+# 2\, z(x) \cdot z(k_j) + z(k_j) \cdot z(k_j)$.
 
 
 # %%

@@ -159,8 +159,10 @@ plt.show()
 # Some heads need half of the keys, or more. In others a few keys have it all, since $\delta_j = h(k_j)v_j$, and the
 # normaliser $h(k_j) = \sum_i e^{k_i\cdot k_j/\sqrt D}$ is enormous for a long key. Such a head also has a large norm.
 #
-# What does the norm mean for the model? A function of small norm changes little from query to query. So it should do
-# little harm to replace the output of such a head by its mean over the queries: one vector for all. Let us do this with
+# What does the norm mean for the model? It bounds how fast the output changes from query to query (tutorial 9), by
+# $|f(x) - f(x')| \le \lVert W\rVert\, |z(x) - z(x')|$. This is only a bound: a head whose values are all equal is
+# constant, whatever its norm, and $|z|$ differs from head to head. So it is a guess that it does little harm where the
+# norm is small to replace the output of a head by its mean over the queries: one vector for all. Let us test it with
 # the twelve heads of smallest norm, with the twelve of largest norm, and with twelve at random, three times. (The
 # halves found are told, too; but each is 1.6% of all, and differences of a few per cent mean nothing.)
 
@@ -380,7 +382,7 @@ assert noise.relative_gap < 1e-12, "noise is an SVR, too"
 # %% [markdown]
 # ### Exercise 2: a head of one key
 # Find the head that needs the fewest keys on the first text. Which token has the largest $|\delta_j|$ there, and what
-# is special about its key?
+# is special about its key? (`with recording(ours) as calls:` collects the queries, keys and values of each layer.)
 
 # %% [markdown]
 # **Solution.** Its key is among the longest, so that $h(k_j)$ contains $e^{|k_j|^2/\sqrt D}$.

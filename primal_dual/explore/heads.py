@@ -76,6 +76,11 @@ class RealHeads:
             "head": [str(number + 1) for number in range(source.heads)],
         }
 
+    def ends(self, state: HeadState) -> dict[str, int]:
+        """The last query and the last output are those of the head."""
+        head = self.head(state)
+        return {"query": len(head.queries) - 1, "output": head.values.shape[1]}
+
     def _source(self, state: HeadState) -> str:
         name = state.source or next(iter(self.sources))
         if name not in self.sources:

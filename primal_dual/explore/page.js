@@ -18,8 +18,12 @@ function explore(exchange) {
   const beingUsed = (control) =>
     control === document.activeElement && (control.type === "text" || control.matches(":active"));
 
-  const fill = (name, text, options) => {
+  const fill = (name, text, options, end) => {
     const control = form.elements[name];
+    if (end !== undefined) {
+      control.max = end;
+      text = Math.min(text, end);
+    }
     if (options && options.join() !== Array.from(control.options, (each) => each.value).join()) {
       control.replaceChildren(...options.map((each) => new Option(each)));
     }
@@ -37,7 +41,7 @@ function explore(exchange) {
   const show = () => {
     const answer = exchange.answer;
     for (const [name, text] of Object.entries(answer.controls)) {
-      fill(name, text, answer.options[name]);
+      fill(name, text, answer.options[name], answer.ends[name]);
       form.elements[name].disabled = answer.idle.includes(name);
     }
     shown("error").textContent = answer.error;

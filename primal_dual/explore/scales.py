@@ -94,6 +94,11 @@ def by_scale(state: ScalesState) -> dict[int, Head]:
     return {scale: head(replace(state, scale=scale)) for scale in SCALES}
 
 
+def ends(state: ScalesState) -> dict[str, int]:
+    """The last query token is the last token."""
+    return {"query": state.tokens - 1}
+
+
 def weights_of_query(state: ScalesState) -> np.ndarray:
     """The attention weights (N,) of the query token."""
     keys = sequence(state).keys

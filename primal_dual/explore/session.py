@@ -67,10 +67,11 @@ class Session:
                 name: control.write(getattr(self.state, name)) for name, control in self.view.controls.items()
             },
             "options": {},
+            "ends": {},
             "idle": self.view.idle(self.state),
         }
         try:
-            answer["options"] = self.view.options(self.state)
+            answer |= {"options": self.view.options(self.state), "ends": self.view.ends(self.state)}
             self.drawing.draw(self.state)
             answer |= {"readout": self.view.readout(self.state), "python": self.view.as_python(self.state)}
         except ValueError as error:

@@ -188,6 +188,11 @@ def attention_map(state: SVRState) -> np.ndarray:
     return attention_weights(asked.primal, asked.keys, asked.keys)
 
 
+def ends(state: SVRState) -> dict[str, int]:
+    """The last position is that of the last key."""
+    return {"position": len(state.keys) - 1}
+
+
 def idle(state: SVRState) -> list[str]:
     """The controls that have no effect."""
     without_position = ["position"] if state.support == "all keys" else []

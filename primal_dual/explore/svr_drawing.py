@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from bokeh.models import ColumnDataSource, DataRange1d
+from bokeh.models import BasicTicker, ColumnDataSource, DataRange1d
 
 from primal_dual.explore import drawing
 from primal_dual.explore.controls import LARGEST_NUMBER
@@ -39,6 +39,7 @@ class SVRDrawing:
         self.objectives = ColumnDataSource({"value": [1, 1], **both})
         duality = drawing.plot("value / C", "", 130, x_range=DataRange1d(start=0), y_range=both["name"])
         duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
+        duality.xaxis.ticker = BasicTicker(desired_num_ticks=3)  # more would overlap where the values are small
         self.values = ColumnDataSource({"j": [0.5], "value": [1]})
         bars = drawing.plot("key, from left to right", "value v", 180)
         bars.vbar("j", top="value", width=0.8, color=drawing.BLUE, source=self.values)

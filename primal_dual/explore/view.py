@@ -29,6 +29,8 @@ class View:
         Of a state: its numbers by their names, and lines of Python that compute them.
     options : function
         Of a state: the words to choose from, by the names of those choices that have no fixed ones.
+    ends : function
+        Of a state: where those sliders end that it lets end earlier, by their names.
     idle : function
         Of a state: the names of the controls that have no effect in it.
     """
@@ -43,6 +45,7 @@ class View:
     readout: Callable[[Any], dict[str, str]]
     as_python: Callable[[Any], str]
     options: Callable[[Any], dict[str, list[str]]] = lambda state: {}
+    ends: Callable[[Any], dict[str, int]] = lambda state: {}
     idle: Callable[[Any], list[str]] = lambda state: []
 
     @property

@@ -25,18 +25,19 @@ SVR = View(
     prose="""
         A support vector regression (SVR) fits the curve to the targets: errors inside the tube, up to ε, are free;
         beyond it they cost C. Its solution is an attention: at the query x, f(x) is an average of the values of the
-        keys (blue bars), by the attention weights (lines). A value is at most C/h(k) in size, where h(k) is the sum of
-        the kernel over the keys: values are often much larger than f, and those of both signs cancel in the average.
-        <b>Try:</b> drag a target out of the tube, and it becomes a square: its value is at this bound. Move the
-        pointer along the curve: the lines go to the keys that the query attends to. Make ε larger: more targets are
-        inside the tube, and their keys have the value 0: they take weight, and add nothing. <a href="?digits=1">Stop
-        the solver early</a>: the primal and the dual value are apart, and their gap bounds the error of f, everywhere.
-        (All points look free then: a solver that was stopped has made no δ exactly 0 or C.) <a
-        href="?kernel=gaussian&C=100">Another kernel</a> makes another attention; so do <a
-        href="?transform=batch+normalisation">batch normalisation</a>, <a href="?support=causal&position=9">a causal
-        support</a>, under which each query has an SVR of its own, and <a href="?scale=3">averages of three
-        keys</a>.""",
-    tutorial=1,
+        keys (blue bars), by the attention weights (lines). A value is at most C/h(k) in size, where h(k) is the sum
+        of the kernel over the keys: values are often much larger than f, and those of both signs cancel in the
+        average. <b>Try:</b> drag a target out of the tube: at first the curve follows it (triangle); farther out, it
+        becomes a square: its value is at this bound. Move the pointer along the curve: the lines go to the keys that
+        the query attends to. Make ε larger: more targets are inside the tube, and their keys have the value 0: they
+        take weight, and add nothing. <a href="?digits=1">Stop the solver early</a>: the primal and the dual value
+        are apart, and their gap bounds the error of f, everywhere. (Most points look free then: a solver that was
+        stopped has made few δ exactly 0 or C.) <a href="?kernel=gaussian&C=100">Another kernel</a> makes another
+        attention; so do <a href="?transform=batch+normalisation">batch normalisation</a>, <a
+        href="?support=causal&position=9">a causal support</a>, under which each query has an SVR of its own, and <a
+        href="?scale=3">averages of three keys</a>. (A key has one feature here. So with the kernel "linear", a key
+        has the same weight for every query, and "unit length" leaves of a key its sign.)""",
+    tutorial=2,
     state=svr.SVRState,
     drawing=SVRDrawing,
     captions={
@@ -51,20 +52,22 @@ SVR = View(
     },
     readout=svr.readout,
     as_python=svr.as_python,
+    ends=svr.ends,
     idle=svr.idle,
 )
 NORMALISATION = View(
     path="/normalisation",
     title="What batch normalisation changes",
     prose="""
-        The same keys and the same query, in softmax attention and in Attention-BN: the larger a disc, the more weight
-        its key has. <b>Try:</b> move the pointer over the keys. In softmax attention, the keys far from the origin, in
-        the direction of the mean (cross), have most of the weight, whatever the query: it is as if all queries voted
-        for them together. In Attention-BN, a query attends to the keys on its own side of the mean. The bars below are
-        that common vote, the mean over all queries of each key's logit (what the softmax is taken of). At β = 1
+        The same keys and the same query, in softmax attention and in Attention-BN: the larger a disc, the more
+        weight its key has. <b>Try:</b> move the pointer over the keys. In softmax attention, the keys far from the
+        origin, in the direction of the mean (cross), have most of the weight for every query that lies where the
+        keys lie: it is as if all queries voted for them together. In Attention-BN, a query attends to the keys on
+        its own side of the mean. The bars below are that common vote: each key's logit (what the softmax is taken
+        of), on average over the keys as queries, less the mean of all keys, which cancels in the softmax. At β = 1
         Attention-BN has none: its bars are zero. <a href="?beta=0">At β = 0</a> it has one, too, and <a
-        href="?beta=0.5">at β = 0.5</a> half of that. Drag one key far away, and mean and deviation (dashed) follow it:
-        Attention-BN depends on all keys. <a href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the
+        href="?beta=0.5">at β = 0.5</a> half of that. Drag one key far away, and mean and deviation (dashed) follow
+        it: Attention-BN depends on all keys. <a href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the
         origin</a>, there is nothing to vote for in softmax attention, either.""",
     tutorial=4,
     state=normalisation.NormalisationState,
@@ -86,12 +89,12 @@ SCALES = View(
     prose="""
         A head of scale s is trained on averages of s neighbours, the pools. There are fewer training points, and so
         the attention costs less: a weight for each pool, not for each token. What is lost? The head sees the pools'
-        means alone (thick lines). <b>Try:</b> set the scale to 1, 4 and 16, and compare f with the signal (dashed). <a
-        href="?noise=0">Without noise</a>, no scale has a smaller error than 1. But averages also take noise away: with
-        <a href="?noise=0.8">much noise</a>, scale 4 is better than 1 here (not in each draw of the noise), at a
-        quarter of the cost. A signal with <a href="?scale=8&waves=6&noise=0.1">many waves</a> is lost in large pools.
-        Move the pointer along the tokens: all tokens of a pool have the same weight (bars on the floor), since the
-        pool is one key. A layer has heads of several scales, so that fine and coarse are both seen.""",
+        means alone (thick lines). <b>Try:</b> set the scale to 1, 4 and 16, and compare f with the signal (dashed).
+        <a href="?noise=0">Without noise</a>, no scale has a smaller error than 1. But averages also take noise away:
+        with <a href="?noise=0.8">much noise</a>, scale 4 is better than 1 here (not in each draw of the noise), at a
+        quarter of the cost. A signal with <a href="?scale=8&waves=6&noise=0.1">many waves</a> is lost in large
+        pools. Move the pointer along the tokens: all tokens of a pool have the same weight (bars on the floor),
+        since the pool is one key. A layer has heads of several scales, so that fine and coarse are both seen.""",
     tutorial=5,
     state=scales.ScalesState,
     drawing=ScalesDrawing,
@@ -103,6 +106,7 @@ SCALES = View(
     },
     readout=scales.readout,
     as_python=scales.as_python,
+    ends=scales.ends,
 )
 
 
@@ -113,17 +117,18 @@ def real_head(sources: Mapping[str, Source]) -> View:
         path="/head",
         title="A real head",
         prose="""
-            Any head of any transformer solves an SVR: its keys are the training inputs, and its values the dual
-            variables δ, divided by h. The certificate is the proof: it computes the primal and the dual value, each
-            from its own definition, and their gap is zero up to rounding. The head of the spoken vowel forecasts the
-            next frame of a vowel. It was trained as an SVR: in each output, some frames have the value 0 and are no
-            support vectors. <b>Try:</b> move the pointer over the map: the bars are the weights of that query. Look at
-            <a href="?attention=bn">batch normalisation</a>, where a frame attends to frames like itself, and at <a
-            href="?attention=sh">a scaled head</a>, whose training points are half as many. <a href="?decimals=2">Keep
-            two decimals of the values</a>: they no longer are the optimum, the gap shows it, and the error of f is
-            below the bound that follows from the gap. (The smallest C that the values need is taken, and with cut
-            values nearly all δ look free.) Heads of your own: <code>primal-dual explore --model FOLDER</code> or
-            <code>primal-dual explore --keys K.npy --values V.npy</code>.""",
+            Any head whose weights are a kernel of query and key, as those of softmax attention are, solves an SVR:
+            its keys are the training inputs, and its values the dual variables δ, divided by h. The certificate is
+            the proof: it computes the primal and the dual value, each from its own definition, and their gap is zero
+            up to rounding. The head of the spoken vowel forecasts the next frame of a vowel. It was trained as an
+            SVR: in each output, some frames have the value 0 and are no support vectors. <b>Try:</b> move the
+            pointer over the map: the bars are the weights of that query. Look at <a href="?attention=bn">batch
+            normalisation</a>, where a frame attends to frames like itself, and at <a href="?attention=sh">a scaled
+            head</a>, whose training points are half as many. <a href="?decimals=2">Keep two decimals of the
+            values</a>: they no longer are the optimum, the gap shows it, and the error of f is below the bound that
+            follows from the gap. (The smallest C that the values need is taken, and with cut values nearly all δ
+            look free.) Heads of your own: <code>primal-dual explore --model FOLDER</code> or <code>primal-dual
+            explore --keys K.npy --values V.npy</code>.""",
         tutorial=6,
         state=HeadState,
         drawing=partial(HeadsDrawing, found),
@@ -136,6 +141,7 @@ def real_head(sources: Mapping[str, Source]) -> View:
         readout=found.readout,
         as_python=found.as_python,
         options=found.options,
+        ends=found.ends,
     )
 
 

@@ -145,6 +145,15 @@ def test_what_cannot_be_is_said_and_the_picture_stays(open_tab):
     assert tab.readout["Support vectors"].endswith("of 2 points")
 
 
+def test_a_slider_shows_the_position_that_is_taken(open_tab):
+    """There are 14 keys, so that the last position is 13."""
+    tab = open_tab("/?support=causal&position=40")
+    slider = tab.page.get_by_label("Whose SVR: position of the query", exact=True)
+    assert "query=13" in tab.page.locator("#python").text_content()
+    shown = slider.get_attribute("max"), slider.input_value(), slider.get_attribute("aria-valuetext")
+    assert shown == ("13", "13", "13")
+
+
 def test_the_pointer_acts_in_both_planes_on_the_map_and_on_the_sequence(open_tab):
     tab, state = open_tab("/normalisation"), normalisation.NormalisationState()
     tab.drag("bn", (state.keys_x[9], state.keys_y[9]), (-2.0, -1.0))

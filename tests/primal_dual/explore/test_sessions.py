@@ -42,6 +42,15 @@ def test_what_is_asked_for_is_answered_once_with_all_that_the_page_shows(session
     assert answer["controls"]["C"] == "20" and answer["idle"] == ["position", "beta"]
 
 
+def test_a_slider_ends_where_its_choices_end(session):
+    session.exchange.asked = [1, "keys=-1+0+1&targets=1+0+1&support=causal&position=40"]
+    session.draw()
+    assert session.exchange.answer["ends"] == {"position": 2}
+    assert VIEWS[2].ends(VIEWS[2].state(tokens=20)) == {"query": 19}
+    frames, coefficients = Vowel().head("softmax", "", 0).values.shape
+    assert VIEWS[3].ends(VIEWS[3].state()) == {"query": frames - 1, "output": coefficients}
+
+
 def test_the_pointer_moves_the_query_and_a_point_that_it_holds(session):
     state = session.state
     send(session, MouseMove, 1.234, 0.0)
