@@ -17,7 +17,7 @@ from primal_dual.primal import Primal
 from primal_dual.protocols import FiniteFeatures, Kernel, PositiveKernel
 from primal_dual.sequence import convolve_sequence, pool
 from primal_dual.supports import Everything, Mask, check_size, positions, visibility_table
-from primal_dual.transforms import SAME, Fitted, Identity, fit, split_convolutions
+from primal_dual.transforms import SAME, Identity, fit, split_convolutions
 from primal_dual.types import Array, Bool, Float
 
 ROUNDING = 1e-8  # of cosines
@@ -73,14 +73,10 @@ class TrainingSet:
         point_of_group = np.cumsum(some) - 1
         return np.where(self.members[:, None], y[point_of_group[group_of_key]], 0.0)
 
-    @cached_property
-    def _fitted(self) -> tuple[Fitted, Float[Array, "n D"]]:
-        """T, fitted on the training points, and T k_j."""
-        return fit(split_convolutions(self.declared.transform)[1], self.keys, np.ones(len(self.keys), bool))
-
     def transform(self, x: Float[Array, "M D"]) -> Float[Array, "M D"]:
-        """T x."""
-        return self._fitted[0](x)
+        """T x, fitted on the training points."""
+        apply, _ = fit(split_convolutions(self.declared.transform)[1], self.keys, np.ones(len(self.keys), bool))
+        return apply(x)
 
     def rows(self, x: Float[Array, "M D"]) -> Rows:
         """<Phi(T x), Phi(T k_j)> = w exp(top) and h(x) = sign exp(log_h) -> w, top, sign, log_h."""
@@ -93,10 +89,10 @@ class TrainingSet:
         """`rows`, computed once for the training points themselves."""
         return self.own_rows if x is self.keys else self.rows(x)
 
-    @property
+    @cached_property
     def transformed_keys(self) -> Float[Array, "n D"]:
         """T k_j."""
-        return self._fitted[1]
+        return self.transform(self.keys)
 
     @property
     def feature_count(self) -> float:
