@@ -99,7 +99,7 @@ def number(name: str, x: Any, *, above: float | None = None, least: float | None
 
 def integer(name: str, x: Any, least: int) -> None:
     """ValueError for what is no whole number >= `least`."""
-    if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < least:
+    if isinstance(x, bool | np.timedelta64) or not isinstance(x, int | np.integer) or x < least:
         raise ValueError(f"{name}: expected a whole number >= {least}; got {x!r}")
 
 

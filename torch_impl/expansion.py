@@ -158,7 +158,8 @@ def attention_with_weights(
     _check_dropout(dropout_p)
     record(call)
     A = _attend(call, Way(weights, dropout_p))
-    valid = combine_masks(Everything(), is_causal, call.over_heads(key_mask), attn_mask).valid
+    row = attn_mask if attn_mask is not None and attn_mask.shape[-2] == 1 else None  # a mask of keys
+    valid = combine_masks(Everything(), False, call.over_heads(key_mask), row).valid
     v = v if valid is None else v.masked_fill(~valid[..., None], 0)
     return A @ v.to(A.dtype), A
 

@@ -13,6 +13,7 @@ from primal_dual.explore.head_sources import Head, Source
 from primal_dual.explore.svr import ROUNDING, SUPPORT_VECTOR, kinds_of
 from primal_dual.svr.training_sets import training_set
 
+MOST_OUTPUTS, MOST_QUERIES = 128, 512  # that the sliders reach
 ALL = 9  # where the slider of the decimals ends
 SMALLEST = 1e-300  # whose logarithm stands for that of zero
 WHOSE = 'print(f"Whose SVR: query {exact.query}, with the largest gap")\n'
@@ -26,9 +27,9 @@ class HeadState:
     attention: str = choice("", "Attention")
     layer: str = choice("", "Layer")
     head: str = choice("", "Head")
-    output: int = slider(1, "Output", 1, 128, 1)
+    output: int = slider(1, "Output", 1, MOST_OUTPUTS, 1)
     decimals: int = slider(ALL, "Decimals of the values that are kept", 0, ALL, 1, last="all")
-    query: int = slider(0, "Query (row)", 0, 511, 1)
+    query: int = slider(0, "Query (row)", 0, MOST_QUERIES - 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,8 @@ class RealHeads:
     def ends(self, state: HeadState) -> dict[str, int]:
         """The last query and the last output are those of the head."""
         head = self.head(state)
-        return {"query": len(head.queries) - 1, "output": head.values.shape[1]}
+        outputs, queries = head.values.shape[1], len(head.queries)
+        return {"output": min(outputs, MOST_OUTPUTS), "query": min(queries, MOST_QUERIES) - 1}
 
     def _source(self, state: HeadState) -> str:
         name = state.source or next(iter(self.sources))

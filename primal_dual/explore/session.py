@@ -71,7 +71,8 @@ class Session:
             "idle": self.view.idle(self.state),
         }
         try:
-            answer |= {"options": self.view.options(self.state), "ends": self.view.ends(self.state)}
+            answer["options"] = self.view.options(self.state)
+            answer["ends"] = self.view.ends(self.state)
             self.drawing.draw(self.state)
             answer |= {"readout": self.view.readout(self.state), "python": self.view.as_python(self.state)}
         except ValueError as error:

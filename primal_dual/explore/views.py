@@ -64,7 +64,7 @@ NORMALISATION = View(
         origin, in the direction of the mean (cross), have most of the weight for every query that lies where the
         keys lie: it is as if all queries voted for them together. In Attention-BN, a query attends to the keys on
         its own side of the mean. The bars below are that common vote: each key's logit (what the softmax is taken
-        of), on average over the keys as queries, less the mean of all keys, which cancels in the softmax. At β = 1
+        of), on average over the keys as queries, less a number that all keys share and that cancels. At β = 1
         Attention-BN has none: its bars are zero. <a href="?beta=0">At β = 0</a> it has one, too, and <a
         href="?beta=0.5">at β = 0.5</a> half of that. Drag one key far away, and mean and deviation (dashed) follow
         it: Attention-BN depends on all keys. <a href="?keys_x=-1+-0.5+0+0.5+1&keys_y=0.5+-1+0.2+0.9+-0.6">Around the

@@ -74,7 +74,8 @@ def solve_primal(
         "newton", much faster (see `projected_newton.py`); or a cvxpy solver of quadratic programs that
         is installed.
     solver_options : dict, optional
-        For the solver, beside tight tolerances. Without any, and Newton's method brings the last digits.
+        For the solver; they are added to tight tolerances, or replace them. Without any, Newton's method brings the
+        last digits.
 
     Returns
     -------

@@ -156,21 +156,26 @@ PLAN = [
     ),
     Experiment("accuracy", "fashion_mnist", 11, seeds=3),
     Experiment("accuracy", "cifar10", 13, "short", SHORT_CIFAR10, seeds=3),
-    Experiment("accuracy", "tiny_imagenet_50", 14, seeds=3),
+    Experiment("accuracy", "tiny_imagenet_50", 11, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),
     *(
         Experiment("noise", "JapaneseVowels", 0.7, f"steps as tokens, noise {noise}", STEPS | {"noise": noise})
         for noise in (1.0, 2.0)
     ),
-    Experiment("noise", "JapaneseVowels", 2.8, "steps as tokens, 4 times oversampled, noise 4.0", OVERSAMPLED),
+    Experiment("noise", "JapaneseVowels", 1.3, "steps as tokens, 4 times oversampled, noise 4.0", OVERSAMPLED),
     *(
         Experiment("noise", data, SERIES[data], f"noise {noise}", {"noise": noise}, seeds=3)
         for noise in (0.5, 1.0)
         for data in FRAGILE
     ),
-    Experiment("accuracy", "Handwriting", 4.0, "steps as tokens", STEPS),
-    Experiment(
-        "accuracy", "Handwriting", 4.0, "steps as tokens, scales 1 to 8", STEPS | EIGHT, ("softmax", "sh", "bn+sh")
+    Experiment("accuracy", "Handwriting", 2.5, "steps as tokens", STEPS),
+    *(
+        Experiment("accuracy", data, minutes, "steps as tokens, scales 1 to 8", STEPS | EIGHT, attentions)
+        for data, minutes, attentions in (
+            ("Handwriting", 2.5, ("softmax", "sh", "bn+sh")),
+            ("UWaveGestureLibrary", 4.0, ("softmax", "sh")),
+            ("JapaneseVowels", 0.7, ("softmax", "sh")),
+        )
     ),
     Experiment("accuracy", "Text", 55, "short", SHORT_TEXT, seeds=3),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),

@@ -49,6 +49,11 @@ def test_a_slider_ends_where_its_choices_end(session):
     assert VIEWS[2].ends(VIEWS[2].state(tokens=20)) == {"query": 19}
     frames, coefficients = Vowel().head("softmax", "", 0).values.shape
     assert VIEWS[3].ends(VIEWS[3].state()) == {"query": frames - 1, "output": coefficients}
+    large = SimpleNamespace(attentions=("",), layers=("",), heads=1)
+    large.head = lambda *place: SimpleNamespace(values=np.zeros((600, 200)), queries=np.zeros((600, 2)))
+    view = all_views({"large": large})[3]
+    ends = view.ends(view.state())
+    assert ends == {name: view.controls[name].high for name in ("query", "output")}
 
 
 def test_the_pointer_moves_the_query_and_a_point_that_it_holds(session):

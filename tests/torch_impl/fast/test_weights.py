@@ -65,6 +65,10 @@ def test_hidden_values_may_be_anything():
     v[..., 3:, :] = float("nan")
     f, A = attention_with_weights(heads("sh", 3), q, k, v, key_mask)
     assert f.isfinite().all() and (A[..., 3:] == 0).all()
+    for row in (key_mask, torch.where(key_mask, 0.0, float("-inf"))):  # a mask of one row hides keys from all queries
+        f_of_row, A_of_row = attention_with_weights(heads("sh", 3), q, k, v, attn_mask=row[None])
+        torch.testing.assert_close(f_of_row, f)
+        assert (A_of_row[..., 3:] == 0).all()
     assert (attention_with_weights(Primal(), q, k, v, torch.zeros(5).bool())[1] == 0).all()
 
 
