@@ -173,7 +173,7 @@ PLAN = [
         Experiment("accuracy", data, minutes, "steps as tokens, scales 1 to 8", STEPS | EIGHT, attentions)
         for data, minutes, attentions in (
             ("Handwriting", 2.5, ("softmax", "sh", "bn+sh")),
-            ("UWaveGestureLibrary", 4.0, ("softmax", "sh")),
+            ("UWaveGestureLibrary", 2.2, ("softmax", "sh")),
             ("JapaneseVowels", 0.7, ("softmax", "sh")),
         )
     ),
