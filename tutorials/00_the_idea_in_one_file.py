@@ -18,10 +18,9 @@ precise = dict(solver="CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas
 # $$ f(x) = W \Phi(T x) / h(x), \qquad h(x) = \sum_j \langle \Phi(T x), \Phi(T k_j) \rangle $$
 # $W$ is a matrix to be trained, $T x = x$ until section 3, and $\Phi$ makes a vector of features, with inner products
 # $\langle \Phi(x), \Phi(y) \rangle = e^{x \cdot y / \sqrt{D}}$. Since $e^{ab} = \sum_t a^t b^t / t!$, a number $a$ has
-# the features $a^t / \sqrt{t!}$ with $t = 0, 1, ...$; here 30 are enough. Divide the two coordinates of $x$ by
-# $D^{1/4}$; the features of $x$ are then all products of a feature of the one and a feature of the other. With $z_j =
-# \Phi(T k_j) / h(k_j)$, a residual $y_j - W z_j$ costs nothing up to $\epsilon$, and $C$ for each unit beyond, in each
-# output:
+# the features $a^t / \sqrt{t!}$ with $t = 0, 1, ...$; here 30 are enough. With the two coordinates of $x$ divided by
+# $D^{1/4}$, $\Phi(x)$ has all products of a feature of the one and a feature of the other. With $z_j = \Phi(T k_j) /
+# h(k_j)$, a residual $y_j - W z_j$ of an output is free up to $\epsilon$, and each unit beyond costs $C$:
 # $$ \min_W \ \frac{1}{2} |W|^2 + C \sum_j \max(|y_j - W z_j| - \epsilon, 0) $$
 
 
@@ -43,9 +42,8 @@ def solve_primal(z, targets, C, epsilon):
 # ## 2. The dual: its solution is attention
 # A residual $r$ costs $C \max(|r| - \epsilon, 0)$, which is the largest value of $(\alpha - \tilde\alpha) r - \epsilon
 # (\alpha + \tilde\alpha)$ for $\alpha$ and $\tilde\alpha$ from 0 to $C$. Insert this for every example, with $\delta_j
-# = \alpha_j - \tilde\alpha_j$. The order of minimum and maximum may be changed, since the sum is convex in $W$ and
-# linear in $\alpha, \tilde\alpha$. The minimum over $W$ is at $W = \sum_j \delta_j z_j^\top$. What remains is the dual.
-# It needs no features, only their inner products $G_{ij} = z_i \cdot z_j$:
+# = \alpha_j - \tilde\alpha_j$. Minimum and maximum may change places: the sum is convex in $W$, linear in the others.
+# The minimum is at $W = \sum_j \delta_j z_j^\top$. The dual remains, which needs only $G_{ij} = z_i \cdot z_j$:
 # $$ \max_{0 \le \alpha, \tilde\alpha \le C} \ \sum_j (y_j \delta_j - \epsilon (\alpha_j + \tilde\alpha_j))
 # - \frac{1}{2} \delta^\top G \delta $$
 # Support vectors have $\delta_j \ne 0$. With this $W$, $f$ is softmax attention with values $v_j = \delta_j / h(k_j)$:
