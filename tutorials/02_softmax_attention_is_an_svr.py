@@ -81,6 +81,7 @@ plt.figure(figsize=(7, 4), layout="constrained")
 plt.semilogy(degrees, errors, "o-")
 for t, error, count in zip(degrees[::3], errors[::3], counts[::3], strict=True):
     plt.annotate(f"F = {count}", (t, error), xytext=(6, 6), textcoords="offset points", fontsize="small")
+plt.margins(0.13)  # room for the words beside the first and the last point
 plt.xlabel("degree $p$ of the Taylor features")
 plt.ylabel("largest error of the kernel at the keys")
 plt.title("With more monomials, F in number, the kernel becomes the exponential")

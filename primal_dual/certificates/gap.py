@@ -103,7 +103,8 @@ def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None,
         raise ValueError(f"targets: expected as many outputs as the values, {f.shape[1]}; got {targets.shape}")
     largest = max(delta.max(), -delta.min())
     C = largest if C is None else np.exp(math.log(C) - svr.log_scale)
-    y = targets if targets is not None else f + epsilon * np.sign(delta) if epsilon else f
+    on_edge = f + epsilon * np.sign(delta) if epsilon and targets is None else f  # what the values fit without slack
+    y = on_edge if targets is None else targets
     b = best_bias(y - f, epsilon) if bias else np.zeros(f.shape[1])
     xi = np.zeros((1, 1)) if targets is None and not bias else np.maximum(abs(y - f - b) - epsilon, 0)
     P = svr.square / 2 + C * xi.sum()

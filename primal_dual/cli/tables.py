@@ -180,14 +180,9 @@ def runs(rows: Rows) -> Table:
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, row in _named_once(rows):
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
-        numbers = (
-            f"{row['mean']:.1f}",
-            deviation,
-            _paired(row),
-            f"{row['best_test_epoch']:.1f}",
-            f"{row['seconds']:.0f}",
-        )
-        table.add_row(shown(name), shown(row["attention"]), str(row["seeds"]), *numbers)
+        accuracy = str(row["seeds"]), f"{row['mean']:.1f}", deviation, _paired(row)
+        best_and_seconds = f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
+        table.add_row(shown(name), shown(row["attention"]), *accuracy, *best_and_seconds)
     return table
 
 
