@@ -229,11 +229,11 @@ def duality(
     axes = plt.gca() if axes is None else axes
     problem: dict[str, Any] = dict(C=C, epsilon=epsilon, query=query)
     tolerances = 10.0 ** -np.arange(0, 11)
-    P, D = np.array([_values(primal, keys, targets, problem, tolerance) for tolerance in tolerances]).T
+    P, Q = np.array([_values(primal, keys, targets, problem, tolerance) for tolerance in tolerances]).T
     name = f"{label}: " if label else ""
-    axes.plot(tolerances, P / D[-1], "o-", color=colour, markersize=4, label=f"{name}primal value")
-    axes.plot(tolerances, D / D[-1], "s--", color=colour, markersize=4, label=f"{name}dual value")
-    axes.fill_between(tolerances, D / D[-1], P / D[-1], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(tolerances, P / Q[-1], "o-", color=colour, markersize=4, label=f"{name}primal value")
+    axes.plot(tolerances, Q / Q[-1], "s--", color=colour, markersize=4, label=f"{name}dual value")
+    axes.fill_between(tolerances, Q / Q[-1], P / Q[-1], color=colour, alpha=0.15, linewidth=0)
     axes.set(xscale="log", xlim=(2, 5e-11), xlabel=xlabel, ylabel=ylabel, title=title)
     return axes
 

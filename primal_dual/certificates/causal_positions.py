@@ -131,7 +131,7 @@ class _RunningSums:
     def fitted_gap(self, i: int) -> float:
         """The relative gap at the smallest C and the targets y = f, which leave no slack; `judge` without its arrays.
 
-        P = |W|^2 / 2,    D = sum_j y_j.delta_j - |W|^2 / 2
+        P = |W|^2 / 2,    Q = sum_j y_j.delta_j - |W|^2 / 2
         """
         h, _, _, square = self._in_one_unit(i)
         numerator, factor, room = self.numerator[: i + 1], self._factor(i), self.product[: i + 1]

@@ -55,9 +55,9 @@ class Judged(NamedTuple):
     C : float
         The penalty.
     primal_value, dual_value : float
-        P of W, and D of the nearest feasible delta; minus infinity where a dual constraint is violated.
+        P of W, and Q of the nearest feasible delta; minus infinity where a dual constraint is violated.
     relative_gap : float
-        (P - D) / max(|P|, |D|, 0.01 C sum |y|).
+        (P - Q) / max(|P|, |Q|, 0.01 C sum |y|).
     feasibility : float
         By what fraction of C the dual constraints are violated.
     size : float
@@ -78,7 +78,7 @@ class Judged(NamedTuple):
 def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None, epsilon: float, bias: bool) -> Judged:
     """The primal and the dual value of an expansion.
 
-        P = |W|^2 / 2 + C sum xi,    D = -|W|^2 / 2 - epsilon sum |delta| + sum y delta
+        P = |W|^2 / 2 + C sum xi,    Q = -|W|^2 / 2 - epsilon sum |delta| + sum y delta
 
     Parameters
     ----------
@@ -112,10 +112,10 @@ def judge(svr: Expansion, targets: Float[Array, "n Dv"] | None, C: float | None,
     beyond_the_box = largest - C
     unbalanced = abs(delta.sum(axis=0)).max() if bias else 0.0
     feasibility = max(0.0, beyond_the_box, unbalanced) / (C or 1.0)
-    D = _dual_value(svr, y, C, epsilon, feasibility, bias)
+    Q = _dual_value(svr, y, C, epsilon, feasibility, bias)
     size = C * abs(y).sum()
-    gap = relative_gap(P, D, size) if -np.inf < D else np.inf
-    return Judged(y, xi, b, C, P, D, gap, feasibility, size)
+    gap = relative_gap(P, Q, size) if -np.inf < Q else np.inf
+    return Judged(y, xi, b, C, P, Q, gap, feasibility, size)
 
 
 def _dual_value(

@@ -41,13 +41,13 @@ def weights_of_query(state: NormalisationState) -> dict[str, np.ndarray]:
 
 
 def votes(state: NormalisationState) -> dict[str, np.ndarray]:
-    """What all queries say of each key (N,), in each: its mean logit over the queries, less that of all keys.
-
-    The logarithms of a query's weights are its logits, up to a number that is the same for all keys.
-    """
-    keys = keys_of(state)
-    logits = {name: np.log(attention_weights(primal, keys, keys)) for name, primal in primals(state).items()}
-    return {name: each.mean(axis=0) - each.mean() for name, each in logits.items()}
+    """What all queries say of each key (N,), in each: its mean logit over the queries, less that of all keys."""
+    keys, vote = keys_of(state), {}
+    for name, primal in primals(state).items():
+        transformed = primal.transform.fit(keys, np.ones(len(keys), bool))(keys)
+        logits = primal.kernel.log_gram(transformed, transformed)
+        vote[name] = logits.mean(axis=0) - logits.mean()
+    return vote
 
 
 def readout(state: NormalisationState) -> dict[str, str]:
@@ -87,7 +87,8 @@ for name, primal in primals.items():
     weights = attention_weights(primal, query, keys)
     print(f"Largest weight, {{name}}: {{weights.max():.4f}}")
 for name, primal in primals.items():
-    logits = np.log(attention_weights(primal, keys, keys))
+    transformed = primal.transform.fit(keys, np.ones(len(keys), bool))(keys)
+    logits = primal.kernel.log_gram(transformed, transformed)
     vote = logits.mean(axis=0) - logits.mean()
     print(f"Largest vote, {{name}}: {{round(abs(vote).max(), 9):.4f}}")
 """

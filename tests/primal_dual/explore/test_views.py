@@ -172,6 +172,12 @@ def test_the_common_vote_is_that_of_the_formula_and_gone_at_beta_one(data):
     np.testing.assert_allclose(votes["Attention-BN"], formula, rtol=1e-9, atol=1e-9)
 
 
+def test_keys_that_lie_far_apart_have_a_common_vote():
+    state = normalisation.NormalisationState(keys_x=(100.0, -100.0, 3.0), keys_y=(0.0, 0.0, 0.0))
+    np.testing.assert_allclose(normalisation.votes(state)["softmax"], np.array([99, -101, 2]) / np.sqrt(2), rtol=1e-12)
+    assert np.isfinite(normalisation.votes(state)["Attention-BN"]).all()
+
+
 def test_what_is_said_of_scaled_heads_is_so():
     errors = {
         query: {scale: each.error for scale, each in scales.by_scale(from_query(scales.ScalesState(), query)).items()}
