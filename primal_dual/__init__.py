@@ -58,3 +58,7 @@ def __getattr__(name):
     if name == "SVRAttention":  # scikit-learn loads with it alone
         return import_module("primal_dual.model_selection.estimator").SVRAttention
     raise AttributeError(f"module 'primal_dual' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

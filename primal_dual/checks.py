@@ -34,26 +34,36 @@ def array(name: str, x: Any, shape: str) -> Float[Array, "..."]:
     dtype('float64')
     """
     axes = shape.split()
-    if not isbox(x):
-        x = as_array(name, x, f"an array (..., {', '.join(axes)})")
-    value = getval(x)
-    if value.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: expected real numbers; got dtype {value.dtype}")
-    if value.ndim < len(axes) or 0 in value.shape[value.ndim - len(axes) :]:
-        raise ValueError(f"{name}: expected shape (..., {', '.join(axes)}), no axis empty; got {value.shape}")
-    if not np.isfinite(value).all():
-        raise ValueError(
-            f"{name}: expected finite numbers; got {np.count_nonzero(~np.isfinite(value))} NaN or infinite"
-        )
-    return x if value.dtype == float else x.astype(float)
+    expected = f"({', '.join(['...', *axes])})"
+    x = _real(name, x, expected)
+    if x.ndim < len(axes) or 0 in x.shape[x.ndim - len(axes) :]:
+        raise ValueError(f"{name}: expected shape {expected}, no axis empty; got {x.shape}")
+    return x
 
 
 def matrix(name: str, x: Any, shape: str) -> Float[Array, "rows columns"]:
     """`array` with no leading axes."""
-    x = array(name, x, shape)
-    if x.ndim != len(shape.split()):
-        raise ValueError(f"{name}: expected shape ({', '.join(shape.split())}); got {x.shape}")
+    axes = shape.split()
+    expected = f"({', '.join(axes)})"
+    x = _real(name, x, expected)
+    if x.ndim != len(axes) or 0 in x.shape:
+        mend = "; x[:, None] makes a column of x" if x.ndim == 1 and len(axes) == 2 else ""
+        raise ValueError(f"{name}: expected shape {expected}, no axis empty; got {x.shape}{mend}")
     return x
+
+
+def _real(name: str, x: Any, shape: str) -> Float[Array, "..."]:
+    """`x` as a float64 array, or autograd's box of one, if all its numbers are finite."""
+    numbers = x if isbox(x) else as_array(name, x, f"an array {shape}")
+    value = getval(numbers)
+    if value.dtype.kind not in "biuf":
+        got = type(x).__name__ if value.dtype == object else f"dtype {value.dtype}"
+        raise ValueError(f"{name}: expected real numbers; got {got}")
+    if not np.isfinite(value).all():
+        raise ValueError(
+            f"{name}: expected finite numbers; got {np.count_nonzero(~np.isfinite(value))} NaN or infinite"
+        )
+    return numbers if value.dtype == float else numbers.astype(float)
 
 
 def expect_primal(x: Any) -> None:

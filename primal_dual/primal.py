@@ -200,7 +200,8 @@ def register_attention(name: str, primal: Primal | Heads) -> None:
     if not isinstance(primal, Primal | Heads):
         raise ValueError(f"primal: expected a Primal or Heads; got {primal!r}")
     if name in catalog and catalog[name] != primal:
-        raise ValueError(f"{name}: expected a name that no other primal has; got that of {catalog[name]}")
+        mend = "" if name in _BUILT_IN else f"; del catalog[{name!r}] frees it"
+        raise ValueError(f"{name}: expected a name that no other primal has; got that of {catalog[name]}{mend}")
     catalog[name] = primal
 
 

@@ -103,6 +103,12 @@ class Mask:
         table.setflags(write=False)
         object.__setattr__(self, "table", table)
 
+    def __deepcopy__(self, memo: object) -> "Mask":
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[numpy.ndarray]]:
+        return Mask, (self.table,)
+
     def __repr__(self) -> str:
         return f"Mask(table of {self.table.shape[0]} x {self.table.shape[1]})"
 

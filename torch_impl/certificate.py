@@ -45,7 +45,7 @@ class HeadCertificate(NamedTuple):
 class ModuleCertificates(tuple[HeadCertificate, ...]):
     """A HeadCertificate for each head, module and example; printed as a one-line summary."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not self:
             return "0 SVRs: no query sees a key"
         worst = max(self, key=lambda each: each.certificate.relative_gap)

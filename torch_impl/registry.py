@@ -28,12 +28,20 @@ def register(part_class: type) -> Callable[[Version], Version]:
     part_class : type
         The class of the part, a frozen dataclass.
 
+    Raises
+    ------
+    ValueError
+        For what is no class.
+
     Examples
     --------
     >>> from primal_dual.kernels import Gaussian
     >>> register(Gaussian)(Gaussian.log_gram) is torch_version(Gaussian())
     True
     """
+
+    if not isinstance(part_class, type):
+        raise ValueError(f"register: expected the class of a part, such as Gaussian; got {part_class!r}")
 
     def add(function: Version) -> Version:
         _TORCH_VERSIONS[part_class] = function

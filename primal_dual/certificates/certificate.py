@@ -9,7 +9,7 @@ log_scale = max_j log |h(k_j)|, so that logits of any size can be certified.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -78,9 +78,9 @@ class Certificate:
     query: int | None
     bias: np.ndarray
     delta: np.ndarray
-    _training_set: TrainingSet = field(repr=False)
+    _training_set: TrainingSet
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         n, outputs = self.targets.shape
         whose = "" if self.query is None else f" of query {self.query}"
         size = f"log C = {self.log_C:.4g}, log |W| = {self.log_norm:.4g}"

@@ -21,8 +21,8 @@ from primal_dual.cli.console import (
     Json,
     ProgressBar,
     check_figure,
-    errors_in_one_line,
     fail,
+    for_the_terminal,
     plots_for,
     say,
     shown,
@@ -61,7 +61,7 @@ def options(
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(errors_in_one_line(function))
+    return app.command()(for_the_terminal(function))
 
 
 def find_attention(name: str) -> Primal | Heads:

@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import inspect
 import os
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +24,11 @@ Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this f
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
 
-def errors_in_one_line(function: Callable[..., None]) -> Callable[..., None]:
-    """Let bad input, and files that cannot be read or written, end in one line and exit status 2."""
+def for_the_terminal(function: Callable[..., None]) -> Callable[..., None]:
+    """Let bad input, and files that cannot be read or written, end in one line and exit status 2.
+
+    Each paragraph of the help is one line, which typer breaks to the width of the terminal.
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
@@ -32,6 +37,7 @@ def errors_in_one_line(function: Callable[..., None]) -> Callable[..., None]:
         except (ValueError, OSError) as error:
             raise typer.Exit(fail(error)) from error
 
+    run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
     return run
 
 

@@ -17,7 +17,7 @@ from primal_dual.cli.console import (
     Json,
     ProgressBar,
     choose_device,
-    errors_in_one_line,
+    for_the_terminal,
     plots_for,
     say,
     shown,
@@ -34,7 +34,7 @@ app = typer.Typer()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(errors_in_one_line(function))
+    return app.command()(for_the_terminal(function))
 
 
 class _WithFields(TyperCommand):
@@ -49,7 +49,7 @@ class _WithFields(TyperCommand):
 
 
 @app.command(cls=_WithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@errors_in_one_line
+@for_the_terminal
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help=f"A data set: {EMBEDDED} need no download; else a folder in --data.")],
@@ -84,7 +84,9 @@ def train(
     runs, accuracy_table = torch_part("training.runs.schedule"), torch_part("analysis.accuracy_table")
     fields = _fields(context.args)
     attentions = fields.pop("attention", COMPARED)
-    changes = {name: values[0] if len(values) == 1 else " ".join(values) for name, values in fields.items()}
+    if not attentions:
+        raise ValueError("--attention: expected a name after it; got none")
+    changes = {name: " ".join(values) or True for name, values in fields.items()}
     first = runs.this_process().first
     with ProgressBar() as progress:
         schedule = runs.Schedule(jobs, threads)
@@ -265,7 +267,7 @@ def export(
 
 
 def _fields(words: list[str]) -> dict[str, list[str]]:
-    """--name value ... --name value ... -> a dictionary of lists; a --name without a value is true.
+    """--name value ... --name value ... -> a dictionary of lists, which is empty for a --name without a value.
 
     The values of a name that is repeated are joined.
     """
@@ -279,4 +281,4 @@ def _fields(words: list[str]) -> dict[str, list[str]]:
             raise ValueError(f"{word}: expected --attention NAME ... or a --field of the recipe before it")
         else:
             values.append(word)
-    return {name: values or ["true"] for name, values in fields.items()}
+    return fields

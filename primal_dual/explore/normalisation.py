@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from primal_dual import BatchNorm, Primal, attention_weights
+from primal_dual import BatchNorm, Exponential, Identity, Primal, attention_weights
 from primal_dual.explore.controls import numbers, slider
-from primal_dual.explore.python_lines import array, imports
+from primal_dual.explore.python_lines import array
 
 REACH = 4.0  # of the axes
 
@@ -29,23 +29,23 @@ def keys_of(state: NormalisationState) -> np.ndarray:
     return np.array([state.keys_x, state.keys_y]).T
 
 
-def primals(state: NormalisationState) -> dict[str, Primal]:
-    """The two attentions that are compared."""
-    return {"softmax": Primal(), "Attention-BN": Primal(transform=BatchNorm(beta=state.beta))}
+def transforms(state: NormalisationState) -> dict[str, Identity | BatchNorm]:
+    """Those of the two attentions that are compared."""
+    return {"softmax": Identity(), "Attention-BN": BatchNorm(beta=state.beta)}
 
 
 def weights_of_query(state: NormalisationState) -> dict[str, np.ndarray]:
     """The attention weights (N,) of the query, in each."""
     query, keys = np.array([[state.query_x, state.query_y]]), keys_of(state)
-    return {name: attention_weights(primal, query, keys)[0] for name, primal in primals(state).items()}
+    return {name: attention_weights(Primal(transform=T), query, keys)[0] for name, T in transforms(state).items()}
 
 
 def votes(state: NormalisationState) -> dict[str, np.ndarray]:
     """What all queries say of each key (N,), in each: its mean logit over the queries, less that of all keys."""
     keys, vote = keys_of(state), {}
-    for name, primal in primals(state).items():
-        transformed = primal.transform.fit(keys, np.ones(len(keys), bool))(keys)
-        logits = primal.kernel.log_gram(transformed, transformed)
+    for name, transform in transforms(state).items():
+        transformed = transform.fit(keys, np.ones(len(keys), bool))(keys)
+        logits = Exponential().log_gram(transformed, transformed)
         vote[name] = logits.mean(axis=0) - logits.mean()
     return vote
 
@@ -71,7 +71,7 @@ def as_python(state: NormalisationState) -> str:
     return f"""\
 import numpy as np
 
-{imports(tuple(primals(state).values()), "attention_weights")}
+from primal_dual import BatchNorm, Exponential, Identity, Primal, attention_weights
 
 keys = {array(keys)}
 query = np.array([[{state.query_x!r}, {state.query_y!r}]])
@@ -79,16 +79,16 @@ mu, sigma = keys.mean(axis=0), keys.std(axis=0)
 print(f"Mean of the keys: ({{mu[0]:.3f}}, {{mu[1]:.3f}})")
 print(f"Their deviation: ({{sigma[0]:.3f}}, {{sigma[1]:.3f}})")
 
-primals = {{
-    "softmax": Primal(),
-    "Attention-BN": Primal(transform=BatchNorm(beta={state.beta!r})),
+transforms = {{
+    "softmax": Identity(),
+    "Attention-BN": BatchNorm(beta={state.beta!r}),
 }}
-for name, primal in primals.items():
-    weights = attention_weights(primal, query, keys)
+for name, transform in transforms.items():
+    weights = attention_weights(Primal(transform=transform), query, keys)
     print(f"Largest weight, {{name}}: {{weights.max():.4f}}")
-for name, primal in primals.items():
-    transformed = primal.transform.fit(keys, np.ones(len(keys), bool))(keys)
-    logits = primal.kernel.log_gram(transformed, transformed)
+for name, transform in transforms.items():
+    transformed = transform.fit(keys, np.ones(len(keys), bool))(keys)
+    logits = Exponential().log_gram(transformed, transformed)
     vote = logits.mean(axis=0) - logits.mean()
     print(f"Largest vote, {{name}}: {{round(abs(vote).max(), 9):.4f}}")
 """

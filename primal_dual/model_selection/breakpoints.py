@@ -43,9 +43,9 @@ class Breakpoints:
     """The K breakpoints of one output: C (K,), rising from 0, and delta (K, n), b (K,) and the relative gap (K,) there.
 
     `sound` (K,) tells that the line from the breakpoint before is the solution in its middle, too, to a gap of 1e-10.
-    `beyond` holds the slopes of delta and b after the last; it is None if the path ends there, as rounding does not
-    let it go on. At a C that the path does not reach, and on a line that is not sound, `at` solves the `problem`, whose
-    targets and tube are in units of `unit`.
+    `beyond` holds the slopes of delta and b after the last, where no state changes more; it is None if the path ends
+    before, at `largest` or where rounding does not let it go on. At a C that the path does not reach, and on a line
+    that is not sound, `at` solves the `problem`, whose targets and tube are in units of `unit`.
     """
 
     C: np.ndarray
@@ -80,7 +80,7 @@ def follow(
     walk.on_to(largest)
     negligible = abs(y).max() / max(abs(G).sum(axis=1).max(), 1e-300)  # C there: G delta is less than the targets
     small = 1e-5 * negligible
-    if walk.beyond is None and small >= walk.C:
+    if walk.beyond is None and small >= walk.C and largest > walk.C:
         walk.start_at(small)
         walk.on_to(largest)
     found = [point for point in walk.found if not 0 < point[0] < 1e-12 * negligible]
@@ -119,7 +119,7 @@ class Line(NamedTuple):
 class Walk:
     """A walk along the path: the C where it is, the sign s_j and the state of each point (n,), and what it found.
 
-    `found` has a tuple (C, delta, b, relative gap) a breakpoint; `beyond` is None until the walk comes to an end.
+    `found` has a tuple (C, delta, b, relative gap) a breakpoint; `beyond` is None until no state changes more.
     """
 
     def __init__(self, G: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, bias: bool) -> None:
@@ -160,7 +160,9 @@ class Walk:
                 if not self._record(line.v, line.product):
                     return
             event = line.event
-            if largest <= self.C or event.after == np.inf or not (self.state == BOUND).any():
+            if largest <= self.C:
+                return
+            if event.after == np.inf or not (self.state == BOUND).any():
                 self.beyond = line.slope[:n], line.slope[n:].sum()
                 return
             at_once = at_once + 1 if event.after <= ROUNDING * self.C else 0

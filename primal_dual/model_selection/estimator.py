@@ -36,10 +36,10 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         With scale > 1 samples are averaged as they come.
     C : float or "loo"
         The penalty, in multiples of the median of |h(k_j)|: a bound on |v_j| where h(k_j) is that median, so its
-        natural size is that of Y. Kernels with nearly equal weights, as those of linear attention, need C = 100 or
+        natural size is that of y. Kernels with nearly equal weights, as those of linear attention, need C = 100 or
         more for targets of size 1.
     epsilon : float or "loo"
-        The half-width of the tube, in units of Y.
+        The half-width of the tube, in units of y.
     metric : float, array (D,) or "loo"
         What the features are multiplied by. It sets the scale of the kernel, for all features or for each. With "loo" a
         common factor or a learned metric, whichever has the smaller error. It has no effect under BatchNorm.
@@ -58,6 +58,8 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         What was declared.
     C_, epsilon_, metric_ : float, float and array (D,)
         Those that were given or chosen.
+    log_C_ : float
+        The logarithm of the penalty as `solve_dual` takes it, C_ times the median of |h(k_j)|.
     n_features_in_ : int
         D.
 
@@ -83,20 +85,20 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.metric = metric
         self.solver = solver
 
-    def fit(self, X: Any, Y: Any) -> "SVRAttention":
-        """Solve the SVR of keys X (N, D) and targets Y (N,) or (N, Dv).
+    def fit(self, X: Any, y: Any) -> "SVRAttention":
+        """Solve the SVR of keys X (N, D) and targets y (N,) or (N, Dv).
 
-        Without a bias f is an average of values of bounded size: centre Y, or declare a Primal with bias=True.
+        Without a bias f is an average of values of bounded size: centre y, or declare a Primal with bias=True.
         """
-        X, Y = _validated(self, X, Y, multi_output=True, y_numeric=True)
+        X, y = _validated(self, X, y, multi_output=True, y_numeric=True)
         primal = self._declared(X.shape[1])
-        targets = checks.matrix("Y", np.reshape(Y, (len(X), -1)), "N Dv")
+        targets = checks.matrix("y", np.reshape(y, (len(X), -1)), "N Dv")
         chosen = self._chosen(primal, X, targets)
         self.C_, self.epsilon_, self.metric_ = chosen.C, chosen.epsilon, chosen.metric
         keys = X * self.metric_
         train = training_set(primal, keys)
-        log_C = np.log(self.C_) + np.median(train.log_h)
-        optimum = solve_scaled_dual(train, train.pool(targets), log_C, self.epsilon_, self.solver)
+        self.log_C_ = float(np.log(self.C_) + np.median(train.log_h))
+        optimum = solve_scaled_dual(train, train.pool(targets), self.log_C_, self.epsilon_, self.solver)
         self.bias_, self.relative_gap_ = optimum.bias, optimum.relative_gap
         if self.relative_gap_ > 1e-6:
             message = (
@@ -104,11 +106,11 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
             warnings.warn(f"{message}: standardise X or choose a smaller C", ConvergenceWarning, stacklevel=2)
         self.primal_, self.keys_, self.values_ = primal, keys, train.spread(optimum.values)
-        self.vector_ = np.ndim(Y) == 1
+        self.vector_ = np.ndim(y) == 1
         return self
 
     def predict(self, X: Any) -> Float[Array, "..."]:
-        """Attend from X (M, D) to the keys -> (M,) or (M, Dv), as Y was."""
+        """Attend from X (M, D) to the keys -> (M,) or (M, Dv), as y was."""
         check_is_fitted(self)
         X = _validated(self, X, reset=False)
         f = attention(self.primal_, X * self.metric_, self.keys_, self.values_) + self.bias_
@@ -140,10 +142,10 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
 
 def _validated(estimator: BaseEstimator, *arrays: Any, **options: Any) -> Any:
-    """X, or X and Y, as scikit-learn checks them; it would read an array of dates, or one with a mask without it."""
-    for name, x in zip("XY", arrays, strict=False):
+    """X, or X and y, as scikit-learn checks them; it would read an array of dates, or one with a mask without it."""
+    for name, x in zip("Xy", arrays, strict=False):
         checks.as_array(name, x, "an array of numbers")
     try:
         return validate_data(estimator, *arrays, dtype=float, **options)
     except OverflowError as error:
-        raise ValueError(f"X, Y: expected numbers that a float can hold; got larger ones ({error})") from error
+        raise ValueError(f"X, y: expected numbers that a float can hold; got larger ones ({error})") from error

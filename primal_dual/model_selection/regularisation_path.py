@@ -6,7 +6,7 @@ Gunter and Zhu, Efficient computation and model selection for the support vector
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,10 +34,14 @@ class RegularisationPath:
     """
 
     outputs: "tuple[Breakpoints, ...]"
-    _training_set: TrainingSet = field(repr=False)
-    _G: Float[np.ndarray, "n n"] = field(repr=False)
-    _targets: Float[np.ndarray, "n Dv"] = field(repr=False)
-    _epsilon: float = field(repr=False)
+    _training_set: TrainingSet
+    _G: Float[np.ndarray, "n n"]
+    _targets: Float[np.ndarray, "n Dv"]
+    _epsilon: float
+
+    def __repr__(self) -> str:
+        count = sum(len(output.C) for output in self.outputs)
+        return f"RegularisationPath on {len(self._G)} points with {len(self.outputs)} outputs: {count} breakpoints"
 
     def at(self, C: float) -> DualSolution:
         """The optimum of the dual at a penalty C > 0, as `solve_dual` returns it, and with its warning."""

@@ -90,11 +90,11 @@ def _solve(problem: Any, solver: str, options: Options) -> None:
     """Solve a cvxpy problem. ValueError for a solver that is not installed, and without a solution."""
     import cvxpy as cp
 
-    solver = str(solver).upper()
+    given, solver = solver, str(solver).upper()
     if solver not in cp.installed_solvers():
         mend = "; it comes with pip install '.[piqp]' in the checkout" if solver == "PIQP" else ""
         installed = ", ".join(["newton", *cp.installed_solvers()])
-        raise ValueError(f"solver: expected one that is installed, {installed}; got {solver!r}{mend}")
+        raise ValueError(f"solver: expected one that is installed, {installed}; got {given!r}{mend}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the relative gap says how accurate a solution is

@@ -235,8 +235,8 @@ def training_set(primal: Primal, keys: Float[Array, "N D"], query: int | None = 
     Raises
     ------
     ValueError
-        For a missing query, one that is out of range or sees no key, and for keys that are no (N, D) array of finite
-        numbers.
+        For a missing query, one that is negative, beyond the rows of a Mask, or sees no key, and for keys that are no
+        (N, D) array of finite numbers.
     """
     checks.expect_primal(primal)
     keys = checks.matrix("keys", keys, "N D")
@@ -279,4 +279,4 @@ def pooled_rows(name: str, y: Float[Array, "rows Dv"], train: TrainingSet) -> Fl
     if len(y) not in (len(train.members), len(train.keys)):
         pooled = f", or {len(train.keys)}, one a training point" if len(train.keys) != len(train.members) else ""
         raise ValueError(f"{name}: expected {len(train.members)} rows, one a key{pooled}; got {y.shape}")
-    return train.pool(y) if len(y) == len(train.members) else y
+    return train.pool(y) if len(y) == len(train.members) else y.copy()

@@ -148,6 +148,12 @@ def test_other_entries():
         attention_weights(Primal(), Q, K[0])
     with pytest.raises(ValueError, match="expected shape"):
         self_attention({}, K[0], Primal())
+    with pytest.raises(ValueError, match=r"\(N, Dv\), .* got \(7,\); x\[:, None\] makes a column"):
+        solve_dual(Primal(), K, V[:, 0], **SVR)
+    with pytest.raises(ValueError, match="q: expected real numbers; got generator"):
+        attention(Primal(), (x for x in Q), K, V)
+    with pytest.raises(ValueError, match=r"installed, .*; got 'Newton'"):
+        solve_dual(Primal(), K, V, solver="Newton", **SVR)
     with pytest.raises(ValueError, match="is NaN or too large"):
         solve_dual(Primal(normalizer="one"), 100 * K, V, **SVR)
 

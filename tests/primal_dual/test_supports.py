@@ -1,9 +1,12 @@
 """Supports against the formulas in their docstrings."""
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
-from primal_dual import Causal, Everything, Mask, Strided, Window
+from primal_dual import Causal, Everything, Mask, Primal, Strided, Window
 from primal_dual.supports import svr_queries
 
 
@@ -24,6 +27,9 @@ def test_supports():
             Mask(np.ones(empty, bool))
     mask = Mask(table)
     assert mask == mask != Mask(table) and hash(mask) == hash(mask)
+    unpickled = pickle.loads(pickle.dumps(mask))
+    assert (unpickled.table == table).all() and not unpickled.table.flags.writeable
+    assert deepcopy(Primal(support=mask)) == Primal(support=mask)
 
 
 def test_each_query_has_an_svr_of_its_own_unless_all_see_every_key():

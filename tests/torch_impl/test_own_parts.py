@@ -63,6 +63,11 @@ def log_gram(kernel, x, y):
     return (softplus(x) @ softplus(y).mT).log()
 
 
+def test_an_instance_is_no_class_of_parts():
+    with pytest.raises(ValueError, match=r"register: expected the class of a part, such as Gaussian; got Softplus\(\)"):
+        torch_impl.register(Softplus())
+
+
 def test_a_kernel_whose_features_are_for_numpy_alone_can_be_trained():
     x = torch.tensor(X, requires_grad=True)
     f = torch_impl.attention(Primal(Softplus()), x, x, torch.tensor(Y))

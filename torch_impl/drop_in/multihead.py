@@ -26,7 +26,8 @@ class MultiheadAttention(nn.MultiheadAttention):
     embed_dim, num_heads, dropout, bias, kdim, vdim, batch_first, device, dtype
         As in torch. add_bias_kv and add_zero_attn must be False.
     primal : str, Primal or Heads
-        A str is a catalog name; Heads must be `num_heads` many.
+        A str is a catalog name, which with "sh" gives the heads different scales, see `primal_dual.heads`; Heads must
+        be `num_heads` many.
     learn_beta : bool
         Whether BatchNorm's beta is a parameter, one a head, which starts at the primal's own.
     learn_taps : bool

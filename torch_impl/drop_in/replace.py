@@ -30,7 +30,7 @@ def replace_attention(model: Model, primal: str | Primal | Heads) -> Model:
     model : nn.Module
         A Hugging Face model, or one with nn.MultiheadAttention (as in nn.TransformerEncoder) or timm's Attention in it.
     primal : str, Primal or Heads
-        A str is a catalog name.
+        A str is a catalog name; with "sh" it gives the heads different scales, see `primal_dual.heads`.
 
     Returns
     -------

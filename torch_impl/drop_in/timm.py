@@ -21,7 +21,8 @@ def timm_attention(primal: str | Primal | Heads, learn_beta: bool = False) -> "t
     Parameters
     ----------
     primal : str, Primal or Heads
-        What every layer evaluates; a str is a catalog name.
+        What every layer evaluates; a str is a catalog name, which with "sh" gives the heads different scales, see
+        `primal_dual.heads`.
     learn_beta : bool
         Whether the heads learn their beta, if they have a BatchNorm: a weight that timm does not know.
 

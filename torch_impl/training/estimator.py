@@ -33,7 +33,7 @@ from torch_impl.training.recipes.attentions import (
     rebuild_attention,
 )
 from torch_impl.training.recipes.base_recipe import Recipe
-from torch_impl.training.recipes.benchmarks import changed
+from torch_impl.training.recipes.benchmarks import RECIPES, changed
 from torch_impl.training.recipes.benchmarks import recipe as recipe_of
 from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, from_config, to_config
 from torch_impl.training.runs.checkpoint import contiguous, metadata
@@ -242,12 +242,12 @@ class AttentionClassifier(ClassifierMixin, BaseEstimator):
 
     def _chosen_recipe(self, X: Any) -> Recipe:
         recipe = self.recipe
-        if isinstance(recipe, str):
+        if isinstance(recipe, str) and recipe in RECIPES:
             recipe = recipe_of(recipe)
         elif recipe is None:
             recipe = ImageRecipe("X") if np.ndim(X[0]) == 3 else SeriesRecipe("X")
         elif not isinstance(recipe, Recipe):
-            raise ValueError(f"recipe: expected a Recipe or the name of a benchmark; got {recipe!r}")
+            raise ValueError(f"recipe: expected a Recipe or one of {', '.join(RECIPES)}; got {recipe!r}")
         chosen = {name: getattr(self, name) for name in CHANGES}
         return changed(recipe, **{name: value for name, value in chosen.items() if value is not None})
 

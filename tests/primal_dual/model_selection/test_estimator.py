@@ -20,6 +20,7 @@ from primal_dual import (
     attention,
     attention_weights,
     catalog,
+    solve_dual,
 )
 from primal_dual.svr.training_sets import training_set
 from primal_dual.transforms import split_convolutions
@@ -59,7 +60,9 @@ def test_predict_attends():
         declared = catalog[primal] if isinstance(primal, str) else primal
         np.testing.assert_allclose(model.predict(x), attention(declared, x, X, model.values_) + model.bias_, rtol=1e-12)
         assert model.relative_gap_ < 1e-10
-    one = SVRAttention().fit(X, Y[:, 0])
+        dual = solve_dual(declared, X, Y, C=np.exp(model.log_C_), epsilon=0.1, solver="newton")
+        np.testing.assert_allclose(dual.predict(x), model.predict(x), atol=1e-8)
+    one = SVRAttention().fit(X=X, y=Y[:, 0])
     assert one.predict(x).shape == (5,)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primal_dual import ConvergenceWarning, EluPlusOne, Everything, Primal, catalog, solve_dual, svr_path
+from primal_dual import ConvergenceWarning, EluPlusOne, Everything, Primal, catalog, certify, solve_dual, svr_path
 from primal_dual.model_selection.breakpoints import follow
 from primal_dual.svr.projected_newton import measured, newton
 from primal_dual.svr.training_sets import training_set
@@ -72,6 +72,27 @@ def test_the_path_of_an_attention(bias):
     np.testing.assert_allclose(part.delta[-1], delta, atol=1e-10 * C)
     assert part.C[-1] == C and len(part.C) < len(path.C)
     np.testing.assert_allclose(path.at(1e3 * path.C[-1])[0], path.delta[-1], rtol=1e-9)  # all on the edge: the end
+
+
+@pytest.mark.parametrize("largest", [1e-9, 0.5, 2.0])
+def test_beyond_the_largest_C_of_the_path_it_is_solved_anew(largest):
+    rng = np.random.default_rng(0)
+    primal, keys, targets = Primal(bias=True), rng.standard_normal((12, 3)), rng.standard_normal((12, 2))
+    path, unit = svr_path(primal, keys, targets, 0.1, largest=largest), training_set(primal, keys).penalty(1)
+    for C in (0.3 * largest, largest, 2 * largest, 20 * unit, 1e4 * unit):
+        theirs = solve_dual(primal, keys, targets, C=C, epsilon=0.1, solver="newton")
+        assert abs(path.at(C).value - theirs.value) <= 1e-10 * C * abs(targets).sum()
+    assert "12 points with 2 outputs" in repr(path) and len(repr(path)) < 100
+
+
+def test_later_changes_of_the_targets_change_nothing():
+    primal, (keys, targets) = Primal(scale=2), np.random.default_rng(0).standard_normal((2, 10, 3))
+    pooled = targets[:5].copy()
+    path, certificate = svr_path(primal, keys, pooled, 0.1), certify(primal, keys, targets, targets=pooled, C=9)
+    value, support = path.at(1.0).value, certificate.support_vectors(0.1)
+    pooled *= 0.01
+    assert path.at(1.0).value == value and (certificate.support_vectors(0.1) == support).all()
+    assert support.any()
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -250,7 +250,11 @@ BAD = {
     "an attention": (lambda: small(attention="bm").fit(a(4, 2, 9), [0, 1] * 2), "did you mean bn"),
     "a recipe": (
         lambda: small(recipe=3).fit(a(4, 2, 9), [0, 1] * 2),
-        "recipe: expected a Recipe or the name of a benchmark; got 3",
+        "recipe: expected a Recipe or one of .*; got 3",
+    ),
+    "a recipe's name": (
+        lambda: small(recipe="JapaneseVowel").fit(a(4, 2, 9), [0, 1] * 2),
+        "recipe: expected a Recipe or one of .*JapaneseVowels, .*; got 'JapaneseVowel'",
     ),
     "a part of an epoch": (
         lambda: small(epochs=2.5).fit(a(4, 2, 9), [0, 1] * 2),

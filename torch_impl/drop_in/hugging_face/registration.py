@@ -46,17 +46,24 @@ def register(name: str, primal: str | Primal | Heads) -> str:
     name : str
         What a model's configuration will call it.
     primal : str, Primal or Heads
-        A str is a catalog name; ValueError if it is unknown.
+        A str is a catalog name; with "sh" it gives the heads different scales, see `primal_dual.heads`.
 
     Returns
     -------
     str
         The name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown primal, and for a name that is the library's own, such as "sdpa".
     """
     counts = [len(primal)] if isinstance(primal, Heads) else range(1, 33)
     layers = {count: heads(primal, count) for count in counts}  # not all compilers can build them inside a graph
     from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
+    if not isinstance(name, str) or not name or (name in ("eager", *AttentionInterface()) and name not in primals):
+        raise ValueError(f"name: expected one that transformers does not use; got {name!r}")
     primals[name] = primal
     for each in (name, name_in_files(name)):
         AttentionInterface.register(each, partial(attention_function, primal, layers))

@@ -296,11 +296,13 @@ def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:
 
 
 def _converted(value: Any, type_: type) -> Any:
-    """A value, or the word for it, as a value of a type. Raises ValueError for another word or a part of a number."""
+    """A value, or the word for it, as a value of a type. ValueError for another word, a part of a number, or True."""
     if type_ is bool and isinstance(value, str):
         if value.lower() not in ("true", "false"):
             raise ValueError
         return value.lower() == "true"
     if type_ is int and isinstance(value, float) and value != int(value):
+        raise ValueError
+    if type_ is not bool and isinstance(value, bool):
         raise ValueError
     return type_(value)

@@ -11,8 +11,10 @@ def pretrained() -> list[str]:
 
     Examples
     --------
-    >>> "JapaneseVowels/softmax" in pretrained()
-    True
+    >>> from torch_impl import load_pretrained
+    >>> run = load_pretrained(*pretrained()[0].split("/"))
+    >>> run.result["data"]
+    'Handwriting'
     """
     return sorted("/".join(file.parts[-3:-1]) for file in WEIGHTS.glob("*/*/model.safetensors"))
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from primal_dual import BatchNorm, Heads, Primal
-from torch_impl.drop_in import register_transformers, replace_attention
+from torch_impl.drop_in import register, register_transformers, replace_attention
 from torch_impl.recorder import recording
 
 SIZES = dict(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20)
@@ -94,6 +94,13 @@ def test_what_is_chosen_in_loading_comes_first(tmp_path):
     assert primals(BertModel.from_pretrained(tmp_path, attn_implementation="sdpa"), IDS) == []
     other = BertModel.from_pretrained(tmp_path, attn_implementation="attention_softmax")
     assert primals(other, IDS) == [Heads(Primal(), Primal())]
+
+
+@pytest.mark.parametrize("name", ["sdpa", "eager", "flash_attention_2", "", 3])
+def test_the_attentions_of_the_library_stay_what_they_are(name):
+    with pytest.raises(ValueError, match=f"name: expected one that transformers does not use; got {name!r}"):
+        register(name, "bn")
+    assert register(register("narrow", "bn"), "bn+sh") == "narrow"
 
 
 def test_softmax_of_the_library_is_not_written(tmp_path):

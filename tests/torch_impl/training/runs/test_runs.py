@@ -128,7 +128,8 @@ def test_command_line(tmp_path):
     for words, message in (
         (("BasicMotions", "--attention", "bm"), "did you mean bn"),
         (("BasicMotions", "--speed", "3"), "speed: expected a field"),
-        (("BasicMotions", "--epochs"), "epochs: expected a whole number; got 'true'"),
+        (("BasicMotions", "--epochs"), "epochs: expected a whole number; got True"),
+        (("BasicMotions", "--attention"), "--attention: expected a name after it; got none"),
         (("BasicMotions", "softmax"), "expected --attention NAME"),
         (("BasicMotions", "--seeds", "0"), "--seeds: expected a whole number >= 1"),
         (("Nothing",), "expected --data, the folder with its files"),
