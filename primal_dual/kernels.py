@@ -54,14 +54,14 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The radial kernel exp(-|x - y|^2 / (2 b^2)).
+    """The radial kernel exp(-|x - y|^2 / (2 rho^2)).
 
     At the default bandwidth, with keys of unit length, it gives the same attention as `Exponential()`; see tutorial 3.
 
     Parameters
     ----------
     bandwidth : float, optional
-        b, a positive number; D^(1/4) unless given.
+        rho, a positive number; D^(1/4) unless given.
 
     Examples
     --------
@@ -76,16 +76,16 @@ class Gaussian:
             checks.number("Gaussian: bandwidth", self.bandwidth, above=0)
 
     def log_gram(self, x: Float[Array, "... M D"], y: Float[Array, "... N D"]) -> Float[Array, "... M N"]:
-        """-|x_i - y_j|^2 / (2 b^2), from inner products of centred points, which are quick.
+        """-|x_i - y_j|^2 / (2 rho^2), from inner products of centred points, which are quick.
 
-        These cancel: the error is about the rounding of (|x_i| / b)^2. In NumPy, where that could be seen, the
+        These cancel: the error is about the rounding of (|x_i| / rho)^2. In NumPy, where that could be seen, the
         differences themselves are squared, feature by feature, which is several times slower.
         """
-        b = x.shape[-1] ** 0.25 if self.bandwidth is None else self.bandwidth
+        rho = x.shape[-1] ** 0.25 if self.bandwidth is None else self.bandwidth
         centre = constant(y).mean(axis=-2, keepdims=True)
-        if namespace(x) is np and max(abs(constant(z) - centre).max(initial=0.0) for z in (x, y)) > FAR * b:
-            return -sum(((x[..., :, None, d] - y[..., None, :, d]) / b) ** 2 for d in range(x.shape[-1])) / 2
-        x, y = (x - centre) / b, (y - centre) / b
+        if namespace(x) is np and max(abs(constant(z) - centre).max(initial=0.0) for z in (x, y)) > FAR * rho:
+            return -sum(((x[..., :, None, d] - y[..., None, :, d]) / rho) ** 2 for d in range(x.shape[-1])) / 2
+        x, y = (x - centre) / rho, (y - centre) / rho
         return x @ transpose(y) - ((x**2).sum(-1)[..., :, None] + (y**2).sum(-1)[..., None, :]) / 2
 
 

@@ -154,7 +154,7 @@ PLAN = [
         for data, minutes in SERIES.items()
         if data != "SpokenArabicDigits"
     ),
-    Experiment("accuracy", "fashion_mnist", 11, seeds=3),
+    Experiment("accuracy", "fashion_mnist", 17, seeds=3),
     Experiment("accuracy", "cifar10", 13, "short", SHORT_CIFAR10, seeds=3),
     Experiment("accuracy", "tiny_imagenet_50", 11, seeds=3),
     Experiment("accuracy", "JapaneseVowels", 0.7, "steps as tokens", STEPS),

@@ -138,7 +138,7 @@ class FashionMNIST(SmallImageRecipe):
     """Fashion-MNIST (Xiao et al., 2017): 16 tokens, made by convolutions. It fits a CPU."""
 
     name: str = "fashion_mnist"
-    epochs: int = 8
+    epochs: int = 16
 
 
 @dataclass(frozen=True)
