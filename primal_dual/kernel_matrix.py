@@ -64,7 +64,8 @@ def normalizer(primal: Primal, w: Float[Array, "... M n"]) -> Float[Array, "... 
     """
     h = w.sum(axis=-1, keepdims=True)
     if not np.isfinite(constant(h)).all():
-        raise ValueError(f"{primal.kernel} of these queries and keys is NaN or too large for a float; scale them down")
+        mend = "scale them down, or write `gram` for a kernel that can be zero or negative"
+        raise ValueError(f"{primal.kernel} of these queries and keys is NaN or too large for a float; {mend}")
     if primal.normalizer == "one":
         return np.ones(h.shape)
     if isinstance(primal.kernel, PositiveKernel):

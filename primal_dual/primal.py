@@ -67,6 +67,7 @@ class Primal:
             raise ValueError(f"Primal: expected a kernel, such as {self.kernel.__name__}(...); got the class itself")
         for each in (self.kernel, self.support, *convolutions, *others):
             _expect_no_parent(each)
+            _expect_nothing_learned(each)
         checks.integer("Primal: scale", self.scale, 1)
         object.__setattr__(self, "scale", int(self.scale))
         if not isinstance(self.bias, bool):
@@ -79,6 +80,14 @@ def _expect_no_parent(part: object) -> None:
     if parents and type(part).__module__ not in PARTS:
         got = f"{part!r}, which inherits from {parents[0].__name__}"
         raise ValueError(f"Primal: expected a part that is written whole; got {got}")
+
+
+def _expect_nothing_learned(part: object) -> None:
+    """ValueError for a part with torch parameters, which no model would train or save."""
+    numbers = [part, *vars(part).values()] if hasattr(part, "__dict__") else [part]
+    if any(hasattr(each, "requires_grad") or hasattr(each, "named_parameters") for each in numbers):
+        got = f"{type(part).__name__} with a tensor or parameters of torch"
+        raise ValueError(f"Primal: expected parts of plain numbers, which are not learned; got {got}")
 
 
 @dataclass(frozen=True, init=False)

@@ -129,6 +129,10 @@ def visibility_table(support: Support, queries: Int[Array, " M"], keys: int) -> 
     if not isinstance(seen, numpy.ndarray) or seen.dtype != bool or seen.shape != (len(queries), keys):
         got = f"{getattr(seen, 'dtype', type(seen).__name__)} {getattr(seen, 'shape', '')}"
         raise ValueError(f"{support}: sees: expected booleans ({len(queries)}, {keys}); got {got}")
+    if type(support).__module__ != __name__:
+        again = support.sees(queries[:1, None], numpy.arange(0, keys, 2))
+        if not numpy.array_equal(again, seen[:1, ::2]):
+            raise ValueError(f"{support}: sees: expected the same of i and j in every call; got what varies")
     return seen
 
 

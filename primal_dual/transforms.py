@@ -257,7 +257,7 @@ def _expect_local(part: Transform, D: int) -> None:
         padded = _fit_and_apply(part, numpy.where(but_last[:, None], x, x[:, :1]), but_last, last)
         of_one_key = _fit_and_apply(part, last, valid[:, -1:], last) if independent_of_keys([part]) else token
     for z, expected, got in (
-        (token, y[:, -1:], "T to act on each token by itself; got one that mixes tokens"),
+        (token, y[:, -1:], "T to act on each token by itself; got one that mixes tokens or depends on their order"),
         (sequence, y[0], "T to act on each sequence by itself; got one that mixes sequences"),
         (of_one_key, token, "T that does not depend on the keys, as it says; got one that does"),
         (padded, without, "T to be fitted on the valid keys alone; got one that the others change"),

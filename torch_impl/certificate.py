@@ -17,6 +17,7 @@ from primal_dual.supports import Causal, Everything, Mask, visibility_table
 from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl.fast.visibility import Visibility, combine_masks
+from torch_impl.own_parts import expect_agreement
 from torch_impl.recorder import Call, recording
 
 
@@ -85,8 +86,8 @@ def certify_module(
     Raises
     ------
     ValueError
-        If no attention of torch_impl ran; for a mask with finite weights, which has no primal; and for a query that is
-        not there.
+        If no attention of torch_impl ran; for a mask with finite weights, which has no primal; for a part of one's own
+        that is another in torch than in NumPy; and for a query that is not there.
 
     Examples
     --------
@@ -145,6 +146,7 @@ def _certify_call(name: str, call: Call, query: int | None) -> Iterator[HeadCert
 def _heads_of(name: str, call: Call) -> Iterator[tuple[int, int, _Head]]:
     """Every head of every example of a call, with the numbers of both."""
     primals = [replace(primal, bias=False) for primal in call.primals()]
+    expect_agreement(primals, call.q.shape[-1])
     visibility = _visibility_of(name, call)
     lead = torch.broadcast_shapes(call.q.shape[:-2], call.k.shape[:-2], call.v.shape[:-2])
     M, N = call.q.shape[-2], call.k.shape[-2]

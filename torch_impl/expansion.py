@@ -38,7 +38,7 @@ def attention(
 
     This is the support vector expansion of the primal's SVR, without its bias b. The masks of the call and the support
     of the primal intersect, and the statistics and pools of a query are those of the keys that it then sees. A query
-    that sees no key gets zero. Values are not checked: where h is zero or overflows, f is not finite.
+    that sees no key gets zero. Values are not checked: where h is zero or overflows, f means nothing.
     Source: arXiv 2406.13781; see tutorial 2, and tutorial 8 for its use on a GPU.
 
     Parameters

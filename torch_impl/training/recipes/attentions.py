@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from primal_dual.primal import Heads, Primal, catalog, is_built_in, members_of
+from primal_dual.primal import PARTS, Heads, Primal, catalog, is_built_in, members_of
 from primal_dual.transforms import split_convolutions
 from torch_impl.data.messages import one_line
 from torch_impl.registry import registered, torch_version
@@ -162,6 +162,12 @@ def _find_in_file(path: Path, name: str) -> Primal | Heads:
         there = [each for each, value in vars(module).items() if isinstance(value, Primal | Heads)]
         got = repr(found) if hasattr(module, name) else f"none of this name; it has {', '.join(there) or 'no primal'}"
         raise ValueError(f"{path}:{name}: expected a Primal or Heads; got {one_line(got)}")
+    for part in map(type, _parts(found)):
+        if part.__module__ not in PARTS | {module.__name__}:  # a change of another file would not be noticed
+            got = f"{part.__name__} of {part.__module__}"
+            raise ValueError(
+                f"{path}:{name}: expected parts that are defined in this file or in primal_dual; got {got}"
+            )
     return found
 
 

@@ -25,9 +25,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from primal_dual.io.files import write_bytes, write_json
+from primal_dual.primal import members_of
 from primal_dual.types import Float, Int
 from torch_impl.data.dataset import DataSet, Examples, Split, batches
 from torch_impl.data.messages import one_line, say_nothing
+from torch_impl.own_parts import expect_agreement
 from torch_impl.training.recipes.attentions import Attention, attention_files, attention_text, find_attention
 from torch_impl.training.recipes.base_recipe import OPTIMIZERS, Recipe, TrainingBatch
 from torch_impl.training.recipes.kinds import to_config
@@ -75,9 +77,9 @@ def train(
     Raises
     ------
     ValueError
-        For an unknown attention; for a run that was begun with another configuration, number of threads
-        or number of processes, or on other data; for a loss or a weight that is not finite; and where a GPU's memory is
-        too small.
+        For an unknown attention, and one that is another in torch than in NumPy; for a run that was begun with another
+        configuration, number of threads or number of processes, or on other data; for a loss or a weight that is not
+        finite; and where a GPU's memory is too small.
 
     Examples
     --------
@@ -93,6 +95,7 @@ def train(
     """
     world = this_process()
     recipe, attention = recipe.resolve_defaults(data), find_attention(attention)
+    expect_agreement(members_of(attention), recipe.width // recipe.num_heads)
     run, config = begin(recipe, attention, seed, data, folder, world)
     if (run / "result.json").exists():
         return read_json(run / "result.json", Result)

@@ -92,6 +92,17 @@ def test_a_file_from_the_command_line(tmp_path, file):
     assert "; got none" in call("evaluate", run)[1]
 
 
+def test_parts_of_another_file_are_refused(tmp_path, file, monkeypatch):
+    """A change of that file would not be noticed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    importing = tmp_path / "importing.py"
+    importing.write_text("from my_file import Laplacian, laplacian\n")
+    words = ["train", "BasicMotions", *SMALL, "--folder", tmp_path / "runs", "--attention"]
+    status, output = call(*words, f"{importing}:laplacian")
+    assert status == 2 and "defined in this file or in primal_dual; got Laplacian of my_file" in output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_several_at_a_time_from_a_file(tmp_path, file):
     words = ["train", "BasicMotions", *SMALL, "--jobs", 2, "--folder", tmp_path / "runs"]
     status, output = call(*words, "--attention", f"{file}:two", f"{file}:laplacian")
