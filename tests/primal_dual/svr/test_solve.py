@@ -280,7 +280,7 @@ def test_predictions_agree_for_targets_of_any_size(size):
 
 def test_a_solver_that_is_missing_names_its_remedy(monkeypatch):
     monkeypatch.setattr(cp, "installed_solvers", lambda: ["CLARABEL"])
-    with pytest.raises(ValueError, match=r"CLARABEL; got 'PIQP'; it comes with pip install .*piqp"):
+    with pytest.raises(ValueError, match=r"CLARABEL; got 'piqp'; it comes with pip install .*piqp"):
         solve_dual(Primal(), np.eye(3), np.eye(3), C=1.0, epsilon=0.1, solver="piqp")
 
 
