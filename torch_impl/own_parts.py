@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,7 +34,6 @@ def expect_agreement(primals: Iterable[Primal], dimension: int) -> None:
             _expect_agreement(primal, dimension)
 
 
-@lru_cache(maxsize=64)
 def _expect_agreement(primal: Primal, dimension: int) -> None:
     if isinstance(primal.support, Mask):  # of another number of tokens
         primal = replace(primal, support=Everything())

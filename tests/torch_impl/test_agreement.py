@@ -81,6 +81,20 @@ def test_a_part_that_is_another_in_torch_is_refused(primal, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@dataclass(frozen=True)
+class Again:
+    def log_gram(self, x, y):
+        return x @ anp.swapaxes(y, -1, -2)
+
+
+def test_a_version_that_is_registered_later_is_tried_anew():
+    torch_impl.register(Again)(lambda kernel, x, y: x @ y.mT)
+    expect_agreement([Primal(Again())], 4)
+    torch_impl.register(Again)(lambda kernel, x, y: x @ y.mT / 3)
+    with pytest.raises(ValueError, match="the same attention in torch and in NumPy"):
+        expect_agreement([Primal(Again())], 4)
+
+
 def test_parts_that_are_the_same_pass():
     expect_agreement([Primal(Positive()), Primal(Positive(), support=Mask(np.ones((3, 3), bool)))], 4)
 
