@@ -47,7 +47,7 @@ def matrix(name: str, x: Any, shape: str) -> Float[Array, "rows columns"]:
     expected = f"({', '.join(axes)})"
     x = _real(name, x, expected)
     if x.ndim != len(axes) or 0 in x.shape:
-        mend = "; x[:, None] makes a column of x" if x.ndim == 1 and len(axes) == 2 else ""
+        mend = "; x[:, None] makes a column of x" if x.ndim == 1 and axes == ["N", "Dv"] else ""
         raise ValueError(f"{name}: expected shape {expected}, no axis empty; got {x.shape}{mend}")
     return x
 
@@ -57,7 +57,7 @@ def _real(name: str, x: Any, shape: str) -> Float[Array, "..."]:
     numbers = x if isbox(x) else as_array(name, x, f"an array {shape}")
     value = getval(numbers)
     if value.dtype.kind not in "biuf":
-        got = type(x).__name__ if value.dtype == object else f"dtype {value.dtype}"
+        got = f"dtype {value.dtype}" if value.ndim else type(x).__name__
         raise ValueError(f"{name}: expected real numbers; got {got}")
     if not np.isfinite(value).all():
         raise ValueError(

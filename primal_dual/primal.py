@@ -57,21 +57,32 @@ class Primal:
             raise ValueError(f"Primal: expected a kernel with log_gram or gram; got {self.kernel!r}")
         if self.normalizer not in ("sum", "one"):
             raise ValueError(f'Primal: expected normalizer "sum" or "one"; got {self.normalizer!r}')
-        convolutions, others = split_convolutions(self.transform)
-        for part in others:
+        for part in split_convolutions(self.transform)[1]:
             if not hasattr(part, "fit") or isinstance(part, type):
                 raise ValueError(f"Primal: expected transforms with fit; got {part!r}")
         if not hasattr(self.support, "sees") or isinstance(self.support, type):
             raise ValueError(f"Primal: expected a support with sees; got {self.support!r}")
         if isinstance(self.kernel, type):
             raise ValueError(f"Primal: expected a kernel, such as {self.kernel.__name__}(...); got the class itself")
-        for each in (self.kernel, self.support, *convolutions, *others):
+        for each in parts_of(self):
             _expect_no_parent(each)
             _expect_nothing_learned(each)
         checks.integer("Primal: scale", self.scale, 1)
         object.__setattr__(self, "scale", int(self.scale))
         if not isinstance(self.bias, bool):
             raise ValueError(f"Primal: expected bias True or False; got {self.bias!r}")
+
+
+def parts_of(primal: Primal) -> tuple[object, ...]:
+    """The kernel, the transforms and the support.
+
+    Examples
+    --------
+    >>> parts_of(Primal(transform=BatchNorm()))
+    (Exponential(scale=None), BatchNorm(beta=1.0, eps=1e-05), Everything())
+    """
+    convolutions, others = split_convolutions(primal.transform)
+    return (primal.kernel, *convolutions, *others, primal.support)
 
 
 def _expect_no_parent(part: object) -> None:
@@ -84,8 +95,8 @@ def _expect_no_parent(part: object) -> None:
 
 def _expect_nothing_learned(part: object) -> None:
     """ValueError for a part with torch parameters, which no model would train or save."""
-    numbers = [part, *vars(part).values()] if hasattr(part, "__dict__") else [part]
-    if any(hasattr(each, "requires_grad") or hasattr(each, "named_parameters") for each in numbers):
+    part_and_fields = (part, *getattr(part, "__dict__", {}).values())
+    if any(hasattr(each, "requires_grad") or hasattr(each, "named_parameters") for each in part_and_fields):
         got = f"{type(part).__name__} with a tensor or parameters of torch"
         raise ValueError(f"Primal: expected parts of plain numbers, which are not learned; got {got}")
 

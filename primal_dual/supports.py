@@ -104,7 +104,7 @@ class Mask:
         object.__setattr__(self, "table", table)
 
     def __deepcopy__(self, memo: object) -> "Mask":
-        return self
+        return self  # a copy of the table could be written to, and would not be equal
 
     def __reduce__(self) -> tuple[type, tuple[numpy.ndarray]]:
         return Mask, (self.table,)

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from primal_dual.expansion import attention as numpy_attention
-from primal_dual.primal import PARTS, Primal
+from primal_dual.primal import PARTS, Primal, parts_of
 from primal_dual.supports import Everything, Mask
-from primal_dual.transforms import split_convolutions
 from torch_impl.expansion import attention
 
 SAME = 1e-4  # relative to the largest output: numbers that the torch version holds may be in float32
@@ -29,8 +28,7 @@ def expect_agreement(primals: Iterable[Primal], dimension: int) -> None:
         D, the number of features of a query and of a key.
     """
     for primal in dict.fromkeys(primals):
-        _, transforms = split_convolutions(primal.transform)
-        if any(type(part).__module__ not in PARTS for part in (primal.kernel, primal.support, *transforms)):
+        if any(type(part).__module__ not in PARTS for part in parts_of(primal)):
             _expect_agreement(primal, dimension)
 
 

@@ -152,6 +152,10 @@ def test_other_entries():
         solve_dual(Primal(), K, V[:, 0], **SVR)
     with pytest.raises(ValueError, match="q: expected real numbers; got generator"):
         attention(Primal(), (x for x in Q), K, V)
+    with pytest.raises(ValueError, match="q: expected real numbers; got dtype object"):
+        attention(Primal(), [[None, 1.0]], K, V)
+    with pytest.raises(ValueError, match=r"keys: expected shape \(N, D\), no axis empty; got \(7,\)$"):
+        solve_dual(Primal(), K[:, 0], V, **SVR)
     with pytest.raises(ValueError, match=r"installed, .*; got 'Newton'"):
         solve_dual(Primal(), K, V, solver="Newton", **SVR)
     with pytest.raises(ValueError, match="is NaN or too large"):

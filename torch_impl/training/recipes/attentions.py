@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from primal_dual.primal import PARTS, Heads, Primal, catalog, is_built_in, members_of
-from primal_dual.transforms import split_convolutions
+from primal_dual.primal import PARTS, Heads, Primal, catalog, is_built_in, members_of, parts_of
 from torch_impl.data.messages import one_line
 from torch_impl.registry import registered, torch_version
 
@@ -124,8 +123,7 @@ def rebuild_attention(text: str, files: Mapping[str, str]) -> Attention:
 def _parts(attention: Primal | Heads) -> Iterator[Any]:
     """The kernel, the transforms and the support of each head."""
     for primal in members_of(attention):
-        convolutions, others = split_convolutions(primal.transform)
-        yield from (primal.kernel, *convolutions, *others, primal.support)
+        yield from parts_of(primal)
 
 
 def _read_text(text: str, own: Mapping[str, Any]) -> Primal | Heads:
