@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import takewhile
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from primal_dual.cli.console import shown
 from primal_dual.io.text import printable
 
 MOST_CASES = 20  # that are shown
+NAME_WIDTH = 20  # of data sets
 Rows = Sequence[dict[str, Any]]
 
 CERTIFICATE = {
@@ -159,7 +161,7 @@ def experiments(statuses: Sequence[Any]) -> Table:
     table = _table("The plan: runs that are done, and minutes of one core for the rest")
     for heading in ("experiment", "claim", "done", "of", "min", ""):
         numbers = heading in ("done", "of", "min")
-        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=heading != "experiment")
     for status in statuses:
         experiment = status.experiment
         cost = "?" if status.minutes is None else f"{status.minutes:.0f}"
@@ -177,12 +179,13 @@ def runs(rows: Rows) -> Table:
     table = _table("Test accuracy of the last epoch, percent")
     for heading in ("data set", "attention", "n", "mean", "sd", "minus softmax, 95%", "best", "s"):
         left = heading in ("data set", "attention")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "attention", overflow="fold")
     for name, row in _named_once(rows):
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.1f}"
         accuracy = str(row["seeds"]), f"{row['mean']:.1f}", deviation, _paired(row)
         best_and_seconds = f"{row['best_test_epoch']:.1f}", f"{row['seconds']:.0f}"
-        table.add_row(shown(name), shown(row["attention"]), *accuracy, *best_and_seconds)
+        name_lines = "\n".join(map(shown, wrap(name, NAME_WIDTH)))
+        table.add_row(name_lines, shown(row["attention"]), *accuracy, *best_and_seconds)
     return table
 
 

@@ -51,6 +51,7 @@ def test_taylor_features_are_the_monomials():
     expected = [1, a, b, a * a / math.sqrt(2), a * b, b * b / math.sqrt(2)]
     np.testing.assert_allclose(Taylor(2).features(x)[0], expected, rtol=1e-14)
     assert Taylor(4).features(np.zeros((1, 12))).shape == (1, 1820)
+    assert Taylor(1).features(np.zeros((1, 19_999))).shape == (1, 20_000)
     with pytest.raises(ValueError, match=r"at most 20,000 features; D = 64 gives 814,385"):
         Taylor(4).features(np.zeros((1, 64)))
 

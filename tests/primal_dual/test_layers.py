@@ -60,6 +60,12 @@ def test_convolution_with_unit_norm_and_padding():
     np.testing.assert_allclose(f[:N], self_attention(params, x[:N], declared), rtol=1e-12)
 
 
+def test_tokens_that_are_all_alike_stay_finite():
+    weights = encoder_params(np.random.default_rng(0), features=3, tokens=5, classes=2, width=4)
+    weights |= {name: 0 * weights[name] for name in ("W_E", "P")}
+    assert np.isfinite(encoder(weights, np.ones((5, 3)), Primal())).all()
+
+
 def test_bad_parameters():
     _, params = layer()
     x = np.ones((N, E))

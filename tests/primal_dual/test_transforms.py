@@ -25,6 +25,10 @@ def test_batch_norm_and_unit_norm_formulas(seed):
         np.testing.assert_allclose(unit, x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-13)
 
 
+def test_batch_norm_divides_as_pytorchs_does_unless_told():
+    assert BatchNorm() == BatchNorm(beta=1.0, eps=torch.nn.BatchNorm1d(3).eps)
+
+
 def test_a_zero_vector_stays_zero_at_unit_length_and_attends_to_all_keys_alike():
     keys, values = np.random.default_rng(0).standard_normal((2, 7, 3))
     x = np.array([[0.0, 0, 0], [1, 2, 2]])

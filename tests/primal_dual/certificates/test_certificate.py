@@ -181,7 +181,7 @@ def test_nearly_equal_keys():
 
 def test_zero_values():
     certificate = certify(Primal(), np.eye(3), np.zeros((3, 2)))
-    assert certificate.relative_gap == 0 and certificate.log_C == -np.inf
+    assert certificate.relative_gap == 0 and certificate.log_C == certificate.log_norm == -np.inf
     assert (attention(Primal(), np.eye(3), np.eye(3), np.zeros((3, 2))) == certificate.targets).all()
 
 
@@ -214,6 +214,25 @@ def test_a_query_beyond_the_keys():
     np.testing.assert_allclose(
         solution.predict(x)[9], attention(catalog["causal"], x, k, solution.values)[9], rtol=1e-12
     )
+
+
+def test_the_bound_with_a_bias_adds_the_longest_training_point():
+    rng = np.random.default_rng(0)
+    k, v, y, x = (rng.standard_normal(shape) for shape in ((7, 3), (7, 2), (7, 2), (5, 3)))
+    train = training_set(Primal(), k)
+    h = np.exp(train.log_h)[:, None]
+    v -= (h * v).sum(axis=0) / h.sum()
+    certificate = certify(Primal(bias=True), k, v, targets=y, C=2 * abs(h * v).max())
+    gap = np.exp(certificate.log_scale) * (certificate.primal_value - certificate.dual_value)
+    lengths = np.exp(train.log_norms(x)) + np.exp(train.log_norms(k)).max()
+    np.testing.assert_allclose(certificate.error_bound(x), lengths * np.sqrt(2 * gap), rtol=1e-12)
+
+
+def test_a_penalty_that_is_too_small_by_a_millionth_is_no_rounding():
+    keys, values = np.random.default_rng(0).standard_normal((2, 9, 3))
+    right = certify(Primal(), keys, values)
+    nearly = certify(Primal(), keys, values, targets=right.targets, C=(1 - 1e-6) * np.exp(right.log_C))
+    assert nearly.relative_gap == np.inf
 
 
 @dataclass(frozen=True)

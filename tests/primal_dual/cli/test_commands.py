@@ -77,6 +77,19 @@ def test_verify_fails_with_exit_status_1(monkeypatch):
     assert result.exit_code == 1 and "failed: softmax" in result.output
 
 
+def test_the_worst_svr_is_told_and_fails_the_whole(monkeypatch):
+    keys, targets = np.random.default_rng(0).standard_normal((2, 5, 3))
+
+    def wrong(*arguments):
+        f = attention(*arguments)
+        f[2] *= 1 + 1e-5
+        return f
+
+    monkeypatch.setitem(verify.__globals__, "attention", wrong)
+    found = verify("causal", catalog["causal"], keys, targets)
+    assert found.svrs == 5 and found.query == 2 and found.difference > 1e-7 and not found.passed
+
+
 def test_certify(arrays):
     result = run(
         "certify",

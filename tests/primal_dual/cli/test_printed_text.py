@@ -58,6 +58,11 @@ def test_results_of_a_file_with_nasty_names(tmp_path):
     assert printed.exit_code == 0 and "\x1b" not in printed.output and printed.output.count(r"a\x1b[31m") == 2
 
 
+def test_results_fit_a_terminal():
+    printed = CliRunner().invoke(app, ["results", "torch_impl/results/runs.json"]).output
+    assert "UWaveGestureLibrary, softmax " in printed and "…" not in printed
+
+
 @pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "..", "a/b", "a\\b", "a\nb", "a\x1bb", ""])
 def test_the_name_of_a_data_set_is_that_of_one_folder(tmp_path, name):
     folder = tmp_path / "runs"

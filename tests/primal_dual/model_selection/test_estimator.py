@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,6 +23,7 @@ from primal_dual import (
     catalog,
     solve_dual,
 )
+from primal_dual.model_selection import estimator
 from primal_dual.svr.training_sets import training_set
 from primal_dual.transforms import split_convolutions
 
@@ -125,4 +127,17 @@ def test_refuses_bad_settings(setting):
 def test_warns_where_the_gap_stays_open():
     X = 100 * np.random.default_rng(0).standard_normal((30, 2))
     with pytest.warns(UserWarning, match="standardise X"):
+        SVRAttention().fit(X, X[:, 0])
+
+
+def test_a_gap_above_a_millionth_is_told(monkeypatch):
+    right = estimator.solve_scaled_dual
+
+    def left_open(*arguments):
+        found = right(*arguments)
+        return found._replace(primal_value=found.value + 1e-5 * max(abs(found.value), found.size))
+
+    monkeypatch.setattr(estimator, "solve_scaled_dual", left_open)
+    X = np.random.default_rng(0).standard_normal((9, 2))
+    with pytest.warns(ConvergenceWarning, match="standardise X"):
         SVRAttention().fit(X, X[:, 0])

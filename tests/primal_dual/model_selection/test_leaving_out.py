@@ -65,18 +65,20 @@ def test_a_point_inside_the_tube_counts_for_an_attention_but_not_for_a_kernel_sv
         assert inside.any() and (change < 1e-8) == same
 
 
+@pytest.mark.parametrize("normalizer", ["one", "sum"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_estimate_is_exact_for_a_kernel_svr_unless_a_point_changes_its_state(bias):
+def test_the_estimate_is_exact_unless_a_point_changes_its_state(bias, normalizer):
     rng = np.random.default_rng(0)
     keys, y = rng.standard_normal((60, 3)), rng.standard_normal((60, 1))
-    primal, problem = Primal(Gaussian(1.5), normalizer="one", bias=bias), dict(C=0.3, epsilon=0.2)
+    primal = Primal(Gaussian(1.5), normalizer=normalizer, bias=bias)
+    train = training_set(primal, keys)
+    problem = dict(C=train.penalty(0.3 if normalizer == "one" else 3.0), epsilon=0.2)
 
     def states(solution):
         u = (solution.alpha - solution.alpha_tilde)[:, 0] / problem["C"]
         return np.sign(u) * (1.0 * (abs(u) > 1e-9) + (abs(u) > 1 - 1e-9))
 
-    train = training_set(primal, keys)
-    f = estimate_leave_one_out(train, y, np.log(0.3), 0.2)
+    f = estimate_leave_one_out(train, y, np.log(problem["C"]), problem["epsilon"])
     exact = leave_one_out(primal, keys, y, **problem)
     before = states(solve_dual(primal, keys, y, **problem, solver="newton"))
     same = np.zeros(60, dtype=bool)

@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cvxpy as cp
 import numpy as np
@@ -26,6 +27,8 @@ from primal_dual import (
     solve_primal,
 )
 from primal_dual.svr.optimality import relative_gap
+from primal_dual.svr.solutions import DualHeadSolutions
+from primal_dual.svr.solve import warn_of_gap
 from primal_dual.svr.training_sets import pooled_rows, training_set
 from tests.problems import primals, random_mask, seeds
 
@@ -230,6 +233,18 @@ def test_a_gap_of_the_primal_is_told_unless_it_was_asked_for():
         solve_primal(Primal(bias=True), 12 * keys, targets, C=1e200, epsilon=0.1)
     options = dict(solver="OSQP", solver_options={"eps_abs": 1e-2, "eps_rel": 1e-2})
     assert solve_primal(Primal(), keys, targets, C=100.0, epsilon=0.1, **options).relative_gap > 1e-6
+
+
+def test_a_gap_is_told_from_1e_8_on():
+    train = training_set(Primal(), np.eye(3))
+    with pytest.warns(ConvergenceWarning, match="the relative duality gap is"):
+        warn_of_gap(1.0, 1.0 - 2e-8, 1.0, 0.0, train)
+    warn_of_gap(1.0, 1.0 - 5e-9, 1.0, 0.0, train)
+
+
+def test_the_gap_of_heads_is_that_of_the_worst():
+    gaps = (SimpleNamespace(relative_gap=1e-3), SimpleNamespace(relative_gap=1e-12))
+    assert DualHeadSolutions(gaps).relative_gap == 1e-3
 
 
 def test_a_primal_whose_features_no_float_holds_is_refused():

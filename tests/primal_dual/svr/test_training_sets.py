@@ -117,6 +117,21 @@ def test_what_is_no_kernel_is_told_with_its_smallest_eigenvalue():
         _ = training_set(Primal(), 1e4 + np.random.default_rng(0).standard_normal((20, 3))).cosines
 
 
+class LopsidedFarOff:
+    """1 where x = y and else 0, but of numbers beyond 500: there 1 and else 2, which no inner product is."""
+
+    def gram(self, x, y):
+        far = (x > 500) & (y[..., None, :, 0] > 500)
+        return np.where(x == y[..., None, :, 0], 1.0, np.where(far, 2.0, 0.0))
+
+
+def test_a_kernel_is_looked_at_beyond_its_first_keys():
+    keys = np.arange(600.0)[:, None]
+    training_set(Primal(LopsidedFarOff()), keys[:500]).check_kernel()
+    with pytest.raises(ValueError, match="positive semidefinite"):
+        training_set(Primal(LopsidedFarOff()), keys).check_kernel()
+
+
 def test_the_penalty_is_a_multiple_of_the_median():
     train = training_set(Primal(), np.random.default_rng(0).standard_normal((5, 3)))
     assert train.penalty(3.0) == pytest.approx(3 * np.median(np.exp(train.log_h)), rel=1e-14)

@@ -19,7 +19,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from primal_dual import Primal, catalog, certify, heads, solve_dual
+from primal_dual import catalog, certify, heads, solve_dual
 from primal_dual.cli.commands import app
 from tests.torch_impl.training.short_runs import TINY
 from torch_impl import certify_module
@@ -60,6 +60,16 @@ def test_the_numbers_of_a_head(name):
         each = np.sort(abs(delta).sum(1))[::-1]
         most = head.most_keys
         assert each[:most].sum() >= 0.9 * each.sum() > each[: most - 1].sum()
+
+
+def test_the_gap_of_a_causal_head_is_that_of_its_worst_query():
+    layer, x = causal_layer("causal"), torch.randn(1, 11, 12).double()
+    with recording(layer) as calls:
+        layer(x)
+    call = calls[0][1]
+    for head in describe_heads(layer, x):
+        keys, values = (each[0, head.head].detach().cpu().numpy() for each in (call.k, call.v))
+        assert head.relative_gap == certify(catalog["causal"], keys, values).relative_gap
 
 
 def test_the_svr_of_a_chosen_query():
@@ -162,9 +172,3 @@ def test_what_cannot_be_certified_is_one_line(model_folder, tmp_path, motions):
         done = command(*words)
         assert done.exit_code == 2 and message in " ".join(done.output.split()), done.output
         assert done.output.count("error:") == 1
-
-
-def test_a_table_without_scale_has_no_norm_of_its_own():
-    """Values of zero are an SVR whose W is zero."""
-    certificate = certify(Primal(), np.eye(3), np.zeros((3, 2)))
-    assert certificate.log_norm == -np.inf

@@ -84,7 +84,7 @@ def test_folds_take_the_place_of_the_test_split(tmp_path, motions):
     summaries = train_all("BasicMotions", ["sh"], 3, None, tmp_path, options, Progress(disable=True), Schedule(1))
     for seed, fold in zip((0, 1, 2), [*folds(motions, 2)] * 2, strict=False):
         alone = train(recipe("BasicMotions", **options), "sh", seed, fold, tmp_path / "alone")
-        assert alone["test_accuracy"] == summaries[seed]["test_accuracy"]
+        assert all(alone[name] == summaries[seed][name] for name in ("fingerprint", "weights_sha256", "test_accuracy"))
     assert table(summaries)[0]["recipe"] == "BasicMotions, 2 folds"
     with pytest.raises(ValueError, match="folds: expected 2 to 10, the cases of the largest class; got 11"):
         next(folds(motions, 11))

@@ -304,9 +304,12 @@ def test_timm_attention(name):
 def test_timm_names_and_replacement():
     layer = timm_attention("softmax")(16, 4, qkv_bias=True)
     assert set(layer.state_dict()) == {"qkv.weight", "qkv.bias", "proj.weight", "proj.bias"}
-    x = torch.randn(2, 9, 16)
+    layer, x = timm_attention("softmax")(16, 4, qkv_bias=True, qk_norm=True), torch.randn(2, 9, 16)
+    for norm in (layer.q_norm, layer.k_norm):
+        nn.init.normal_(norm.weight)
     q, k, v = layer.qkv(x).reshape(2, 9, 3, 4, 4).permute(2, 0, 3, 1, 4)
-    expected = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 9, 16)
+    expected = nn.functional.scaled_dot_product_attention(layer.q_norm(q), layer.k_norm(k), v)
+    expected = expected.transpose(1, 2).reshape(2, 9, 16)
     torch.testing.assert_close(layer(x), layer.proj(expected))
     model = nn.Sequential(in_timm()(16, 4, qkv_bias=True, qk_norm=True))
     before = model.state_dict()
@@ -315,6 +318,12 @@ def test_timm_names_and_replacement():
     new = timm_attention("bn")(16, 4, qkv_bias=True, qk_norm=True)
     new.load_state_dict(model[0].state_dict())
     torch.testing.assert_close(model(x), new(x))
+
+
+def test_timm_attention_drops_weights_in_training_only():
+    layer, x = TimmAttention(16, 4, attn_drop=0.5), torch.randn(2, 9, 16)
+    assert not torch.equal(layer(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
 
 
 class InTimm(timm_attention("sh")):

@@ -103,6 +103,11 @@ def test_the_command(tmp_path, monkeypatch):
         assert failed.exit_code == 2 and message in " ".join(failed.output.split()), failed.output
 
 
+def test_the_whole_plan_fits_a_terminal(tmp_path):
+    listed = call("reproduce", "--list", "--folder", tmp_path)
+    assert "…" not in listed.output and listed.output.count("missing data") + listed.output.count("to do") > 50
+
+
 @pytest.mark.parametrize("twice", [False, True])
 def test_results_are_merged_and_commits_kept_apart(tmp_path, twice):
     chosen = [run for run in load(MEASURED) if run["data"] == "JapaneseVowels" and run["attention"] == "softmax"][:2]

@@ -16,8 +16,56 @@ from torch_impl.data.dataset import Split
 from torch_impl.models.encoders import TimeSeriesEncoder
 from torch_impl.training.recipes.kinds import SeriesRecipe, to_config
 from torch_impl.training.runs import trainer
-from torch_impl.training.runs.distributed import this_process
+from torch_impl.training.runs.distributed import share_batch, this_process
 from torch_impl.training.runs.trainer import accuracy, train
+from torch_impl.training.trained.finished_run import load_run
+
+
+def test_the_accuracy_is_that_of_the_last_epoch(tmp_path, motions, monkeypatch):
+    shares = iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr(trainer, "accuracy", lambda *_: next(shares))
+    result = train(TINY, "softmax", 0, motions, tmp_path)
+    assert (result["test_accuracy"], result["best_test_epoch"]) == (0.7, 0.9)
+
+
+def test_weights_and_order_are_drawn_from_the_seed(tmp_path, motions, monkeypatch):
+    orders = []
+
+    def seen(batch, *rest):
+        orders.append(batch.tolist())
+        return share_batch(batch, *rest)
+
+    monkeypatch.setattr(trainer, "share_batch", seen)
+    still = replace(TINY, epochs=2, batch=40, lr=0.0)
+    for seed in (0, 1):
+        train(still, "softmax", seed, motions, tmp_path)
+    assert len(set(map(tuple, orders))) == 4 and all(sorted(order) == list(range(40)) for order in orders)
+    one, other = (load_run(tmp_path / "BasicMotions" / "softmax" / str(seed)).model for seed in (0, 1))
+    assert not torch.equal(one.embed.weight, other.embed.weight)
+
+
+def test_training_is_the_plain_loop(tmp_path, motions, monkeypatch):
+    """Of three steps on all examples: smoothed labels, clipped gradients, decay of matrices alone, and the schedule."""
+    monkeypatch.setattr(torch, "randperm", torch.arange)
+    nothing_random = dict(norm="layer", warp=0.0, scale=0.0, jitter=0.0, dropout=0.0)
+    options = dict(weight_decay=2.0, clip=0.3, label_smoothing=0.2, warm_up=0.4, lr=0.01)
+    recipe = replace(TINY, batch=40, epochs=3, **nothing_random, **options)
+    for folder, chosen in (("begun", replace(recipe, lr=0.0)), ("ended", recipe)):
+        train(chosen, "softmax", 0, motions, tmp_path / folder)
+    begun, ended = (load_run(tmp_path / each / "BasicMotions" / "softmax" / "0").model for each in ("begun", "ended"))
+    matrices, vectors = ([p for p in begun.parameters() if (p.ndim > 1) == big] for big in (True, False))
+    groups = [{"params": matrices, "weight_decay": 2.0}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer, split = torch.optim.AdamW(groups, fused=True), motions.train.to(this_process().device)
+    for lr in (0.01, 0.01, 0.005):
+        logits = begun.train()(split.inputs, split.key_mask)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, split.labels, label_smoothing=0.2).backward()
+        assert torch.nn.utils.clip_grad_norm_(begun.parameters(), 0.3) > 0.3
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    right, found = begun.state_dict(), ended.state_dict()
+    assert all(torch.equal(found[name], right[name]) for name in right)
 
 
 def test_training_learns_and_is_recorded(tmp_path, motions):
