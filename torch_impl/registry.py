@@ -17,8 +17,8 @@ def register(part_class: type) -> Callable[[Version], Version]:
 
     - kernel: `f(kernel, x, y)` is what the part's `log_gram` gives, or its `gram` if it has none, (..., M, N).
       Where it is the method itself, a kernel that has `log_features` takes time that grows with N, not with N^2
-    - transform: `f(transform, keys, valid)` is the function x -> T x (but the version of a Convolution, which has no
-      statistics of the keys, takes x and returns T x: `transforms.convolve`)
+    - transform: `f(transform, keys, valid)` is the function x -> T x, of keys and x in float32 or better (but the
+      version of a Convolution, which has no statistics of the keys, takes x and returns T x: `transforms.convolve`)
     - support: `f(support, i, j)` is True where query i sees key j
 
     See `primal_dual.protocols` for the parts themselves, and tutorial 7 for one that is made from scratch.

@@ -87,7 +87,7 @@ def batch_norm(
 def unit_norm(
     transform: UnitNorm, keys: Float[torch.Tensor, "... N D"] | None, valid: Bool[torch.Tensor, "... N"] | None
 ) -> Fitted:
-    """The function x -> x / |x|, in float32 or better. A vector of zeros stays zero: values are not checked here.
+    """The function x -> x / |x|. A vector of zeros stays zero: values are not checked here.
 
     Examples
     --------
@@ -96,7 +96,6 @@ def unit_norm(
     """
 
     def apply(x: torch.Tensor) -> torch.Tensor:
-        x = precise(x)
         largest = x.detach().abs().amax(-1, keepdim=True)
         x = x / torch.where(largest > 0, largest, 1)  # so that no square overflows or underflows
         square = (x * x).sum(-1, keepdim=True)
@@ -155,7 +154,7 @@ def fit(
     keys: Float[torch.Tensor, "... N D"],
     valid: Bool[torch.Tensor, "... N"] | None,
 ) -> tuple[Fitted, Float[torch.Tensor, "... N D"]]:
-    """Fit transforms from left to right, each on the keys that those before it give.
+    """Fit transforms from left to right, each on the keys that those before it give, in float32 or better.
 
     Returns
     -------
@@ -170,9 +169,10 @@ def fit(
     """
     fitted: list[Fitted] = []
     for part in transforms:
+        keys = precise(keys)
         fitted.append(checked(part, torch_version(part)(part, keys, valid)))
         keys = fitted[-1](keys)
-    return lambda x: reduce(lambda x, apply: apply(x), fitted, x), keys
+    return lambda x: reduce(lambda x, apply: apply(x), fitted, precise(x) if fitted else x), keys
 
 
 def add_token_axis(transforms: Sequence[TorchTransform]) -> tuple[TorchTransform, ...]:

@@ -41,6 +41,28 @@ def test_a_transform_that_is_not_defined_at_zero_is_never_taken_of_padding(suppo
 
 
 @dataclass(frozen=True)
+class Whitening:
+    """torch has no Cholesky factor in half precision."""
+
+    def fit(self, keys, valid):
+        raise NotImplementedError
+
+
+@torch_impl.register(Whitening)
+def whiten(transform, keys, valid):
+    L = torch.linalg.cholesky(keys.mT @ keys / keys.shape[-2])
+    return lambda x: torch.linalg.solve_triangular(L, x.mT, upper=False).mT
+
+
+@pytest.mark.parametrize("support", [Everything(), Strided(2)], ids=str)
+def test_a_transform_has_float32_in_half_precision_too(support):
+    primal, x = Primal(transform=(Whitening(), BatchNorm())), torch.tensor(X).bfloat16()
+    f = torch_impl.attention(primal, x, x, x)
+    exact = torch_impl.attention(primal, *[x.float()] * 3)
+    assert f.dtype == torch.bfloat16 and (f.float() - exact).abs().max() < 0.01 * exact.abs().max()
+
+
+@dataclass(frozen=True)
 class Softplus:
     """Positive features, by NumPy alone."""
 
