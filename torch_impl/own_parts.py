@@ -8,17 +8,19 @@ import torch
 
 from primal_dual.expansion import attention as numpy_attention
 from primal_dual.primal import PARTS, Primal, parts_of
-from primal_dual.supports import Everything, Mask
+from primal_dual.supports import Everything, Mask, visibility_table
+from primal_dual.transforms import fit, split_convolutions
+from primal_dual.types import Bool, Float
 from torch_impl.expansion import attention
 
 SAME = 1e-4  # relative to the largest output: numbers that the torch version holds may be in float32
 
 
 def expect_agreement(primals: Iterable[Primal], dimension: int) -> None:
-    """ValueError where a primal with a part of one's own is another attention in torch than in NumPy.
+    """ValueError where a part of one's own is refused by NumPy, or is another in torch than in NumPy.
 
-    Both attend over two random sequences, one of which ends in padding, from queries that are no keys. A primal that
-    NumPy refuses for these numbers, or for their absolute values, is not compared.
+    Both attend over two random sequences, one of which ends in padding, from queries that are no keys. A primal whose
+    kernel NumPy refuses for these numbers, and for their absolute values, is not compared.
 
     Parameters
     ----------
@@ -37,6 +39,7 @@ def _expect_agreement(primal: Primal, dimension: int) -> None:
         primal = replace(primal, support=Everything())
     q, k, v = np.random.default_rng(0).standard_normal((3, 2, 8, dimension))
     valid = np.arange(8) < np.array([[8], [7]])
+    _expect_parts_that_numpy_takes(primal, k, valid)
     for inputs in ((q, k, v), (abs(q), abs(k), v)):
         try:
             expected = numpy_attention(primal, *inputs, valid)
@@ -51,3 +54,17 @@ def _expect_agreement(primal: Primal, dimension: int) -> None:
                 f"{primal}: expected the same attention in torch and in NumPy, padded keys or not; got {off}"
             )
         return
+
+
+def _expect_parts_that_numpy_takes(
+    primal: Primal, keys: Float[np.ndarray, "B N D"], valid: Bool[np.ndarray, "B N"]
+) -> None:
+    """ValueError for a support or a transform that is refused whatever the keys are, such as one that mixes tokens."""
+    tokens = keys.shape[-2]
+    visibility_table(primal.support, np.arange(tokens), tokens)
+    transforms = split_convolutions(primal.transform)[1]
+    with np.errstate(all="ignore"):
+        try:
+            fit(transforms, keys, valid)
+        except ValueError:  # of positive numbers, perhaps
+            fit(transforms, abs(keys), valid)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torch_impl
-from primal_dual import EluPlusOne, Heads, Mask, Primal, attention, certify
+from primal_dual import BatchNorm, EluPlusOne, Heads, Mask, Primal, attention, certify
 from torch_impl.own_parts import expect_agreement
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.runs.trainer import train
@@ -111,6 +111,39 @@ def test_a_support_that_changes_with_the_call_is_refused():
     for call in (lambda p: attention(p, x, x, x), lambda p: certify(p, x, x)):
         with pytest.raises(ValueError, match="sees: expected the same of i and j in every call"):
             call(Primal(support=ByShape()))
+
+
+@dataclass(frozen=True)
+class ByPosition:
+    """Each token is turned by an angle of its own, as rotary positions do."""
+
+    def fit(self, keys, valid):
+        return lambda x: x * anp.cos(anp.arange(x.shape[-2]))[:, None]
+
+
+torch_impl.register(ByPosition)(lambda transform, keys, valid: lambda x: x * torch.arange(x.shape[-2])[:, None].cos())
+torch_impl.register(ByShape)(lambda support, i, j: i >= j)
+
+
+@pytest.mark.parametrize("primal", [Primal(transform=ByPosition()), Primal(support=ByShape())], ids=str)
+def test_what_numpy_refuses_for_any_keys_is_not_trained(primal, tmp_path):
+    tiny = recipe("digits", epochs=1, layers=1, width=8, num_heads=2)
+    with pytest.raises(ValueError, match=r"T to act on each token by itself|the same of i and j in every call"):
+        train(tiny, primal, 0, tiny.load(None, lambda line: None), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass(frozen=True)
+class Logarithm:
+    def fit(self, keys, valid):
+        return lambda x: anp.log(x)
+
+
+torch_impl.register(Logarithm)(lambda transform, keys, valid: lambda x: x.log())
+
+
+def test_a_transform_of_positive_numbers_passes():
+    expect_agreement([Primal(transform=(Logarithm(), BatchNorm()))], 4)
 
 
 @dataclass(frozen=True)
