@@ -102,7 +102,8 @@ class ProgressBar(Progress):
     def stop(self) -> None:
         """Show it no longer."""
         self._stopped.set()
-        super().stop()
+        if not self.disable:  # rich before 15 would print an empty line
+            super().stop()
 
     def _print_lines(self) -> None:
         while not self._stopped.wait(SILENCE):
