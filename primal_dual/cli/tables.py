@@ -15,7 +15,7 @@ from primal_dual.cli.console import shown
 from primal_dual.io.text import printable
 
 MOST_CASES = 20  # that are shown
-NAME_WIDTH = 20  # of data sets
+NAME_WIDTH = 22  # of data sets
 Rows = Sequence[dict[str, Any]]
 
 CERTIFICATE = {

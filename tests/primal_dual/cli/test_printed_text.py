@@ -60,7 +60,7 @@ def test_results_of_a_file_with_nasty_names(tmp_path):
 
 def test_results_fit_a_terminal():
     printed = CliRunner().invoke(app, ["results", "torch_impl/results/runs.json"]).output
-    assert "UWaveGestureLibrary, softmax " in printed and "…" not in printed
+    assert "UWaveGestureLibrary,   softmax " in printed and "…" not in printed
 
 
 @pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "..", "a/b", "a\\b", "a\nb", "a\x1bb", ""])
