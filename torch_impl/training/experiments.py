@@ -170,12 +170,10 @@ PLAN = [
     ),
     Experiment("accuracy", "Handwriting", 2.5, "steps as tokens", STEPS),
     *(
-        Experiment("accuracy", data, minutes, "steps as tokens, scales 1 to 8", STEPS | EIGHT, attentions)
-        for data, minutes, attentions in (
-            ("Handwriting", 2.5, ("softmax", "sh", "bn+sh")),
-            ("UWaveGestureLibrary", 2.2, ("softmax", "sh")),
-            ("JapaneseVowels", 0.7, ("softmax", "sh")),
+        Experiment(
+            "accuracy", data, minutes, "steps as tokens, scales 1 to 8", STEPS | EIGHT, ("softmax", "sh", "bn+sh")
         )
+        for data, minutes in (("Handwriting", 2.5), ("UWaveGestureLibrary", 2.2), ("JapaneseVowels", 0.7))
     ),
     Experiment("accuracy", "Text", 55, "short", SHORT_TEXT, seeds=3),
     Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
