@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.backends import mkldnn
 from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
 from torch_impl.data.images import loading
+from torch_impl.data.messages import say_nothing
 from torch_impl.training.recipes.kinds import ImageRecipe, TokenRecipe
 from torch_impl.training.runs.trainer import train
 
@@ -104,3 +106,13 @@ def test_tokens_are_learnt(tmp_path):
     commonest = data.train.labels.bincount().argmax()
     assert losses[-1] < losses[0] - 0.1 and result["test_accuracy"] > (data.test.labels == commonest).double().mean()
     assert data.name == "ListOps-32-600cases" == result["data"]
+
+
+@pytest.mark.parametrize("kind, expected", [(TokenRecipe, False), (ImageRecipe, True)])
+def test_onednn_is_off_in_training_on_tokens_alone(kind, expected, tmp_path):
+    """It would keep a compiled kernel for each number of tokens of a batch."""
+    small = dict(epochs=2, layers=1, width=8, num_heads=2)
+    recipe = kind("ListOps", length=32, cases=20, **small) if kind is TokenRecipe else kind("digits", **small)
+    uses = []
+    train(recipe, "softmax", 0, recipe.load(None, say_nothing), tmp_path, lambda _: uses.append(mkldnn.enabled))
+    assert uses == [expected] * 2 and mkldnn.enabled

@@ -119,6 +119,7 @@ class Recipe:
         "workers": AT_LEAST_ZERO,
     }
     choices: ClassVar[Choices] = {"optimizer": OPTIMIZERS}
+    uses_onednn: ClassVar[bool] = True  # torch's fast convolutions on a CPU
 
     name: str
     epochs: int = 100

@@ -195,6 +195,7 @@ class TokenRecipe(Recipe):
         "cases": AT_LEAST_ZERO,
     }
     choices: ClassVar[Choices] = Recipe.choices | {"norm": NORMS}
+    uses_onednn: ClassVar[bool] = False  # it keeps a kernel for each number of tokens: memory grew to several GB
 
     batch: int = 32
     lr: float = 5e-4

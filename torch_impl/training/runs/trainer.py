@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import nn
+from torch.backends import mkldnn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from primal_dual.io.files import write_bytes, write_json
@@ -102,8 +103,9 @@ def train(
     training = _set_up(recipe, attention, seed, data, run, world, say)
     tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
     try:
-        for epoch in range(len(training.log), recipe.epochs):
-            _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)
+        with nullcontext() if recipe.uses_onednn else _without_onednn():
+            for epoch in range(len(training.log), recipe.epochs):
+                _log_epoch(training, epoch, tested=epoch + 1 in tested_epochs)
     except torch.OutOfMemoryError as error:
         expected = "expected training that fits into the memory of the GPU"
         mend = "try a smaller batch, a larger accumulate or fewer jobs"
@@ -254,6 +256,16 @@ def _set_up(
         train_split=_on_device(data.train, world.device),
         test_split=_on_device(data.test, world.device),
     )
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """torch's own kernels on a CPU, for a while. (Its context manager for this changes other settings, and warns.)"""
+    before, *_ = mkldnn.set_flags(False, None, None, None)
+    try:
+        yield
+    finally:
+        mkldnn.set_flags(before, None, None, None)
 
 
 def _log_epoch(training: _Training, epoch: int, tested: bool) -> None:
