@@ -28,7 +28,13 @@ def commands() -> str:
     command = typer.main.get_command(command_line)
     context = typer.Context(command, info_name="primal-dual")
     _, *sections = get_docs_for_click(obj=command, ctx=context, name="primal-dual").split("\n## ")
-    return "\n".join(f"## {section.rstrip()}\n" for section in sections).replace("$ primal-dual", "primal-dual")
+    return "\n".join(f"## {_with_examples(section)}\n" for section in sections).replace("$ primal-dual", "primal-dual")
+
+
+def _with_examples(section: str) -> str:
+    """The help of a command, whose examples at its end are set as commands."""
+    text, title, examples = section.rstrip().partition("For example:\n\n")
+    return f"{text}{title}```console\n" + examples.replace("\n\n", "\n") + "\n```"
 
 
 def page(notebook: Path) -> str:

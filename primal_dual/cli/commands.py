@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +21,8 @@ from primal_dual.cli.console import (
     Json,
     ProgressBar,
     check_figure,
+    command,
     fail,
-    for_the_terminal,
     plots_for,
     say,
     shown,
@@ -60,17 +60,17 @@ def options(
     pass
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(for_the_terminal(function))
-
-
 def find_attention(name: str) -> Primal | Heads:
     """An entry of the catalog, or the primal FILE.py:NAME."""
     found = torch_part("training.recipes.attentions").find_attention(name) if ".py:" in name else name
     return catalog[found] if isinstance(found, str) else found
 
 
-@command
+@command(
+    app,
+    "primal-dual verify bn sh bn+sh",
+    "primal-dual verify rbf --keys keys.npy --targets targets.npy --C 1",
+)
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help=f"{NAMES} All of them without a name.")] = None,
     C: Annotated[float, typer.Option("--C", help="The penalty C, in multiples of the median of |h(k_j)|.")] = 10.0,
@@ -105,7 +105,11 @@ def verify(
         raise typer.Exit(1)
 
 
-@command
+@command(
+    app,
+    "primal-dual certify --keys keys.npy --values values.npy --primal bn",
+    "primal-dual certify --model pretrained:JapaneseVowels/softmax --figure heads.png",
+)
 def certify(
     keys: Annotated[
         Path | None, typer.Option(help="A head's keys, a .npy file (N, D); (2, N, D) for multi-head.")
@@ -156,7 +160,10 @@ def certify(
         files.write_json(json, tables.plain({"config": config, "heads": heads}))
 
 
-@command
+@command(
+    app,
+    "primal-dual demo --output demo.png",
+)
 def demo(
     output: Annotated[Path, typer.Option(help="The figure: .png, .pdf or .svg.")] = Path("primal-dual-demo.png"),
 ) -> None:
@@ -178,7 +185,10 @@ def demo(
         raise typer.Exit(1)
 
 
-@command
+@command(
+    app,
+    "primal-dual bench --no-memory --json bench.json",
+)
 def bench(
     json: Json = None,
     memory: Annotated[bool, typer.Option(help="Also the memory of attention at N = 16,384: minutes.")] = True,
@@ -195,7 +205,12 @@ def bench(
         files.write_json(json, tables.plain(results))
 
 
-@command
+@command(
+    app,
+    "primal-dual tutorials 1",
+    "primal-dual tutorials bn --all --figures figures",
+    "primal-dual tutorials --notebooks notebooks",
+)
 def tutorials(
     which: Annotated[
         str | None, typer.Argument(help="A number, a name or a word of one; without it, all are listed.")
@@ -226,7 +241,12 @@ def tutorials(
         console.print("Run one: primal-dual tutorials 1", highlight=False)
 
 
-@command
+@command(
+    app,
+    "primal-dual explore",
+    "primal-dual explore heads.npz",
+    "primal-dual explore --model pretrained:JapaneseVowels/bn+sh",
+)
 def explore(
     head: Annotated[
         Path | None, typer.Argument(help="Heads of your own: a .npz file with keys, values and, if you like, queries.")

@@ -24,21 +24,24 @@ Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it to this f
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, too.")]
 
 
-def for_the_terminal(function: Callable[..., None]) -> Callable[..., None]:
-    """Let bad input, and files that cannot be read or written, end in one line and exit status 2.
+def command(app: typer.Typer, *examples: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command: bad input, and files that cannot be read or written, end in one line and status 2.
 
-    Each paragraph of the help is one line, which typer breaks to the width of the terminal.
+    The help ends with the examples. Each of its paragraphs is one line, which typer breaks to the terminal's width.
     """
 
-    @functools.wraps(function)
-    def run(*args: Any, **options: Any) -> None:
-        try:
-            function(*args, **options)
-        except (ValueError, OSError) as error:
-            raise typer.Exit(fail(error)) from error
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> None:
+            try:
+                function(*args, **options)
+            except (ValueError, OSError) as error:
+                raise typer.Exit(fail(error)) from error
 
-    run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
-    return run
+        run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
+        return app.command(epilog="\n\n".join(("For example:", *examples)), **options)(run)
+
+    return decorate
 
 
 def torch_part(name: str) -> Any:

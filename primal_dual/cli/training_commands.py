@@ -1,7 +1,6 @@
 """The commands of training: runs, their results, and what is made of trained models."""
 
 import time
-from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from primal_dual.cli.console import (
     Json,
     ProgressBar,
     choose_device,
-    for_the_terminal,
+    command,
     plots_for,
     say,
     shown,
@@ -33,10 +32,6 @@ EMBEDDED = "JapaneseVowels, BasicMotions, digits and ListOps"
 app = typer.Typer()
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(for_the_terminal(function))
-
-
 class _WithFields(TyperCommand):
     """A command whose help ends with the fields of the recipes."""
 
@@ -48,8 +43,13 @@ class _WithFields(TyperCommand):
             say(error)
 
 
-@app.command(cls=_WithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@for_the_terminal
+@command(
+    app,
+    "primal-dual train JapaneseVowels --attention softmax bn sh --seeds 3",
+    "primal-dual train Mine --data DIR --attention FILE.py:NAME --epochs 50 --lr 0.002",
+    cls=_WithFields,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help=f"A data set: {EMBEDDED} need no download; else a folder in --data.")],
@@ -95,7 +95,12 @@ def train(
         Console().print(tables.runs(accuracy_table.table(summaries)))
 
 
-@command
+@command(
+    app,
+    "primal-dual results runs --figure accuracies.png",
+    "primal-dual results runs --against lr --figure rates.png",
+    "primal-dual results runs more.json --json all.json --markdown",
+)
 def results(
     sources: Annotated[
         list[Path] | None, typer.Argument(help="Folders of runs, and files of results; runs/ unless given.")
@@ -136,7 +141,12 @@ def results(
     write_figure(figure, lambda: plots.plot_by_field(by_field, against) if by_field else plots.plot_accuracies(rows))
 
 
-@command
+@command(
+    app,
+    "primal-dual reproduce --list",
+    "primal-dual reproduce --only JapaneseVowels --minutes 30",
+    "primal-dual reproduce --data DIR --merge others.json",
+)
 def reproduce(
     list_only: Annotated[bool, typer.Option("--list", help="Show the plan, what is done of it, and its cost.")] = False,
     only: Annotated[str, typer.Option(help="Leave out the experiments whose title or claim lacks this text.")] = "",
@@ -169,7 +179,11 @@ def reproduce(
         Console().print(tables.runs(accuracy_table.table(summaries)))
 
 
-@command
+@command(
+    app,
+    "primal-dual redundancy runs/JapaneseVowels --figure heads.png",
+    "primal-dual redundancy runs --data DIR --json heads.json",
+)
 def redundancy(
     runs: Annotated[list[Path], typer.Argument(help=f"{RUN} Or a folder of several.")],
     data_folder: Annotated[Path | None, typer.Option("--data", help="Where the folders of data sets are.")] = None,
@@ -204,7 +218,10 @@ def redundancy(
     write_figure(figure, lambda: plots.plot_head_distances(drawn))
 
 
-@command
+@command(
+    app,
+    "primal-dual efficiency 512 1024 --figure efficiency.png",
+)
 def efficiency(
     lengths: Annotated[list[int] | None, typer.Argument(help="Tokens: 256 512 1024 2048 4096 8192.")] = None,
     figure: Figure = None,
@@ -224,7 +241,11 @@ def efficiency(
     write_figure(figure, lambda: plots.plot_efficiency(result))
 
 
-@command
+@command(
+    app,
+    "primal-dual evaluate runs/JapaneseVowels/bn/0",
+    "primal-dual evaluate pretrained:Handwriting/bn --data DIR",
+)
 def evaluate(
     run: Annotated[Path, typer.Argument(help=RUN)],
     data: Annotated[Path | None, typer.Option(help="The folder of data sets that it was trained with.")] = None,
@@ -234,7 +255,11 @@ def evaluate(
     Console().print(f"test accuracy {100 * share:.1f} on {cases} cases")
 
 
-@command
+@command(
+    app,
+    "primal-dual predict pretrained:JapaneseVowels/softmax new.ts --json classes.json",
+    "primal-dual predict runs/Mine/bn/0 new.csv",
+)
 def predict(
     run: Annotated[Path, typer.Argument(help=RUN)],
     file: Annotated[
@@ -252,7 +277,10 @@ def predict(
         write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
 
 
-@command
+@command(
+    app,
+    "primal-dual export pretrained:JapaneseVowels/softmax vowels.onnx",
+)
 def export(
     run: Annotated[Path, typer.Argument(help=RUN)],
     file: Annotated[Path, typer.Argument(help="Where the model goes, a .onnx file.")],

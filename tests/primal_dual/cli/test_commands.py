@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import subprocess
@@ -5,12 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from primal_dual import Primal, attention, catalog
 from primal_dual.certificates.verification import verify
-from primal_dual.cli import commands
+from primal_dual.cli import commands, training_commands
 from primal_dual.io import datasets, files
+from torch_impl.training.recipes.kinds import SeriesRecipe
 
 
 def run(*arguments, columns="200"):
@@ -184,6 +187,17 @@ def test_help_says_what_there_is():
     result = run("--help")
     assert all(command in result.output for command in ("verify", "certify", "demo", "bench"))
     assert "multiples of the median" in run("verify", "--help").output
+
+
+@pytest.mark.parametrize("name, command", typer.main.get_command(commands.app).commands.items())
+def test_examples_of_the_help_are_commands(name, command):
+    for example in command.epilog.split("\n\n")[1:]:
+        program, called, *words = example.split()
+        context = command.make_context(called, words)
+        assert (program, called) == ("primal-dual", name)
+        if name == "train":
+            fields = training_commands._fields(context.args)
+            assert set(fields) - {"attention"} <= {field.name for field in dataclasses.fields(SeriesRecipe)}
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["verify", "--C", "abc"], ["certify"], ["verify", "--nothing"]])
