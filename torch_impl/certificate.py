@@ -154,7 +154,7 @@ def _heads_of(name: str, call: Call) -> Iterator[tuple[int, int, _Head]]:
     def by_head(x: torch.Tensor, *shape: int) -> np.ndarray:
         return x.expand(*lead, *shape).reshape(-1, len(primals), *shape).cpu().numpy()
 
-    k, v = by_head(call.k.double(), *call.k.shape[-2:]), by_head(call.v.double(), *call.v.shape[-2:])
+    k, v = (by_head(x.cpu().double(), *x.shape[-2:]) for x in (call.k, call.v))
     valid = by_head(torch.ones(N, dtype=torch.bool) if visibility.valid is None else visibility.valid, N)
     allowed = None if visibility.allowed is None else by_head(visibility.allowed, M, N)
     for at in np.ndindex(k.shape[:2]):

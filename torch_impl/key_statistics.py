@@ -108,6 +108,17 @@ def window(
     return KeyStatistics(first + mu, variance, centred)
 
 
+def has_finer_type(dtype: torch.dtype, device: str) -> bool:
+    """Whether a device has float64, and it is finer than a type, so that it holds the squares of its numbers.
+
+    Examples
+    --------
+    >>> has_finer_type(torch.float32, "cpu"), has_finer_type(torch.float64, "cpu"), has_finer_type(torch.float32, "mps")
+    (True, False, False)
+    """
+    return dtype != torch.float64 and device != "mps"
+
+
 def of_table(keys: Float[torch.Tensor, "... N D"], visible: Bool[torch.Tensor, "... M N"]) -> KeyStatistics:
     """Query i's statistics of the keys j where visible[i, j], for keys in float32 or less precision.
 

@@ -93,7 +93,7 @@ def ensure_folder(folder: str | Path) -> Path:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a file in UTF-8."""
-    write_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -6,6 +6,13 @@ import sys
 import unicodedata
 from typing import Any
 
+SIGNS = str.maketrans(
+    {"±": "+-", "→": "->", "←": "<-", "⇒": "=>", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "≃": "~", "∈": "in"}
+    | {"∑": "sum", "∏": "prod", "√": "sqrt ", "∞": "inf", "⟨": "<", "⟩": ">", "‖": "||", "·": "*", "−": "-", "─": "-"}
+    | {"⋯": "...", "•": "*", "⌈": "[", "⌉": "]", "⊥": "_|_", "⊤": "T", "⊙": "*", "′": "'", "⁄": "/"}
+    | {"\u0303": "~"}  # over a letter, as in the dual's alpha~
+)
+
 
 def printable(text: object) -> str:
     """Text with its control characters spelled out, so that none of them reaches a terminal or breaks a line.
@@ -30,12 +37,19 @@ def _spell_out(error: Any) -> tuple[str, int]:
 
 
 def spelled_out(text: str) -> str:
-    """Text in ASCII; a question mark for what has no such spelling.
+    """Text in ASCII, Greek letters by name and letters without accents; a question mark for what has no spelling.
 
     Examples
     --------
-    >>> spelled_out("98 \u00b1 1\u2026")
-    '98 +- 1...'
+    >>> spelled_out("98 \u00b1 1\u2026"), spelled_out("\u2211 \u03b1 \u2264 \u03a6")
+    ('98 +- 1...', 'sum alpha <= Phi')
     """
-    text = text.replace("\u00b1", "+-").replace("\u2192", "->").replace("\u2190", "<-").replace("\u2500", "-")
-    return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()
+    letters = "".join(map(_greek_by_name, unicodedata.normalize("NFKD", text.translate(SIGNS)).translate(SIGNS)))
+    return "".join(filter(lambda sign: not unicodedata.combining(sign), letters)).encode("ascii", "replace").decode()
+
+
+def _greek_by_name(sign: str) -> str:
+    name = unicodedata.name(sign, "")
+    if not name.startswith("GREEK"):
+        return sign
+    return name.split()[-1].title() if sign.isupper() else name.split()[-1].lower()

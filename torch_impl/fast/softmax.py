@@ -86,7 +86,7 @@ def _statistics(problem: Problem) -> KeyStatistics | None:
         before = min(support.radius, problem.queries - 1)  # a longer window sees no more
         after = 0 if visibility.causal else min(support.radius, problem.keys - 1)
         return key_statistics.window(k, visibility.valid, problem.queries, before, after)
-    if scale > 1 or k.dtype == torch.float64:  # whose squares no finer type holds
+    if scale > 1 or not key_statistics.has_finer_type(k.dtype, k.device.type):
         return None
     visible = problem.visible
     assert visible is not None  # else all queries would share their statistics

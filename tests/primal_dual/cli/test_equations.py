@@ -1,8 +1,12 @@
 """Equations as a line of Unicode: nothing changes its meaning when braces go."""
 
+import re
+
 import pytest
 
+from primal_dual.cli import equations
 from primal_dual.cli.equations import unicode_math
+from primal_dual.io.text import spelled_out
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,10 @@ from primal_dual.cli.equations import unicode_math
 )
 def test_equations(latex, text):
     assert unicode_math(latex) == text
+
+
+def test_every_sign_has_a_spelling_in_ascii():
+    signs = "".join([*equations.SIGNS.values(), *equations.LOW.values(), *equations.HIGH.values(), "½⅛√•±─"])
+    signs = re.sub(f"[{equations.OPENED}{equations.CLOSING}]", "", signs)
+    assert [sign for sign in signs if "?" in spelled_out(sign)] == []
+    assert spelled_out("α̃ ≠ √D, ⟨Φ(x), κ⟩ café") == "alpha~ != sqrt D, <Phi(x), kappa> cafe"

@@ -77,6 +77,14 @@ def test_images_on_disk_train_as_those_in_memory(photos, tmp_path, monkeypatch):
         torch.testing.assert_close(weights[1][name], x, rtol=0, atol=0)
 
 
+def test_images_on_disk_train_in_several_processes(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "MEMORY", 0)
+    small = ("--seeds", 2, "--jobs", 2, "--attention", "bn", *SMALL)
+    done = call("train", "Photos", "--data", photos, "--folder", tmp_path / "runs", *small)
+    assert done.exit_code == 0, done.output
+    assert len(list(tmp_path.glob("runs/Photos/bn/*/result.json"))) == 2
+
+
 def test_a_batch_of_corrupt_images_alone_is_told(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "MEMORY", 0)
     recipe = ImageRecipe("Photos", epochs=1, layers=1, width=16, num_heads=2, batch=4, skip_corrupt=True)

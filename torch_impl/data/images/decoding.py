@@ -49,12 +49,15 @@ class ImageDecoder:
     skip_corrupt : bool
         Whether an image that cannot be decoded is left out. Otherwise it raises ValueError.
     say : callable
-        Is called with a message about each image that is left out. It must pickle if a DataLoader spawns its workers.
+        Is called with a message about each image that is left out; in another process, `print` is.
     """
 
     size: int
     skip_corrupt: bool
     say: Say
+
+    def __reduce__(self) -> tuple[type, tuple[int, bool, Say]]:
+        return ImageDecoder, (self.size, self.skip_corrupt, print)  # a progress bar stays in its process
 
     def pixels(self, source: ImageSource, i: int) -> UInt8[np.ndarray, "size size 3"]:
         """The pixels of one image. Raises ValueError if it is corrupt."""

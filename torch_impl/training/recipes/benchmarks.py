@@ -261,6 +261,9 @@ def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recip
     >>> recipe("JapaneseVowels", epochs="7").epochs, recipe("mine").dropout
     (7, 0.3)
     """
+    known = {each.lower(): each for each in RECIPES}.get(name.lower(), name)
+    if known != name and folder is not None and _are_one_folder(Path(folder, known), Path(folder, name)):
+        raise ValueError(f"data set: expected {known}, the name of its recipe; got {name}")
     kind = RECIPES.get(name) or _default_kind(name, folder)
     return changed(kind(name=name), **changes)
 
@@ -283,6 +286,11 @@ def changed(recipe: Recipe, **changes: Any) -> Recipe:
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{field}: expected {WORDS[types[field]]}; got {value!r}") from error
     return replace(recipe, **converted)
+
+
+def _are_one_folder(one: Path, other: Path) -> bool:
+    """Whether two names are of one folder, as where the file system does not tell upper from lower case."""
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:

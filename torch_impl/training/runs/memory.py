@@ -1,6 +1,7 @@
 """Whether a model fits into memory, found out before any is taken."""
 
 import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -39,7 +40,9 @@ def expect_to_fit(make: Callable[[], torch.nn.Module], device: torch.device) -> 
 
 
 def _memory(device: torch.device) -> int:
-    """The bytes of memory of a device."""
+    """The bytes of memory of a device; those that a number can count where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
+    if not hasattr(os, "sysconf"):  # on Windows
+        return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -77,7 +77,7 @@ def load_run(folder: Path | str) -> Run:
     ValueError
         For a run that is not finished, and for damaged files.
     """
-    name = str(folder)
+    name = str(folder).replace("\\", "/")  # as Windows writes a path
     folder = folder_of_pretrained(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else Path(folder)
     config_file, result_file, weights_file = (folder / name for name in FILES)
     if not (config_file.exists() and result_file.exists() and weights_file.exists()):

@@ -5,11 +5,13 @@ import pickle
 import struct
 import tarfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.progress import Progress
 
 from torch_impl.data.dataset import folds
 from torch_impl.data.images import decoding, gzip_files, loading
@@ -291,7 +293,8 @@ def test_nothing_whole(tmp_path):
 def test_streams_serve_a_data_loader_and_its_workers(tmp_path, on_disk, layout):
     pixels, labels = write_set(tmp_path / "pets")["train"]
     LAYOUTS[layout](tmp_path / "pets")
-    stream = load_images("pets", tmp_path).train
+    with Progress() as progress:
+        stream = load_images("pets", tmp_path, say=partial(print, progress)).train
     assert_same(pickle.loads(pickle.dumps(stream)), (pixels, labels))  # as a spawned worker gets it
     index = torch.tensor([6, 0, 3, 7, 1])
     loader = torch.utils.data.DataLoader(stream, sampler=index.split(2), batch_size=None)

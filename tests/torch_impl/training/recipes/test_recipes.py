@@ -57,6 +57,15 @@ def test_wrong_fields_are_refused(wrong, message):
         recipe("JapaneseVowels", **wrong)
 
 
+def test_the_data_of_a_recipe_are_not_trained_by_another_under_a_name_in_other_case(tmp_path):
+    (tmp_path / "Handwriting").mkdir()
+    assert isinstance(recipe("handwriting", tmp_path), SeriesRecipe)  # a data set of one's own
+    (tmp_path / "handwriting").symlink_to(tmp_path / "Handwriting")  # as where case makes no difference
+    with pytest.raises(ValueError, match="expected Handwriting, the name of its recipe; got handwriting"):
+        recipe("handwriting", tmp_path)
+    assert recipe("Handwriting", tmp_path).convolutions == 3
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_config_of_a_run_gives_the_recipe_back(name):
     own = RECIPES[name](beta=0.25)

@@ -1,10 +1,13 @@
-"""What a run remembers of the machine that it was trained on."""
+"""What a run remembers of the machine that it was trained on, and asks of it."""
 
+import os
 import subprocess
 
 import pytest
+import torch
 
 from torch_impl.training.runs import machine
+from torch_impl.training.runs.memory import expect_to_fit
 
 
 @pytest.mark.parametrize("tracked", [True, False])
@@ -21,3 +24,8 @@ def test_the_commit_is_that_of_the_code_that_runs(tmp_path, monkeypatch, tracked
     assert machine.describe_machine("cpu")["commit"] == (head.stdout.strip() if tracked else None)
     file.write_text("changed = True")
     assert machine.describe_machine("cpu")["commit"] == (f"{head.stdout.strip()}-dirty" if tracked else None)
+
+
+def test_where_the_system_does_not_tell_its_memory_every_model_fits(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")  # as on Windows
+    expect_to_fit(lambda: torch.nn.Linear(10**5, 10**8), torch.device("cpu"))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import PureWindowsPath
 
 import pytest
 import torch
@@ -50,6 +51,7 @@ def test_the_commands_take_them(tmp_path):
     name = f"pretrained:{AT_HAND[0]}"
     evaluated = call("evaluate", name)
     assert evaluated.exit_code == 0 and re.search(r"test accuracy 9\d.\d on 370 cases", evaluated.output)
+    assert load_run(PureWindowsPath(name)).attention == load_run(name).attention
     unknown = call("evaluate", "pretrained:JapaneseVowels/bm")
     assert unknown.exit_code == 2 and "expected one of" in unknown.output and AT_HAND[0] in unknown.output
     with pytest.raises(ValueError, match=r"expected one of .*; got Vowels/bn"):
