@@ -273,7 +273,7 @@ def explore(
         from primal_dual.cli import model_heads
         from primal_dual.explore import head_sources, server, views
     except ImportError as error:
-        raise ValueError(f"this needs bokeh: pip install '.[explore]' in the checkout ({error})") from error
+        raise ValueError(f'this needs bokeh: pip install ".[explore]" in the checkout ({error})') from error
     sources: dict[str, head_sources.Source] = {}
     if any(given is not None for given in (head, keys, values)):
         sources["your files"] = head_sources.Files.load(keys, values, head)

@@ -49,7 +49,7 @@ def torch_part(name: str) -> Any:
     try:
         return importlib.import_module(f"torch_impl.{name}")
     except ImportError as error:
-        raise ValueError(f"this needs torch: pip install '.[train]' in the checkout ({error})") from error
+        raise ValueError(f'this needs torch: pip install ".[train]" in the checkout ({error})') from error
 
 
 def choose_device(device: str | None) -> None:
@@ -73,7 +73,7 @@ def plots_for(figure: Path | None) -> Any:
 def check_figure(figure: Path) -> None:
     """ValueError, before long work, for a figure that could not be written after it."""
     if find_spec("matplotlib") is None:
-        raise ValueError("the figure needs matplotlib: pip install '.[plot]' in the checkout")
+        raise ValueError('the figure needs matplotlib: pip install ".[plot]" in the checkout')
     if figure.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"{figure}: expected a name that ends in .png, .pdf or .svg")
     files.check_writable(figure)

@@ -155,7 +155,7 @@ def check_extra() -> None:
 
 def missing(what: str) -> ValueError:
     """What to raise where a package is missing that the tutorials need."""
-    return ValueError(f"the tutorials need more packages: {what}; pip install '.[tutorials]' in the checkout")
+    return ValueError(f'the tutorials need more packages: {what}; pip install ".[tutorials]" in the checkout')
 
 
 def _numbered(book: Any) -> Any:

@@ -18,7 +18,7 @@ def japanese_vowels() -> Forecast:
     try:
         from aeon.datasets import load_japanese_vowels
     except ImportError as error:
-        raise ValueError("JapaneseVowels comes with aeon: pip install '.[data]' in the checkout") from error
+        raise ValueError('JapaneseVowels comes with aeon: pip install ".[data]" in the checkout') from error
     utterances, _ = load_japanese_vowels(split="train")
     frames = np.concatenate(utterances, axis=1)
     longest = max(utterances, key=lambda utterance: utterance.shape[1])

@@ -92,7 +92,7 @@ def _solve(problem: Any, solver: str, options: Options) -> None:
 
     given, solver = solver, str(solver).upper()
     if solver not in cp.installed_solvers():
-        mend = "; it comes with pip install '.[piqp]' in the checkout" if solver == "PIQP" else ""
+        mend = '; it comes with pip install ".[piqp]" in the checkout' if solver == "PIQP" else ""
         installed = ", ".join(["newton", *cp.installed_solvers()])
         raise ValueError(f"solver: expected one that is installed, {installed}; got {given!r}{mend}")
     try:

@@ -75,7 +75,7 @@ def _hugging_face(folder: Path, file: Path | None) -> tuple[torch.nn.Module, dic
     try:
         import transformers
     except ImportError as error:
-        raise ValueError(f"{folder}: it needs transformers: pip install '.[transformers]' in the checkout") from error
+        raise ValueError(f'{folder}: it needs transformers: pip install ".[transformers]" in the checkout') from error
     register_transformers()
     model = _from_folder(transformers.AutoModel, folder).eval()
     if model.main_input_name == "pixel_values":

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install '.[plot]' in the checkout")
+        parser.error('--plot needs matplotlib: pip install ".[plot]" in the checkout')
     print(f"{'forward and backward':44} {'N':>6} {'ratio':>7} {'bar':6} {'ours':>11} {'SDPA':>11}", flush=True)
     keep = partial(write_json, options.json) if options.json else say_nothing
     result = run(options.device, options.quick, partial(print, flush=True), keep)

@@ -178,5 +178,5 @@ def _aeon_datasets() -> ModuleType:
     try:
         from aeon import datasets
     except ImportError as error:
-        raise ValueError("time series need aeon: pip install '.[data]' in the checkout") from error
+        raise ValueError('time series need aeon: pip install ".[data]" in the checkout') from error
     return datasets

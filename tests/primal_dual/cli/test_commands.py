@@ -147,10 +147,10 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "aeon", None)
     monkeypatch.setitem(sys.modules, "aeon.datasets", None)
     result = run("verify")
-    assert result.exit_code == 2 and "pip install '.[data]' in the checkout" in result.stderr
+    assert result.exit_code == 2 and 'pip install ".[data]" in the checkout' in result.stderr
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run("demo")
-    assert result.exit_code == 2 and "pip install '.[plot]' in the checkout" in result.stderr
+    assert result.exit_code == 2 and 'pip install ".[plot]" in the checkout' in result.stderr
 
 
 def test_demo_draws_its_figure_and_certifies_a_trained_transformer(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_bad_ports_and_a_missing_extra_end_in_one_line():
     expect_one_line(explore("--port", 70000), "70000")
     expect_one_line(explore("--port", -1), "-1")
     hidden = "import sys; sys.modules['bokeh'] = None; "
-    expect_one_line(explore(setup=hidden), "pip install '.[explore]' in the checkout")
+    expect_one_line(explore(setup=hidden), 'pip install ".[explore]" in the checkout')
 
 
 def test_without_a_browser_it_serves_and_prints_its_address():

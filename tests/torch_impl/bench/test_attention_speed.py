@@ -78,4 +78,4 @@ def test_a_plot_needs_matplotlib(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(attention_speed, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         attention_speed.main(["--plot", str(tmp_path / "x.png")])
-    assert "pip install '.[plot]' in the checkout" in capsys.readouterr().err
+    assert 'pip install ".[plot]" in the checkout' in capsys.readouterr().err

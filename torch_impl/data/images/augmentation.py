@@ -113,7 +113,7 @@ class ImageAugmentation:
 
             from torch_impl.data.images.operations import rand_augment
         except ImportError as error:
-            raise ValueError("images need kornia: pip install '.[train]' in the checkout") from error
+            raise ValueError('images need kornia: pip install ".[train]" in the checkout') from error
         H, W = images.shape[-2:]
         if self.crop == "resized":
             images = K.RandomResizedCrop((H, W), cropping_mode="resample")(images)

@@ -393,7 +393,7 @@ def _tensorboard(run: Path, epochs_done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError("--tensorboard needs it: pip install '.[train]' in the checkout") from error
+        raise ValueError('--tensorboard needs it: pip install ".[train]" in the checkout') from error
     return SummaryWriter(run, purge_step=epochs_done + 1)
 
 

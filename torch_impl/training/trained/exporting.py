@@ -85,7 +85,7 @@ def export(folder: Path | str, file: Path | str) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401, which torch needs
     except ImportError as error:
-        raise ValueError(f"export needs onnxruntime: pip install '.[onnx]' in the checkout ({error})") from error
+        raise ValueError(f'export needs onnxruntime: pip install ".[onnx]" in the checkout ({error})') from error
     check_writable(file)
     run = load_run(folder)
     model = Classifier(run).eval()
