@@ -50,7 +50,7 @@ def learned_beta(primals: Heads, weight: torch.Tensor) -> nn.Parameter | None:
         return None
     if set(counts) != {1}:
         raise ValueError(f"learn_beta: expected one BatchNorm in each head; got {counts} in the heads")
-    return nn.Parameter(torch.tensor(betas).flatten().to(weight))
+    return nn.Parameter(torch.tensor(betas, dtype=torch.float64).flatten().to(weight))
 
 
 @register(Identity)

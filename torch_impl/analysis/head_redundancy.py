@@ -86,7 +86,7 @@ def redundancy(
     Raises
     ------
     ValueError
-        For a model with one head.
+        For a model with one head, and for one without the attention of this package.
 
     Examples
     --------
@@ -97,6 +97,8 @@ def redundancy(
     """
     with torch.no_grad(), recording(model.eval()) as calls:
         model(inputs, key_mask)
+    if not calls:
+        raise ValueError(f"redundancy: expected a model with attention of torch_impl; got {type(model).__name__}")
     if calls[0][1].q.shape[-3] < 2:
         raise ValueError("redundancy: expected two heads or more; got one")
     return Redundancy(*map(torch.stack, zip(*(_measure(call) for _, call in calls), strict=True)))
@@ -140,13 +142,18 @@ def runs_below(folder: Path) -> list[Path]:
 @torch.no_grad()
 def _measure(call: Call) -> list[Float[torch.Tensor, "..."]]:
     """The distances of outputs, of directions and of maps, (H, H), and the entropies, (H,), in one layer."""
-    valid = torch.ones_like(call.q[:, 0, :, 0], dtype=torch.bool) if call.key_mask is None else call.key_mask
-    outputs = attention(call.primal, call.q, call.k, call.v, call.key_mask, beta=call.beta)
-    maps = attention_weights(call.primal, call.q, call.k, call.key_mask, beta=call.beta)
-    distances = [_distances(each, valid) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
-    largest = valid.sum(-1).clamp_min(2).to(maps).log()  # (B,)
+    arguments = call._asdict()
+    outputs = attention(**arguments)
+    del arguments["v"]
+    maps = attention_weights(**arguments)
+    queries, keys = (torch.ones_like(x[:, 0, :, 0], dtype=torch.bool) for x in (call.q, call.k))
+    if call.key_mask is not None:
+        keys = call.key_mask
+        queries = keys if queries.shape == keys.shape else queries
+    distances = [_distances(each, queries) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
+    largest = keys.sum(-1).clamp_min(2).to(maps).log()  # (B,)
     entropies = torch.special.entr(maps).sum(-1) / largest[:, None, None]  # (B, H, M)
-    return [*distances, entropies.transpose(1, 2)[valid].mean(0)]
+    return [*distances, entropies.transpose(1, 2)[queries].mean(0)]
 
 
 def _distances(x: Float[torch.Tensor, "B H M F"], valid: Bool[torch.Tensor, "B M"]) -> Float[torch.Tensor, "H H"]:

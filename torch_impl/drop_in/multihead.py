@@ -10,6 +10,7 @@ from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl import checks
+from torch_impl.drop_in.masks import hide_low_numbers
 from torch_impl.expansion import attention, attention_with_weights
 from torch_impl.transforms import learned_beta
 
@@ -18,8 +19,9 @@ class MultiheadAttention(nn.MultiheadAttention):
     """torch's module with the attention of any primal: sum_s f^s W_O^s + b_O, with f^s that of head s.
 
     Signature and weights are torch's: a trained nn.MultiheadAttention loads by load_state_dict (with strict=False if
-    something more is learned). Masks are torch's, too, and hide a key where they are True; they intersect with the
-    primal's support. Source: arXiv 2406.13781; see tutorial 8.
+    something more is learned). Masks are torch's, too, and hide a key where they are True or -inf; with a primal that
+    takes means of keys, as "bn", also where they are below -88. They intersect with the primal's support. Source: arXiv
+    2406.13781; see tutorial 8.
 
     Parameters
     ----------
@@ -87,10 +89,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         )
         self.register_forward_pre_hook(keep_forward)
         self.primal = heads(primal, num_heads)
-        self.beta = learned_beta(self.primal, self.out_proj.weight) if learn_beta else None
+        self.beta = self._initial_beta() if learn_beta else None
         if learn_beta and self.beta is None:
             raise ValueError("learn_beta: expected one BatchNorm in each head; got none")
-        self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
+        self.taps = self._initial_taps() if learn_taps else None
 
     def __prepare_scriptable__(self) -> None:
         raise ValueError("torch.jit.script: expected no MultiheadAttention of ours; use torch.compile or torch.export")
@@ -113,7 +115,8 @@ class MultiheadAttention(nn.MultiheadAttention):
         query, key, value : tensors
             (L, B, E), (S, B, Ek) and (S, B, Ev); the batch axis comes first with batch_first, and may be left out.
         key_padding_mask : tensor, optional
-            (B, S): booleans, True for padding, or floats that are added to the logits.
+            (B, S): booleans, True for padding, or floats that are added to the logits. If query is key, it holds for
+            the queries, too, which a Convolution reads.
         need_weights : bool
             Whether to return the weights.
         attn_mask : tensor, optional
@@ -139,9 +142,9 @@ class MultiheadAttention(nn.MultiheadAttention):
             return self._attend_nested(query, key, value, masked or need_weights, is_causal), None
         self._check(query, key, value)
         _check_flags(need_weights=need_weights, average_attn_weights=average_attn_weights, is_causal=is_causal)
-        batched, is_self = query.ndim == 3, query is key
+        batched, is_self = query.ndim == 3, _are_same(query, key)
         q, k, v = (self._to_heads(x, batched) for x in self._project(query, key, value))
-        key_mask, mask = _our_masks(key_padding_mask, None if is_causal else attn_mask, q, k)
+        key_mask, mask = _our_masks(self.primal, key_padding_mask, None if is_causal else attn_mask, q, k)
         options: dict[str, Any] = dict(
             key_mask=key_mask,
             query_mask=key_mask if is_self else None,
@@ -156,6 +159,20 @@ class MultiheadAttention(nn.MultiheadAttention):
         f, weights = attention_with_weights(self.primal, q, k, v, **options)
         weights = weights.mean(1) if average_attn_weights else weights
         return self._from_heads(f, batched), weights if batched else weights[0]
+
+    def _reset_parameters(self) -> None:
+        """torch's initial weights, and the primal's own numbers in the place of those that are learned."""
+        super()._reset_parameters()
+        for name, initial in (("beta", self._initial_beta), ("taps", self._initial_taps)):
+            learned = getattr(self, name, None)  # torch calls this before there is one, too
+            if learned is not None:
+                learned.data.copy_(initial())
+
+    def _initial_beta(self) -> nn.Parameter | None:
+        return learned_beta(self.primal, self.out_proj.weight)
+
+    def _initial_taps(self) -> nn.Parameter:
+        return nn.Parameter(_taps(self.primal).to(self.out_proj.weight))
 
     def extra_repr(self) -> str:
         """The arguments that a printed model shows."""
@@ -215,6 +232,11 @@ class MultiheadAttention(nn.MultiheadAttention):
         return f if self.batch_first else f.transpose(0, 1)
 
 
+def _are_same(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Whether both are one tensor, or views of one, as where a checkpoint passes them on."""
+    return query is key or (not torch.compiler.is_compiling() and query.is_set_to(key))
+
+
 def _check_flags(**flags: Any) -> None:
     for name, flag in flags.items():
         if not isinstance(flag, bool):
@@ -226,6 +248,7 @@ def keep_forward(*_: object) -> None:
 
 
 def _our_masks(
+    primal: Heads,
     padding: torch.Tensor | None,
     attn_mask: torch.Tensor | None,
     q: Float[torch.Tensor, "B H L D"],
@@ -233,16 +256,17 @@ def _our_masks(
 ) -> tuple[Bool[torch.Tensor, "B S"] | None, torch.Tensor | None]:
     """key_mask and attn_mask of `attention`, from torch's key_padding_mask and attn_mask.
 
-    Booleans change their meaning. The finite floats of key_padding_mask become part of attn_mask.
+    Booleans change their meaning. The finite floats of key_padding_mask become part of attn_mask. For what low numbers
+    hide, see `hide_low_numbers`.
     """
     (B, H, L), S = q.shape[:3], k.shape[2]
     if padding is not None:
         _check_mask("key_padding_mask", padding, (B, S), *([(S,)] if B == 1 else []))
-        padding = padding.reshape(B, S)
+        padding = hide_low_numbers(padding.reshape(B, S), primal)
     if attn_mask is not None:
         _check_mask("attn_mask", attn_mask, (L, S), (B * H, L, S))
         attn_mask = attn_mask.unflatten(0, (B, H)) if attn_mask.ndim == 3 else attn_mask
-        attn_mask = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask
+        attn_mask = ~attn_mask if attn_mask.dtype == torch.bool else hide_low_numbers(attn_mask, primal)
     if padding is None:
         return None, attn_mask
     if padding.dtype == torch.bool:
@@ -273,4 +297,4 @@ def _taps(primals: Heads) -> Float[torch.Tensor, "..."]:
     counts = [len(parts) for parts in convolutions]
     if len(kernels) != 1 or any(count != 1 for count in counts):
         raise ValueError(f"learn_taps: expected one Convolution, the same in each head; got {counts} in the heads")
-    return torch.tensor(kernels.pop())
+    return torch.tensor(kernels.pop(), dtype=torch.float64)

@@ -9,6 +9,8 @@ from torch import nn
 
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.types import Bool, Float
+from torch_impl import checks
+from torch_impl.drop_in.masks import hide_low_numbers
 from torch_impl.expansion import attention
 from torch_impl.transforms import learned_beta
 
@@ -115,10 +117,13 @@ class TimmAttention(nn.Module):
         x : tensor
             The tokens.
         attn_mask : tensor, optional
-            Booleans, True where a query may attend, or floats that are added to the logits.
+            Booleans, True where a query may attend, or floats that are added to the logits; for a primal that takes
+            means of keys, those below -88 hide a key, as -inf does.
         is_causal : bool
             Whether a token sees no later one.
         """
+        if attn_mask is not None and checks.booleans_or_floats(attn_mask):
+            attn_mask = hide_low_numbers(attn_mask, self.heads)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         f = attention(
             self.heads,

@@ -159,9 +159,11 @@ def _in_blocks(
 ) -> Float[torch.Tensor, "... M F"]:
     """block(rows) for slices of the queries; what a block would keep for its gradient is computed again instead."""
     queries = problem.queries
+    if torch.compiler.is_exporting():  # whose graph may not ask for sizes
+        return block(slice(0, queries))
     numbers_a_query = problem.keys * problem.batch * (problem.q.shape[-1] if weights is own_training_sets else 1)
     size = max(1, LARGEST_BLOCK // max(1, numbers_a_query))
-    if size >= queries or torch.compiler.is_exporting():
+    if size >= queries:
         return block(slice(0, queries))
     if weights is own_training_sets and problem.visibility.allowed is not None and not torch.compiler.is_compiling():
         cost = f"copies of {problem.keys} keys for each of {queries} queries"

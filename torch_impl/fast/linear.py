@@ -58,7 +58,7 @@ def linear_attention(
     precise = torch.promote_types(v.dtype, torch.float32)
     log_q, log_k = log_q.to(precise), log_k.to(precise)
     if log_weight is not None:
-        log_k = log_k + log_weight.mT.clamp_min(HIDDEN / 10)  # a mask's lowest number still hides no key
+        log_k = log_k + log_weight.mT.to(precise).clamp_min(HIDDEN / 10)  # a mask's lowest number still hides no key
     if is_causal:
         return _causal(log_q, log_k, v.to(precise), valid).to(v.dtype)
     return _bidirectional(log_q, log_k, v.to(precise), valid).to(v.dtype)

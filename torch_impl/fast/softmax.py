@@ -49,11 +49,11 @@ def softmax_weights(problem: Problem) -> Float[torch.Tensor, "... M N"]:
     if log_weight is not None:
         logits = logits + log_weight
     if visible is not None:
-        logits = logits.masked_fill(~visible, float("-inf"))
-    in_place = None if logits.requires_grad else logits  # half of the memory, and of the time
-    w = torch.softmax(logits, -1, out=in_place)
+        sees_any = visible.any(-1, keepdim=True)
+        logits = logits.masked_fill(sees_any & ~visible, float("-inf"))
+    w = torch.softmax(logits, -1)
     if visible is not None:
-        w = w.masked_fill(~visible.any(-1, keepdim=True), 0)
+        w = w.masked_fill(~sees_any, 0)
     return F.dropout(w, problem.dropout_p).to(problem.v.dtype)
 
 

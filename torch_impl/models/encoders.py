@@ -87,7 +87,8 @@ class Encoder(nn.Module):
         """
         B, N = inputs.shape[:2]
         if key_mask is not None and not torch.compiler.is_exporting():
-            N = int(key_mask.any(0).nonzero().max()) + 1
+            seen = key_mask.any(0).nonzero()
+            N = int(seen.max()) + 1 if len(seen) else 1
             inputs, key_mask = inputs[:, :N], key_mask[:, :N]
         tokens = Tokens(key_mask, B, N)
         x = self.embed(tokens.pack(inputs)) + tokens.pack(self.positions[:N].expand(B, -1, -1))

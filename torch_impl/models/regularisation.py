@@ -23,7 +23,7 @@ class Dropout(nn.Dropout):
         dropped = round(256 * self.p)
         if not self.training or dropped in (0, 256) or x.device.type != "cpu":
             return super().forward(x)
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        words = x.new_empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
         random_bytes = words.view(torch.int8)[: x.numel()].view(x.shape)
         keep = random_bytes.to(x.dtype).ge_(dropped - 128)
         return x * keep.mul_(256 / (256 - dropped))

@@ -12,8 +12,10 @@ from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+import torch_impl
 from primal_dual import BatchNorm, Heads, attention, attention_weights, heads
 from primal_dual.cli.commands import app
+from torch_impl import MultiheadAttention
 from torch_impl.analysis import efficiency, plots, redundancy_table
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.analysis.efficiency import flops
@@ -72,6 +74,40 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
             assert found.entropies[layer, s] == pytest.approx(np.mean(shares), rel=1e-10)
     pairs = [[found.maps[layer, s, t].item() for s, t in combinations(range(4), 2)] for layer in range(2)]
     assert found.means()["maps"] == pytest.approx(np.mean(pairs))
+
+
+def test_redundancy_is_that_of_attention_as_it_was_called():
+    """Causal in one call, with a mask of floats in another, and in a third with fewer queries than keys."""
+
+    class Calls(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = MultiheadAttention(8, 2, batch_first=True, primal="conv1d", learn_taps=True).double()
+
+        def forward(self, x, key_mask):
+            later = torch.ones(6, 6, dtype=torch.bool).triu(1)
+            self.layer(x, x, x, is_causal=True)
+            self.layer(x, x, x, attn_mask=torch.zeros(6, 6).double().masked_fill(later, float("-inf")))
+            self.layer(x[:, :4], x, x, ~key_mask)
+
+    torch.manual_seed(0)
+    model, x, valid = Calls(), torch.randn(2, 6, 8).double(), torch.arange(6) < torch.tensor([[6], [3]])
+    model.layer.taps.data.normal_()
+    found = redundancy(model, x, valid)
+    with torch.no_grad(), recording(model) as calls:
+        model(x, valid)
+    for maps, (_, call) in zip(found.maps, calls, strict=True):
+        options = dict(query_mask=call.query_mask, attn_mask=call.attn_mask, is_causal=call.is_causal, taps=call.taps)
+        weights = torch_impl.attention_weights(call.primal, call.q, call.k, call.key_mask, **options)
+        apart = (weights[:, 0] - weights[:, 1]).norm(dim=-1).mean()
+        assert maps[0, 1].item() == pytest.approx(apart.item())
+
+    class NoAttention(torch.nn.Module):
+        def forward(self, x, key_mask):
+            return x
+
+    with pytest.raises(ValueError, match="expected a model with attention of torch_impl; got NoAttention"):
+        redundancy(NoAttention(), x, valid)
 
 
 def test_redundancy_of_images_and_of_one_head():

@@ -1,12 +1,16 @@
 """MultiheadAttention: in the place of torch's own, and against its heads, one after another."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import torch_impl
 from primal_dual import BatchNorm, Convolution, Heads, Primal, Window, catalog, heads
 from torch_impl import MultiheadAttention
+from torch_impl.drop_in import timm_attention
 
 B, L, S, E, H = 2, 5, 7, 12, 3
 NAMES = [name for name in catalog if name != "multi-head"]
@@ -223,3 +227,65 @@ def test_inputs_of_another_type_are_refused(options, message):
     x = dict(query=torch.randn(L, B, E), key=torch.randn(S, B, E), value=torch.randn(S, B, E))
     with pytest.raises(ValueError, match=message):
         MultiheadAttention(E, H)(**{**x, **options})
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e9, torch.finfo(torch.float64).min])
+@pytest.mark.parametrize("name", ["bn", "sh", "conv1d", "linear-bn"])
+def test_low_numbers_hide_what_a_mean_would_take_in(name, low):
+    _, ours = pair(name, batch_first=True)
+    x = torch.randn(B, L, E).double()
+    for argument, hidden in (
+        ("attn_mask", torch.ones(L, L, dtype=torch.bool).triu(1)),
+        ("key_padding_mask", torch.arange(L).expand(B, -1) >= 3),
+    ):
+        written = [torch.zeros(hidden.shape).double().masked_fill(hidden, number) for number in (low, float("-inf"))]
+        found, expected = (ours(x, x, x, **{argument: mask})[0] for mask in written)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    image = x[:, None].expand(-1, L, -1, -1).flatten(0, 1)
+    layer = timm_attention(name)(E, num_heads=H).double()
+    found, expected = (layer(image, attn_mask=mask[0].expand(len(image), 1, 1, L)) for mask in written)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_checkpoint_that_passes_copies_on_is_self_attention():
+    _, ours = pair("conv1d", batch_first=True)
+    padding = torch.arange(L).expand(B, -1) >= 3
+    gradients = []
+    for evaluate in (ours, partial(checkpoint, ours, use_reentrant=True)):
+        x = torch.ones(B, L, E, dtype=torch.double).cumsum(1).requires_grad_()
+        evaluate(x, x, x, padding)[0][:, :3].square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_what_is_learned_begins_at_the_primals_numbers_in_every_dtype_and_again():
+    primal = Primal(transform=(Convolution((0.2, 0.5, 0.3)), BatchNorm(0.3)))
+    layer = MultiheadAttention(E, H, primal=primal, learn_beta=True, learn_taps=True, dtype=torch.float64)
+    for _ in range(2):
+        assert layer.beta.tolist() == [0.3] * H and layer.taps.tolist() == [0.2, 0.5, 0.3]
+        layer = layer.to("meta").to_empty(device="cpu")
+        layer.beta.data.fill_(torch.nan)
+        layer._reset_parameters()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # which torch's own transforms use
+@pytest.mark.parametrize("name", ["softmax", "bn+sh", "linear", "window"])
+def test_torchs_transforms_of_functions(name):
+    _, ours = pair(name, batch_first=True)
+    x = torch.randn(3, B, L, E).double()
+
+    def layer(z):
+        return ours(z, z, z)[0]
+
+    torch.testing.assert_close(torch.func.vmap(layer)(x), torch.stack(list(map(layer, x))))
+    forward, backward = torch.func.jacfwd(layer)(x[0, :1]), torch.func.jacrev(layer)(x[0, :1])
+    torch.testing.assert_close(forward, backward)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+def test_anomalies_are_none_where_a_query_sees_no_key():
+    _, ours = pair("bn", batch_first=True)
+    x = torch.randn(B, L, E).double().requires_grad_()
+    with torch.autograd.detect_anomaly(check_nan=True):
+        ours(x, x, x, torch.ones(B, L, dtype=torch.bool))[0].sum().backward()
+    assert x.grad.isfinite().all()

@@ -61,6 +61,8 @@ def test_sums_are_in_float32_and_the_result_in_the_dtype_of_the_values(dtype, is
     f = linear_attention(x, x, v, is_causal=is_causal)
     assert f.dtype == dtype
     torch.testing.assert_close(f, v, rtol=1e-3 if dtype == torch.float32 else 1e-2, atol=0)
+    no_weights = torch.zeros(1, 10_000, dtype=dtype)
+    assert torch.equal(linear_attention(x, x, v, log_weight=no_weights, is_causal=is_causal), f)
 
 
 def test_no_later_chunk_makes_an_early_key_vanish():

@@ -50,6 +50,13 @@ def test_a_patch_is_a_token_of_its_steps_side_by_side():
     torch.testing.assert_close(patched.eval()(x), plain.eval()(by_hand))
 
 
+def test_a_batch_without_examples_and_one_of_padding_alone():
+    model = TimeSeriesEncoder(3, 11, 5, "bn", layers=1, width=8, num_heads=2, norm="layer").eval()
+    x = torch.randn(2, 11, 3)
+    assert model(x[:0], torch.ones(0, 11, dtype=torch.bool)).shape == (0, 5)
+    assert model(x, torch.zeros(2, 11, dtype=torch.bool)).isfinite().all()
+
+
 def test_dropout_and_errors():
     model = TimeSeriesEncoder(3, 12, 5, width=16, num_heads=4)
     x = torch.randn(4, 12, 3)
@@ -180,6 +187,13 @@ def test_stochastic_depth_keeps_the_mean():
     assert (kept.flatten(1) == 0).all(1).float().mean().item() == pytest.approx(0.5, abs=0.05)
     torch.testing.assert_close(kept.mean(0), branch[0], atol=0.05, rtol=0.1)
     assert torch.equal(model.eval().blocks[1]._kept(branch), branch)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_examples_that_are_mapped_over_have_dropout_of_their_own():
+    x = torch.ones(2, 1000)
+    kept = torch.func.vmap(Dropout(0.5), randomness="different")(x) != 0
+    assert (kept.double().mean(1) - 0.5).abs().max() < 0.1 and not torch.equal(*kept)
 
 
 def test_dropout_keeps_its_share_and_the_mean():

@@ -7,8 +7,7 @@ import torch
 from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.types import Bool, Float
 from torch_impl.drop_in.hugging_face.cache import crosses, needs_positions, pools, refuse_cache
-
-HIDDEN = -88  # models hide by -100, by -10,000, or by the smallest float; exp(-88) is no normal float of 32 bits
+from torch_impl.drop_in.masks import HIDDEN
 
 
 def mask_function(
