@@ -255,7 +255,7 @@ def test_a_checkpoint_that_passes_copies_on_is_self_attention():
         x = torch.ones(B, L, E, dtype=torch.double).cumsum(1).requires_grad_()
         evaluate(x, x, x, padding)[0][:, :3].square().sum().backward()
         gradients.append(x.grad)
-    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    torch.testing.assert_close(*gradients)
 
 
 def test_what_is_learned_begins_at_the_primals_numbers_in_every_dtype_and_again():
