@@ -10,8 +10,8 @@ from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool, Float
 from torch_impl import checks
-from torch_impl.drop_in.masks import hide_low_numbers
 from torch_impl.expansion import attention, attention_with_weights
+from torch_impl.masks import hide_low_numbers
 from torch_impl.transforms import learned_beta
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.types import Bool, Float
 from torch_impl import checks
-from torch_impl.drop_in.masks import hide_low_numbers
 from torch_impl.expansion import attention
+from torch_impl.masks import hide_low_numbers
 from torch_impl.transforms import learned_beta
 
 

@@ -7,7 +7,7 @@ import torch
 from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.types import Bool, Float
 from torch_impl.drop_in.hugging_face.cache import crosses, needs_positions, pools, refuse_cache
-from torch_impl.drop_in.masks import HIDDEN
+from torch_impl.masks import HIDDEN
 
 
 def mask_function(
