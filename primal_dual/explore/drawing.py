@@ -47,16 +47,16 @@ def source(*names: str) -> ColumnDataSource:
 
 
 class AttentionMap:
-    """A picture of attention weights, (queries, keys), and its figure: the first query is in the top row."""
+    """A picture of attention weights, (queries, keys), and its figure: key j at x = j, query i at y = i, downwards."""
 
     def __init__(self, x: str, y: str, height: int = 340) -> None:
-        self.figure = plot(x, y, height, x_range=(0, 1), y_range=(1, 0))
+        self.figure = plot(x, y, height, x_range=(-0.5, 0.5), y_range=(0.5, -0.5))
         colours = LinearColorMapper(palette=Cividis256, low=0)  # to the largest
         self.image = ColumnDataSource({"weights": [np.zeros((1, 1))], "dw": [1], "dh": [1]})
-        self.figure.image("weights", x=0, y=0, dw="dw", dh="dh", color_mapper=colours, source=self.image)
+        self.figure.image("weights", x=-0.5, y=-0.5, dw="dw", dh="dh", color_mapper=colours, source=self.image)
         self.figure.grid.visible = False
 
     def show(self, weights: np.ndarray) -> None:
         rows, columns = weights.shape
-        self.figure.x_range.end, self.figure.y_range.start = columns, rows
+        self.figure.x_range.end, self.figure.y_range.start = columns - 0.5, rows - 0.5
         self.image.data = {"weights": [weights], "dw": [columns], "dh": [rows]}

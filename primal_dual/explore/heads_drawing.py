@@ -37,9 +37,9 @@ class HeadsDrawing:
         colours = np.array([colour for _, colour in drawing.MARKS])[found.kinds(output)]
         self.sizes.data = {"j": np.arange(len(found.size)), "size": found.size[:, output], "colour": colours}
         self.weights.data = {"j": np.arange(len(weights)), "weight": weights}
-        self.row.data = {"y": [min(state.query, len(found.weights) - 1) + 0.5]}
+        self.row.data = {"y": [min(state.query, len(found.weights) - 1)]}
         self.shown = found
 
     def point(self, state: HeadState, x: float, y: float) -> HeadState:
         rows = len(self.shown.weights) if self.shown else 1
-        return replace(state, query=int(np.clip(y, 0, rows - 1)))
+        return replace(state, query=int(np.clip(round(y), 0, rows - 1)))

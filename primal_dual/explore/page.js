@@ -1,22 +1,33 @@
 // The page asks the server for a state as its address would, and shows what the server answers.
 
+if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") {
+  location.reload(); // a browser keeps the page, and the server forgets what it was connected to
+}
+
 function explore(exchange) {
   const form = document.querySelector("form");
   const shown = (id) => document.getElementById(id);
   let count = 0;
   let address = null;
+  let announcement = null;
 
   const ask = (query) => { exchange.asked = [++count, query]; };
+  const isAnswered = () => exchange.answer.count === count;
   const set = (control) => {
     const value = "logarithmic" in control.dataset ? Number((10 ** control.value).toPrecision(3)) : control.value;
     ask(new URLSearchParams([[control.name, value]]).toString());
   };
   form.addEventListener("input", (event) => { if (event.target.type !== "text") set(event.target); });
   form.addEventListener("change", (event) => { if (event.target.type === "text") set(event.target); });
+  form.addEventListener("focusout", () => { if (isAnswered()) show(); }); // in the place of what was refused
   form.addEventListener("submit", (event) => event.preventDefault());
 
-  const beingUsed = (control) =>
-    control === document.activeElement && (control.type === "text" || control.matches(":active"));
+  const beingUsed = (control) => control === document.activeElement
+    && (control.type === "text" || control.matches(":active") || !isAnswered());
+
+  const write = (element, text) => { // what stays as it was is not read out again
+    if (element.textContent !== String(text)) element.textContent = text;
+  };
 
   const fill = (name, text, options, end) => {
     const control = form.elements[name];
@@ -33,8 +44,8 @@ function explore(exchange) {
     }
     if (control.type === "range") {
       const said = control.dataset.last && Number(text) === Number(control.max) ? control.dataset.last : text;
-      control.parentElement.querySelector("output").textContent = said;
-      control.setAttribute("aria-valuetext", said);
+      write(control.parentElement.querySelector("output"), said);
+      if (control.ariaValueText !== String(said)) control.ariaValueText = said;
     }
   };
 
@@ -44,7 +55,7 @@ function explore(exchange) {
       fill(name, text, answer.options[name], answer.ends[name]);
       form.elements[name].disabled = answer.idle.includes(name);
     }
-    shown("error").textContent = answer.error;
+    write(shown("error"), answer.error);
     if (answer.readout) {
       shown("python").textContent = answer.python;
       shown("readout").replaceChildren(...Object.entries(answer.readout).map(([name, text]) => {
@@ -55,6 +66,10 @@ function explore(exchange) {
         return row;
       }));
     }
+    clearTimeout(announcement);
+    announcement = setTimeout(() => {
+      write(shown("announcement"), Object.entries(answer.readout || {}).map((row) => row.join(": ")).join("; "));
+    }, 1000);
     clearTimeout(address); // browsers refuse to change it many times a second
     address = setTimeout(() => {
       history.replaceState(null, "", answer.query ? `?${answer.query}` : location.pathname);
@@ -70,14 +85,35 @@ function explore(exchange) {
   };
 
   document.addEventListener("click", (event) => {
-    const what = event.target.dataset.copy;
-    if (what) navigator.clipboard.writeText(what === "address" ? location.href : shown(what).textContent);
-    const example = event.target.closest('a[href^="?"]');
-    if (example) example.search = withPoints(new URLSearchParams(example.search));
+    if (event.target.dataset.copy) copy(event.target);
+    const example = event.target.closest('a[href^="?"], a[data-query]');
+    if (example) {
+      example.dataset.query ??= example.search;
+      example.search = withPoints(new URLSearchParams(example.dataset.query));
+    }
   });
+  window.addEventListener("popstate", show); // the address stays that of what is seen
+
+  const copy = (button) => {
+    const query = exchange.answer.query && `?${exchange.answer.query}`;
+    const address = location.origin + location.pathname + query;
+    navigator.clipboard.writeText(button.dataset.copy === "address" ? address : shown("python").textContent);
+    button.dataset.name ??= button.textContent;
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = button.dataset.name; }, 2000);
+  };
+
+  const withoutStops = (root) => { // Bokeh's figures do nothing by key
+    for (const element of root.querySelectorAll("*")) {
+      if (element.matches(".bk-events")) element.tabIndex = -1;
+      if (element.shadowRoot) withoutStops(element.shadowRoot);
+    }
+  };
+  withoutStops(document);
   ask(location.search.slice(1));
 }
 
 function serverHasEnded() {
   document.getElementById("error").textContent = "The server has ended. Start it again, and reload this page.";
+  for (const control of document.forms[0].elements) control.disabled = true; // what is set now would be lost
 }

@@ -25,7 +25,7 @@ class Session:
 
     def __init__(self, document: Any, view: View) -> None:
         self.document, self.view = document, view
-        self.state, self.error = view.state(), ""
+        self.state, self.refusal = view.state(), ""
         self.exchange = Exchange(name="exchange", asked=[0, ""], answer={})
         self.drawing: Drawing = view.drawing()
         self.waiting = False
@@ -45,12 +45,16 @@ class Session:
         try:
             self.set(from_query(self.state, query))
         except ValueError as error:
-            self.error = str(error)
+            self.refusal = str(error)
             self._soon()
 
     def set(self, state: Any) -> None:
         """Change the state, to what its address can say, and draw it soon."""
-        self.state, self.error = from_query(self.view.state(), to_query(state)), ""
+        self.refusal = ""
+        self._change(state)
+
+    def _change(self, state: Any) -> None:
+        self.state = from_query(self.view.state(), to_query(state))
         self._soon()
 
     def _soon(self) -> None:
@@ -62,6 +66,8 @@ class Session:
         """Draw the state, and tell the page its numbers."""
         self.waiting = False
         answer: dict[str, Any] = {
+            "count": self.exchange.asked[0],
+            "error": self.refusal,
             "query": to_query(self.state),
             "controls": {
                 name: control.write(getattr(self.state, name)) for name, control in self.view.controls.items()
@@ -76,12 +82,12 @@ class Session:
             self.drawing.draw(self.state)
             answer |= {"readout": self.view.readout(self.state), "python": self.view.as_python(self.state)}
         except ValueError as error:
-            self.error = self.error or str(error)
-        self.exchange.answer = answer | {"error": self.error}
+            answer["error"] = self.refusal or str(error)
+        self.exchange.answer = answer
 
     def _point(self, event: Any) -> None:
         if self.held is None:
-            self.set(self.drawing.point(self.state, event.x, event.y))
+            self._change(self.drawing.point(self.state, event.x, event.y))
 
     def _grab(self, event: Any) -> None:
         self.held = self.points.grab(self.state, event.x, event.y)

@@ -40,7 +40,7 @@ class SVRDrawing:
         duality = drawing.plot("value / C", "", 130, x_range=DataRange1d(start=0), y_range=both["name"])
         duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
         duality.xaxis.ticker = BasicTicker(desired_num_ticks=3)  # more would overlap where the values are small
-        self.values = ColumnDataSource({"j": [0.5], "value": [1]})
+        self.values = ColumnDataSource({"j": [0], "value": [1]})
         bars = drawing.plot("key, from left to right", "value v", 180)
         bars.vbar("j", top="value", width=0.8, color=drawing.BLUE, source=self.values)
         bars.hspan(y=[0], line_color=drawing.GREY)
@@ -72,7 +72,7 @@ class SVRDrawing:
         self.held.data = {"x": state.keys, "y": state.targets}
         self.map.show(attention_map(state))
         values = found.solution.values[:, 0]
-        self.values.data = {"j": np.arange(len(values)) + 0.5, "value": values}
+        self.values.data = {"j": np.arange(len(values)), "value": values}
         self.objectives.data = {**self.objectives.data, "value": [found.dual_value, found.primal_value]}
 
     def _draw_query(self, state: SVRState, found: Solved) -> None:

@@ -2,20 +2,28 @@
 
 import math
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from primal_dual import attention_weights, certify, solve_dual
 from primal_dual.explore import heads, normalisation, scales, svr
-from primal_dual.explore.address import to_query
+from primal_dual.explore.address import from_query, to_query
 from primal_dual.explore.controls import Numbers, Slider
 from primal_dual.explore.head_sources import Vowel
-from primal_dual.explore.views import all_views
+from primal_dual.explore.views import SCALES, all_views
 from tests.primal_dual.explore.browser import Tab, chromium, serving
 from tests.primal_dual.explore.test_views import printed
 
 VIEWS = all_views({"the spoken vowel": Vowel()})
+QUICK_KEYS = """async (slider, times) => { // as a key that is held down: some arrive before the last one is answered
+    for (let i = 0; i < times; i++) {
+        slider.stepDown();
+        slider.dispatchEvent(new Event("input", {bubbles: true}));
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+}"""
 views = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
 
 
@@ -145,6 +153,83 @@ def test_what_cannot_be_is_said_and_the_picture_stays(open_tab):
     assert tab.readout["Support vectors"].endswith("of 2 points")
 
 
+def test_a_refused_text_is_told_where_one_looks_until_something_else_is_set(open_tab):
+    tab = open_tab("/", width=400)
+    keys, error = tab.page.get_by_label("Keys", exact=True), tab.page.get_by_role("alert")
+    before = keys.input_value()
+    keys.fill("1 2 three")
+    keys.press("Enter")
+    tab.page.wait_for_function("document.getElementById('error').textContent !== ''")
+    assert 0 <= error.bounding_box()["y"] < 850
+    tab.point("function", 1.0, 0.0)
+    tab.wait_for_state(svr.SVRState(), lambda found: abs(found.query - 1.0) < 0.05)
+    assert error.text_content().startswith("Keys: expected numbers")
+    keys.blur()
+    assert keys.input_value() == before
+    tab.page.locator("#epsilon").press("ArrowRight")
+    tab.page.wait_for_function("document.getElementById('error').textContent === ''")
+
+
+def test_quick_keys_are_steps_all_of_them(open_tab):
+    tab = open_tab("/scales")
+    slider, step = tab.page.locator("#tokens"), SCALES.controls["tokens"].step
+    slider.focus()
+    before = int(slider.input_value())
+    slider.evaluate(QUICK_KEYS, 12)
+    state = tab.wait_for_state(SCALES.state(), lambda found: found.tokens == before - 12 * step)
+    assert int(slider.input_value()) == state.tokens
+
+
+def test_back_shows_the_page_again_and_it_lives(browser, address):
+    page = browser.new_context().new_page()  # which has a cache, as a Tab has not
+    page.goto(address)
+    page.wait_for_selector("#readout dd")
+    page.get_by_role("link", name=VIEWS[1].title).click()
+    page.wait_for_selector("figure.bn")
+    page.go_back()
+    page.wait_for_selector("figure.function")
+    page.wait_for_selector("#readout dd")
+    page.locator("#query").press("ArrowLeft")
+    page.wait_for_function("location.search.includes('query=')")
+    page.context.close()
+
+
+def test_what_is_copied_and_linked_is_what_is_seen(open_tab):
+    tab = open_tab("/")
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.get_by_role("link", name="as Python").click()
+    tab.page.locator("#query").press("ArrowLeft")
+    state = tab.wait_for_state(svr.SVRState(), lambda found: found != svr.SVRState())
+    button = tab.page.locator("[data-copy=address]")
+    button.click()
+    assert button.text_content() == "Copied"
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    assert copied.endswith("/?" + to_query(state)) and "#" not in copied
+    tab.page.go_back()
+    tab.page.wait_for_function("(query) => location.search === query", arg="?" + to_query(state))
+
+    tab.page.evaluate("document.addEventListener('click', (event) => event.preventDefault())")
+    link = tab.page.get_by_role("link", name="Another kernel")
+    for targets in ("1", "2"):
+        field = tab.page.get_by_label("Targets", exact=True)
+        field.fill(" ".join([targets] * len(state.keys)))
+        link.click()
+        found = from_query(svr.SVRState(), urlsplit(link.get_attribute("href")).query)
+        assert found.targets == (float(targets),) * len(state.keys) and found.kernel == "gaussian"
+
+
+def test_numbers_are_announced_when_they_rest_and_figures_are_no_stops(open_tab):
+    tab = open_tab("/")
+    status = tab.page.get_by_role("status").filter(has_text="f at the query")
+    status.wait_for(state="attached")
+    tab.page.locator("#query").press("ArrowLeft")
+    state = tab.wait_for_state(svr.SVRState(), lambda found: found != svr.SVRState())
+    said = "; ".join(f"{name}: {text}" for name, text in svr.readout(state).items())
+    tab.page.wait_for_function("(said) => document.getElementById('announcement').textContent === said", arg=said)
+    assert tab.page.locator(".bk-events").count() > 3
+    assert {each.get_attribute("tabindex") for each in tab.page.locator(".bk-events").all()} == {"-1"}
+
+
 def test_a_slider_shows_the_position_that_is_taken(open_tab):
     """There are 14 keys, so that the last position is 13."""
     tab = open_tab("/?support=causal&position=40")
@@ -165,7 +250,7 @@ def test_the_pointer_acts_in_both_planes_on_the_map_and_on_the_sequence(open_tab
     assert pointed.keys_x == moved.keys_x and tab.readout == normalisation.readout(pointed)
 
     tab, state = open_tab("/head"), heads.HeadState()
-    tab.point("map", 3.0, 7.5)
+    tab.point("map", 3.0, 7.3)
     tab.wait_for_state(state, lambda found: found.query == 7)
     query = tab.page.get_by_label("Query (row)", exact=True)
     assert query.input_value() == "7" and query.get_attribute("aria-valuetext") == "7"

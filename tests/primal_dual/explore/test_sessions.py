@@ -99,7 +99,7 @@ def test_a_head_that_is_not_there_is_told():
     session.ask("source=the spoken vowel")
     session.draw()
     assert session.exchange.answer["error"] == "" and session.state.query == 0
-    session.drawing.map.figure._trigger_event(MouseMove(session.drawing.map.figure, x=1.0, y=7.9))
+    session.drawing.map.figure._trigger_event(MouseMove(session.drawing.map.figure, x=1.0, y=7.4))
     assert session.state.query == 7
 
 
