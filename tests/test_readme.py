@@ -215,5 +215,5 @@ def test_every_extra_that_is_told_of_exists():
         *(ROOT / "docs").rglob("*.md"),
         *(path for folder in ("primal_dual", "torch_impl") for path in (ROOT / folder).rglob("*.py")),
     ]
-    told = {extra for path in files for extra in re.findall(r"pip install (?:-e )?'\.\[(\w+)\]", path.read_text())}
+    told = {extra for path in files for extra in re.findall(r'pip install (?:-e )?"\.\[(\w+)\]', path.read_text())}
     assert {"data", "docs", "plot", "tutorials", "piqp"} <= told <= set(PROJECT["optional-dependencies"])

@@ -1,17 +1,28 @@
-"""The colours of figures, which colour-blind readers can tell apart (Okabe and Ito)."""
+"""The colours and markers of figures, which colour-blind readers can tell apart (Okabe and Ito)."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from primal_dual.primal import COMPARED
+
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
-MARKERS = "osD^"  # one for each round of the colours
+MARKERS = "osD^v"
 
 
-def style(i: int) -> dict[str, Any]:
-    """The colour and the marker of the i-th of several attentions, from 0, as options of matplotlib's plots.
+def styles(attentions: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker for each of some attentions, as options of matplotlib's plots.
+
+    Those that the paper compares have the same in all figures.
 
     Examples
     --------
-    >>> style(0), style(8)
-    ({'color': '#000000', 'marker': 'o'}, {'color': '#0072B2', 'marker': 's'})
+    >>> styles(["sh", "linear"])
+    {'sh': {'color': '#D55E00', 'marker': 'D'}, 'linear': {'color': '#009E73', 'marker': 'v'}}
     """
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
+    names = list(dict.fromkeys(attentions))
+    order = [*COMPARED, *(name for name in names if name not in COMPARED)]
+    return {name: _style(order.index(name)) for name in names}
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from torch_impl.analysis.colours import COLOURS, style
+from torch_impl.analysis.colours import COLOURS, styles
 from torch_impl.analysis.head_complexity import Head
 from torch_impl.analysis.head_redundancy import Redundancy
 
@@ -29,11 +29,11 @@ def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     attentions = list(dict.fromkeys(row["attention"] for row in rows))
     figure = Figure(figsize=(9, 1.4 + 0.9 * len(recipes)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for i, attention in enumerate(attentions):
+    for i, (attention, style) in enumerate(styles(attentions).items()):
         shift = 0.6 * ((i + 0.5) / len(attentions) - 0.5)  # attentions lie side by side at a recipe
         own_rows = [row for row in rows if row["attention"] == attention]
         heights = [recipes.index(row["recipe"]) + shift for row in own_rows]
-        _draw_attention(left, right, attention, own_rows, heights, style(i))
+        _draw_attention(left, right, attention, own_rows, heights, style)
     left.set(yticks=range(len(recipes)), yticklabels=[fill(recipe, 28) for recipe in recipes])
     left.set_ylim(len(recipes) - 0.5, -0.5)
     left.set_xlabel("test accuracy, %\nmean and deviation over seeds")
@@ -66,12 +66,12 @@ def plot_by_field(rows: Sequence[Mapping[str, Any]], field: str) -> Figure:
         axes.remove()
     for axes, recipe in zip(panels, recipes, strict=False):
         values = sorted({row["value"] for row in rows if row["recipe"] == recipe})
-        for i, attention in enumerate(attentions):
+        for attention, style in styles(attentions).items():
             mine = [row for row in rows if (row["recipe"], row["attention"]) == (recipe, attention)]
             places = [values.index(row["value"]) for row in mine]
             means, deviations = [row["mean"] for row in mine], [row["deviation"] or 0 for row in mine]
             options: dict[str, Any] = dict(markersize=5, capsize=3, label=fill(attention, 32))
-            axes.errorbar(places, means, deviations, **options, **style(i))
+            axes.errorbar(places, means, deviations, **options, **style)
         axes.set(title=fill(recipe, 32), xlabel=field, xticks=range(len(values)), xticklabels=values)
         axes.grid(True, alpha=0.3)
     figure.supylabel("test accuracy, %")
@@ -145,10 +145,10 @@ def plot_efficiency(result: Mapping[str, Any]) -> Figure:
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     for axes_row, mode in zip(grid, ("training", "inference"), strict=True):
         for axes, (what, title) in zip(axes_row, NUMBERS.items(), strict=True):
-            for i, name in enumerate(names):
+            for i, (name, style) in enumerate(styles(names).items()):
                 rows = {row["N"]: row for row in result["rows"] if (row["attention"], row["mode"]) == (name, mode)}
                 ratios = [rows[N][f"{what}_ratio"] for N in lengths]
-                axes.plot(lengths, ratios, label=name, markersize=4, **style(i))
+                axes.plot(lengths, ratios, label=name, markersize=4, linestyle=("-", "--")[i % 2], **style)
             axes.set_xscale("log", base=2)
             axes.set_xticks(lengths, [f"{N:,}" for N in lengths])
             axes.set_title(f"{title}, {mode}", fontsize=10)

@@ -141,19 +141,19 @@ def draw(result: dict[str, Any]) -> Any:
     """
     from matplotlib.figure import Figure
 
-    from torch_impl.analysis.colours import COLOURS
+    from torch_impl.analysis.colours import styles
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     softmax = {point["N"]: point for point in result["curves"] if point["name"] == "softmax"}
-    for name, colour in zip(CURVES, COLOURS, strict=False):
+    for name, style in styles(CURVES).items():
         points = [point for point in result["curves"] if point["name"] == name]
         N = [point["N"] for point in points]
-        style: dict[str, Any] = dict(color=colour, label=name, markersize=4)
-        time_axes.loglog(N, [point["seconds"] for point in points], "o-", **style)
+        options: dict[str, Any] = dict(label=name, markersize=4, **style)
+        time_axes.loglog(N, [point["seconds"] for point in points], **options)
         least_seconds = [softmax[point["N"]]["seconds"] * point["floor"] for point in points]
-        time_axes.loglog(N, least_seconds, ":", color=colour)
-        memory_axes.loglog(N, [point["bytes"] / 2**20 for point in points], "o-", **style)
+        time_axes.loglog(N, least_seconds, ":", color=style["color"])
+        memory_axes.loglog(N, [point["bytes"] / 2**20 for point in points], **options)
     lengths = list(softmax)
     memory_axes.loglog(lengths, [point["least_bytes"] / 2**20 for point in softmax.values()], ":", color="#000000")
     for axes, label in ((time_axes, "seconds, forward and backward"), (memory_axes, "peak memory, MiB")):
