@@ -234,7 +234,12 @@ class MultiheadAttention(nn.MultiheadAttention):
 
 def _are_same(query: torch.Tensor, key: torch.Tensor) -> bool:
     """Whether both are one tensor, or views of one, as where a checkpoint passes them on."""
-    return query is key or (not torch.compiler.is_compiling() and query.is_set_to(key))
+    if query is key or torch.compiler.is_compiling():
+        return query is key
+    try:
+        return query.is_set_to(key)
+    except RuntimeError:  # of tensors without memory of their own, as those of torch.func.vmap and on "meta"
+        return False
 
 
 def _check_flags(**flags: Any) -> None:

@@ -278,6 +278,9 @@ def test_torchs_transforms_of_functions(name):
         return ours(z, z, z)[0]
 
     torch.testing.assert_close(torch.func.vmap(layer)(x), torch.stack(list(map(layer, x))))
+    keys = torch.randn(3, B, L, E).double()
+    crossed = torch.func.vmap(lambda z, k: ours(z, k, k)[0])(x, keys)
+    torch.testing.assert_close(crossed, torch.stack([ours(z, k, k)[0] for z, k in zip(x, keys, strict=True)]))
     forward, backward = torch.func.jacfwd(layer)(x[0, :1]), torch.func.jacrev(layer)(x[0, :1])
     torch.testing.assert_close(forward, backward)
 
@@ -289,3 +292,8 @@ def test_anomalies_are_none_where_a_query_sees_no_key():
     with torch.autograd.detect_anomaly(check_nan=True):
         ours(x, x, x, torch.ones(B, L, dtype=torch.bool))[0].sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_shapes_alone_can_be_asked_for():
+    layer, x = MultiheadAttention(E, H, primal="conv1d", device="meta"), torch.empty(S, B, E, device="meta")
+    assert layer(x[:L], x, x)[0].shape == (L, B, E)
