@@ -1,6 +1,7 @@
 """Training on images and tokens, from files to predictions, by the command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from primal_dual.cli.commands import app
 from torch_impl.data.images import loading
 from torch_impl.data.messages import say_nothing
-from torch_impl.training.recipes.kinds import ImageRecipe, TokenRecipe
+from torch_impl.training.recipes.kinds import ImageRecipe, SeriesRecipe, TokenRecipe
 from torch_impl.training.runs.trainer import train
 
 SMALL = ["--epochs", 2, "--layers", 1, "--width", 16, "--num_heads", 2, "--batch", 8]
@@ -116,11 +117,18 @@ def test_tokens_are_learnt(tmp_path):
     assert data.name == "ListOps-32-600cases" == result["data"]
 
 
-@pytest.mark.parametrize("kind, expected", [(TokenRecipe, False), (ImageRecipe, True)])
-def test_onednn_is_off_in_training_on_tokens_alone(kind, expected, tmp_path):
+@pytest.mark.parametrize(
+    "recipe, expected",
+    [
+        (TokenRecipe("ListOps", length=32, cases=20), False),
+        (SeriesRecipe("JapaneseVowels"), False),
+        (SeriesRecipe("JapaneseVowels", convolutions=1), True),
+        (ImageRecipe("digits"), True),
+    ],
+)
+def test_onednn_is_off_in_training_without_convolutions(recipe, expected, tmp_path):
     """It would keep a compiled kernel for each number of tokens of a batch."""
-    small = dict(epochs=2, layers=1, width=8, num_heads=2)
-    recipe = kind("ListOps", length=32, cases=20, **small) if kind is TokenRecipe else kind("digits", **small)
+    recipe = replace(recipe, epochs=2, layers=1, width=8, num_heads=2)
     uses = []
     train(recipe, "softmax", 0, recipe.load(None, say_nothing), tmp_path, lambda _: uses.append(mkldnn.enabled))
     assert uses == [expected] * 2 and mkldnn.enabled

@@ -119,7 +119,6 @@ class Recipe:
         "workers": AT_LEAST_ZERO,
     }
     choices: ClassVar[Choices] = {"optimizer": OPTIMIZERS}
-    uses_onednn: ClassVar[bool] = True  # torch's fast convolutions on a CPU
 
     name: str
     epochs: int = 100
@@ -161,6 +160,14 @@ class Recipe:
     def threads(self, jobs: int) -> int:
         """The number of threads of each of some runs that are trained at a time: its share of the cores."""
         return max(1, (os.cpu_count() or 1) // jobs)
+
+    @property
+    def uses_onednn(self) -> bool:
+        """Whether training on a CPU takes oneDNN's kernels, which make convolutions fast.
+
+        Of GELU, it keeps one for each number of tokens in a batch, and memory grows, to several GB on texts.
+        """
+        return True
 
     def load(self, folder: Path | str | None, say: Say) -> DataSet:
         """The data set; `folder` is the folder of those that do not come with a package.

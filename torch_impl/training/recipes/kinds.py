@@ -122,6 +122,11 @@ class SeriesRecipe(Recipe):
         """One: a small model is slower with more."""
         return 1
 
+    @property
+    def uses_onednn(self) -> bool:
+        """If there are convolutions."""
+        return self.convolutions > 0
+
     def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
         """See `load_series`, `oversampled` and `noisy`."""
         return self._recorded(load_series(self.name, folder))
@@ -195,7 +200,6 @@ class TokenRecipe(Recipe):
         "cases": AT_LEAST_ZERO,
     }
     choices: ClassVar[Choices] = Recipe.choices | {"norm": NORMS}
-    uses_onednn: ClassVar[bool] = False  # it keeps a kernel for each number of tokens: memory grew to several GB
 
     batch: int = 32
     lr: float = 5e-4
@@ -209,6 +213,11 @@ class TokenRecipe(Recipe):
     norm: str = "pre-layer"
     length: int = 0
     cases: int = 0
+
+    @property
+    def uses_onednn(self) -> bool:
+        """There are no convolutions."""
+        return False
 
     def load_files(self, folder: Path | str | None, say: Say) -> DataSet:
         """See `load_lra`."""

@@ -56,14 +56,15 @@ def test_training_is_the_plain_loop(tmp_path, motions, monkeypatch):
     matrices, vectors = ([p for p in begun.parameters() if (p.ndim > 1) == big] for big in (True, False))
     groups = [{"params": matrices, "weight_decay": 2.0}, {"params": vectors, "weight_decay": 0.0}]
     optimizer, split = torch.optim.AdamW(groups, fused=True), motions.train.to(this_process().device)
-    for lr in (0.01, 0.01, 0.005):
-        logits = begun.train()(split.inputs, split.key_mask)
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, split.labels, label_smoothing=0.2).backward()
-        assert torch.nn.utils.clip_grad_norm_(begun.parameters(), 0.3) > 0.3
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
+    with trainer._without_onednn():
+        for lr in (0.01, 0.01, 0.005):
+            logits = begun.train()(split.inputs, split.key_mask)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(logits, split.labels, label_smoothing=0.2).backward()
+            assert torch.nn.utils.clip_grad_norm_(begun.parameters(), 0.3) > 0.3
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
     right, found = begun.state_dict(), ended.state_dict()
     assert all(torch.equal(found[name], right[name]) for name in right)
 
