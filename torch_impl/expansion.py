@@ -95,10 +95,11 @@ def attention_unchecked(
     v: Float[torch.Tensor, "... N Dv"],
     key_mask: Bool[torch.Tensor, "... N"] | None,
     *,
+    query_mask: Bool[torch.Tensor, "... M"] | None = None,
     beta: Float[torch.Tensor, " H"] | None = None,
 ) -> Float[torch.Tensor, "... M Dv"]:
     """attention(...) without its checks, for k and v that are zero where key_mask is False."""
-    call = Call(primal, q, k, v, key_mask, beta=beta)
+    call = Call(primal, q, k, v, key_mask, query_mask, beta=beta)
     record(call)
     return _attend(call, Way(hidden_are_zero=True))
 

@@ -109,7 +109,7 @@ def window(
 
 
 def has_finer_type(dtype: torch.dtype, device: str) -> bool:
-    """Whether a device has float64, and it is finer than a type, so that it holds the squares of its numbers.
+    """Whether the device has float64, and the dtype is coarser, so that float64 holds the squares of its numbers.
 
     Examples
     --------

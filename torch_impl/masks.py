@@ -9,6 +9,11 @@ from primal_dual.types import Bool, Float
 HIDDEN = -88  # models hide by -100, by -10,000, or by the smallest float; exp(-88) is no normal float of 32 bits
 
 
+def with_infinity(mask: Float[torch.Tensor, "..."]) -> Float[torch.Tensor, "..."]:
+    """A mask of floats with -inf for its numbers below -88."""
+    return mask.masked_fill(mask < HIDDEN, float("-inf"))
+
+
 def hide_low_numbers(
     mask: Bool[torch.Tensor, "..."] | Float[torch.Tensor, "..."], primals: Heads
 ) -> Bool[torch.Tensor, "..."] | Float[torch.Tensor, "..."]:
@@ -25,7 +30,7 @@ def hide_low_numbers(
     """
     if mask.dtype == torch.bool or not any(map(_takes_means, primals)):
         return mask
-    return mask.masked_fill(mask < HIDDEN, float("-inf"))
+    return with_infinity(mask)
 
 
 def _takes_means(primal: Primal) -> bool:

@@ -27,7 +27,8 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to 
 def command(app: typer.Typer, *examples: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command: bad input, and files that cannot be read or written, end in one line and status 2.
 
-    The help ends with the examples. Each of its paragraphs is one line, which typer breaks to the terminal's width.
+    The help has the examples below the options. Each of its paragraphs is one line, which typer breaks to the width of
+    the terminal.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:

@@ -1,15 +1,17 @@
 // The page asks the server for a state as its address would, and shows what the server answers.
 
-if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") {
-  location.reload(); // a browser keeps the page, and the server forgets what it was connected to
-}
+// A browser keeps a page that one goes back to, and the server forgets what it was connected to.
+if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") location.reload();
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+let hasEnded = false;
 
 function explore(exchange) {
   const form = document.querySelector("form");
   const shown = (id) => document.getElementById(id);
   let count = 0;
-  let address = null;
-  let announcement = null;
+  let addressTimer = null;
+  let announcementTimer = null;
 
   const ask = (query) => { exchange.asked = [++count, query]; };
   const isAnswered = () => exchange.answer.count === count;
@@ -50,6 +52,7 @@ function explore(exchange) {
   };
 
   const show = () => {
+    if (hasEnded) return;
     const answer = exchange.answer;
     for (const [name, text] of Object.entries(answer.controls)) {
       fill(name, text, answer.options[name], answer.ends[name]);
@@ -66,12 +69,12 @@ function explore(exchange) {
         return row;
       }));
     }
-    clearTimeout(announcement);
-    announcement = setTimeout(() => {
+    clearTimeout(announcementTimer);
+    announcementTimer = setTimeout(() => {
       write(shown("announcement"), Object.entries(answer.readout || {}).map((row) => row.join(": ")).join("; "));
     }, 1000);
-    clearTimeout(address); // browsers refuse to change it many times a second
-    address = setTimeout(() => {
+    clearTimeout(addressTimer); // browsers refuse to change it many times a second
+    addressTimer = setTimeout(() => {
       history.replaceState(null, "", answer.query ? `?${answer.query}` : location.pathname);
     }, 200);
   };
@@ -95,12 +98,13 @@ function explore(exchange) {
   window.addEventListener("popstate", show); // the address stays that of what is seen
 
   const copy = (button) => {
-    const query = exchange.answer.query && `?${exchange.answer.query}`;
+    const query = exchange.answer.query ? `?${exchange.answer.query}` : "";
     const address = location.origin + location.pathname + query;
-    navigator.clipboard.writeText(button.dataset.copy === "address" ? address : shown("python").textContent);
     button.dataset.name ??= button.textContent;
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = button.dataset.name; }, 2000);
+    navigator.clipboard.writeText(button.dataset.copy === "address" ? address : shown("python").textContent).then(() => {
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = button.dataset.name; }, 2000);
+    });
   };
 
   const withoutStops = (root) => { // Bokeh's figures do nothing by key
@@ -114,6 +118,7 @@ function explore(exchange) {
 }
 
 function serverHasEnded() {
+  hasEnded = true;
   document.getElementById("error").textContent = "The server has ended. Start it again, and reload this page.";
   for (const control of document.forms[0].elements) control.disabled = true; // what is set now would be lost
 }

@@ -13,6 +13,8 @@ from primal_dual.explore.scales_drawing import ScalesDrawing
 from primal_dual.explore.svr_drawing import SVRDrawing
 from primal_dual.explore.view import View
 
+DARK_VERMILION = "#B85000"  # as it is legible in text
+
 
 def mark(colour: str, text: str) -> str:
     """Text in the colour of what it names, in a caption."""
@@ -43,7 +45,7 @@ SVR = View(
     captions={
         "function": f"""{mark(BLUE, "— f")} in its {mark("#0A6AA1", "tube ± ε")}. Targets:
             {mark("#555555", "● inside the tube")}, no support vector; {mark("#00785A", "▼ free")} support vector;
-            {mark("#B85000", "■ at the bound C")}. {mark(BLACK, "◆ query")}, and
+            {mark(DARK_VERMILION, "■ at the bound C")}. {mark(BLACK, "◆ query")}, and
             {mark("#8A6000", "its weights")} as lines to the keys. {mark("#A0467A", "Error band")}, where the solver
             was stopped. Drag a ring; click twice to add or remove a point.""",
         "map": "The attention map: the weight of each key (column) for each key as the query (row).",
@@ -75,10 +77,10 @@ NORMALISATION = View(
     captions={
         "softmax": f"""Softmax attention: {mark(BLUE, "● weights")} of the {mark("#8A6000", "◆ query")} on the keys
             (black).""",
-        "bn": f"""Attention-BN: {mark("#B85000", "● weights")} of the same query. {mark("#A0467A", "✚ mean")} and
+        "bn": f"""Attention-BN: {mark(DARK_VERMILION, "● weights")} of the same query. {mark("#A0467A", "✚ mean")} and
             deviation of the keys. Drag a key; click twice to add or remove one.""",
         "votes": f"""The vote that all queries share, for each key: {mark(BLUE, "softmax")},
-            {mark("#B85000", "Attention-BN")}.""",
+            {mark(DARK_VERMILION, "Attention-BN")}.""",
     },
     readout=normalisation.readout,
     as_python=normalisation.as_python,
@@ -99,8 +101,9 @@ SCALES = View(
     state=scales.ScalesState,
     drawing=ScalesDrawing,
     captions={
-        "sequence": f"""{mark("#555555", "● targets")}, the signal (dashed) with noise; {mark("#B85000", "▬ means")} of
-            the pools, shaded by turns; {mark(BLUE, "— f")}; {mark("#8A6000", "▮ weights")} of the ◆ query token.""",
+        "sequence": f"""{mark("#555555", "● targets")}, the signal (dashed) with noise;
+            {mark(DARK_VERMILION, "▬ means")} of the pools, shaded by turns; {mark(BLUE, "— f")};
+            {mark("#8A6000", "▮ weights")} of the ◆ query token.""",
         "cost": "Cost: the weights that are computed, as a part of those at scale 1.",
         "error": "Error: the root of the mean square of f less the signal. The scale that is chosen is in colour.",
     },
@@ -136,7 +139,7 @@ def real_head(sources: Mapping[str, Source]) -> View:
             "map": f"The attention map; the lighter, the more weight. {mark('#8A6000', '— The query')} is a row.",
             "weights": "The weights of the query that is marked.",
             "sizes": f"""The size of δ of each training point in the output that is chosen, over its bound C:
-                {mark("#00785A", "▮ free")} support vectors, and those {mark("#B85000", "▮ at the bound")}.""",
+                {mark("#00785A", "▮ free")} support vectors, and those {mark(DARK_VERMILION, "▮ at the bound")}.""",
         },
         readout=found.readout,
         as_python=found.as_python,

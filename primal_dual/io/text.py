@@ -9,8 +9,8 @@ from typing import Any
 SIGNS = str.maketrans(
     {"±": "+-", "→": "->", "←": "<-", "⇒": "=>", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "≃": "~", "∈": "in"}
     | {"∑": "sum", "∏": "prod", "√": "sqrt ", "∞": "inf", "⟨": "<", "⟩": ">", "‖": "||", "·": "*", "−": "-", "─": "-"}
-    | {"⋯": "...", "•": "*", "⌈": "[", "⌉": "]", "⊥": "_|_", "⊤": "T", "⊙": "*", "′": "'", "⁄": "/"}
-    | {"\u0303": "~"}  # over a letter, as in the dual's alpha~
+    | {"⋯": "...", "•": "*", "⌈": "[", "⌉": "]", "⊥": "_|_", "⊤": "T", "⊙": "*", "′": "'"}
+    | {"\u0302": "^", "\u0303": "~", "\u0304": "_bar"}  # over the letter before it, in mathematics
 )
 
 
@@ -44,12 +44,13 @@ def spelled_out(text: str) -> str:
     >>> spelled_out("98 \u00b1 1\u2026"), spelled_out("\u2211 \u03b1 \u2264 \u03a6")
     ('98 +- 1...', 'sum alpha <= Phi')
     """
-    letters = "".join(map(_greek_by_name, unicodedata.normalize("NFKD", text.translate(SIGNS)).translate(SIGNS)))
-    return "".join(filter(lambda sign: not unicodedata.combining(sign), letters)).encode("ascii", "replace").decode()
+    signs = unicodedata.normalize("NFKD", text.translate(SIGNS)).replace("⁄", "/").replace("−", "-")
+    letters = (_greek_by_name(sign) for sign in signs if not unicodedata.combining(sign))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _greek_by_name(sign: str) -> str:
-    name = unicodedata.name(sign, "")
-    if not name.startswith("GREEK"):
+    words = unicodedata.name(sign, "").replace("LAMDA", "LAMBDA").split()
+    if words[:1] != ["GREEK"]:
         return sign
-    return name.split()[-1].title() if sign.isupper() else name.split()[-1].lower()
+    return words[-1].title() if sign.isupper() else words[-1].lower()

@@ -25,7 +25,8 @@ class Redundancy(NamedTuple):
 
         entropies[l, s] = mean over i of -sum_j A^s_ij log A^s_ij / log N
 
-    with N the number of keys that are not padding, is 1 for an average of all keys, and 0 for one key.
+    with N the number of keys that are not padding, is 1 for an average of all of them, and 0 for one key. (Where a
+    query sees fewer keys, as under a causal support, an average of those is below 1.)
 
     Parameters
     ----------
@@ -77,7 +78,8 @@ def redundancy(
     Parameters
     ----------
     model : nn.Module
-        One of `torch_impl.models`. It is put into eval mode.
+        One with attention of this package, called with inputs and a padding mask, as those of `torch_impl.models` are.
+        It is put into eval mode.
     inputs : tensor, (B, ...)
         Examples.
     key_mask : tensor of booleans, (B, N), optional
@@ -146,10 +148,11 @@ def _measure(call: Call) -> list[Float[torch.Tensor, "..."]]:
     outputs = attention(**arguments)
     del arguments["v"]
     maps = attention_weights(**arguments)
-    queries, keys = (torch.ones_like(x[:, 0, :, 0], dtype=torch.bool) for x in (call.q, call.k))
-    if call.key_mask is not None:
-        keys = call.key_mask
-        queries = keys if queries.shape == keys.shape else queries
+    key_mask = call.query_mask if call.key_mask is None else call.key_mask  # timm's masks of keys are tables
+    queries, keys = (
+        torch.ones_like(x[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
+        for x, mask in ((call.q, call.query_mask), (call.k, key_mask))
+    )
     distances = [_distances(each, queries) for each in (outputs, F.normalize(outputs, dim=-1), maps)]
     largest = keys.sum(-1).clamp_min(2).to(maps).log()  # (B,)
     entropies = torch.special.entr(maps).sum(-1) / largest[:, None, None]  # (B, H, M)

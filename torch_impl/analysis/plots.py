@@ -143,12 +143,13 @@ def plot_efficiency(result: Mapping[str, Any]) -> Figure:
     lengths = sorted({row["N"] for row in result["rows"]})
     figure = Figure(figsize=(10, 6), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    dashes = "-", "--"  # a curve that lies under another is seen between its dashes
     for axes_row, mode in zip(grid, ("training", "inference"), strict=True):
         for axes, (what, title) in zip(axes_row, NUMBERS.items(), strict=True):
             for i, (name, style) in enumerate(styles(names).items()):
                 rows = {row["N"]: row for row in result["rows"] if (row["attention"], row["mode"]) == (name, mode)}
                 ratios = [rows[N][f"{what}_ratio"] for N in lengths]
-                axes.plot(lengths, ratios, label=name, markersize=4, linestyle=("-", "--")[i % 2], **style)
+                axes.plot(lengths, ratios, label=name, markersize=4, linestyle=dashes[i % 2], **style)
             axes.set_xscale("log", base=2)
             axes.set_xticks(lengths, [f"{N:,}" for N in lengths])
             axes.set_title(f"{title}, {mode}", fontsize=10)

@@ -89,10 +89,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         )
         self.register_forward_pre_hook(keep_forward)
         self.primal = heads(primal, num_heads)
-        self.beta = self._initial_beta() if learn_beta else None
+        self.beta = learned_beta(self.primal, self.out_proj.weight) if learn_beta else None
         if learn_beta and self.beta is None:
             raise ValueError("learn_beta: expected one BatchNorm in each head; got none")
-        self.taps = self._initial_taps() if learn_taps else None
+        self.taps = nn.Parameter(_taps(self.primal).to(self.out_proj.weight)) if learn_taps else None
 
     def __prepare_scriptable__(self) -> None:
         raise ValueError("torch.jit.script: expected no MultiheadAttention of ours; use torch.compile or torch.export")
@@ -163,16 +163,11 @@ class MultiheadAttention(nn.MultiheadAttention):
     def _reset_parameters(self) -> None:
         """torch's initial weights, and the primal's own numbers in the place of those that are learned."""
         super()._reset_parameters()
-        for name, initial in (("beta", self._initial_beta), ("taps", self._initial_taps)):
-            learned = getattr(self, name, None)  # torch calls this before there is one, too
-            if learned is not None:
-                learned.data.copy_(initial())
-
-    def _initial_beta(self) -> nn.Parameter | None:
-        return learned_beta(self.primal, self.out_proj.weight)
-
-    def _initial_taps(self) -> nn.Parameter:
-        return nn.Parameter(_taps(self.primal).to(self.out_proj.weight))
+        beta, taps = (getattr(self, name, None) for name in ("beta", "taps"))  # torch calls this before there are any
+        if beta is not None:
+            beta.data.copy_(learned_beta(self.primal, beta))
+        if taps is not None:
+            taps.data.copy_(_taps(self.primal))
 
     def extra_repr(self) -> str:
         """The arguments that a printed model shows."""
@@ -233,7 +228,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 
 
 def _are_same(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Whether both are one tensor, or views of one, as where a checkpoint passes them on."""
+    """Whether both are one tensor, or the same view of its memory, which is what a reentrant checkpoint passes on."""
     if query is key or torch.compiler.is_compiling():
         return query is key
     try:

@@ -159,7 +159,7 @@ def _in_blocks(
 ) -> Float[torch.Tensor, "... M F"]:
     """block(rows) for slices of the queries; what a block would keep for its gradient is computed again instead."""
     queries = problem.queries
-    if torch.compiler.is_exporting():  # whose graph may not ask for sizes
+    if torch.compiler.is_exporting():  # an exported graph may not ask for sizes
         return block(slice(0, queries))
     numbers_a_query = problem.keys * problem.batch * (problem.q.shape[-1] if weights is own_training_sets else 1)
     size = max(1, LARGEST_BLOCK // max(1, numbers_a_query))

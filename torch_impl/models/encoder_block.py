@@ -75,7 +75,8 @@ class EncoderBlock(nn.Module):
 
     def _attend(self, x: Float[torch.Tensor, "T E"], tokens: Tokens) -> Float[torch.Tensor, "T E"]:
         q, k, v = tokens.unpack(self.qkv(x)).unflatten(-1, (3, len(self.heads), -1)).permute(2, 0, 3, 1, 4)
-        f = attention_unchecked(self.heads, q, k, v, tokens.key_mask, beta=self.beta)  # (B, heads, N, E / heads)
+        mask = tokens.key_mask
+        f = attention_unchecked(self.heads, q, k, v, mask, query_mask=mask, beta=self.beta)  # (B, heads, N, E / heads)
         return self.proj(tokens.pack(f.transpose(1, 2).flatten(-2)))
 
     def _feed(self, x: Float[torch.Tensor, "T E"]) -> Float[torch.Tensor, "T E"]:

@@ -36,3 +36,8 @@ def test_every_sign_has_a_spelling_in_ascii():
     signs = re.sub(f"[{equations.OPENED}{equations.CLOSING}]", "", signs)
     assert [sign for sign in signs if "?" in spelled_out(sign)] == []
     assert spelled_out("α̃ ≠ √D, ⟨Φ(x), κ⟩ café") == "alpha~ != sqrt D, <Phi(x), kappa> cafe"
+    assert (
+        spelled_out(unicode_math(r"\hat y - \bar k_i = \lambda \Lambda^{-1} / \tfrac12"))
+        == "y^ - k_bari = lambda Lambda-1 / 1/2"
+    )
+    assert spelled_out("señor São Paulo") == "senor Sao Paulo"

@@ -32,7 +32,8 @@ def chromium():
     if path is None:
         pytest.fail(f"this test needs a browser, {' or '.join(NAMES)}: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        as_readers_have = ["--disable-back-forward-cache"]
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET, ignore_default_args=as_readers_have)
         yield browser
         browser.close()
 

@@ -181,7 +181,7 @@ def test_quick_keys_are_steps_all_of_them(open_tab):
 
 
 def test_back_shows_the_page_again_and_it_lives(browser, address):
-    page = browser.new_context().new_page()  # which has a cache, as a Tab has not
+    page = browser.new_context().new_page()  # in which pages are kept, as in a Tab they are not
     page.goto(address)
     page.wait_for_selector("#readout dd")
     page.get_by_role("link", name=VIEWS[1].title).click()
@@ -194,6 +194,20 @@ def test_back_shows_the_page_again_and_it_lives(browser, address):
     page.context.close()
 
 
+def test_when_the_server_has_ended_nothing_can_be_set_and_it_stays_said(browser):
+    with serving() as (address, process):
+        tab = Tab(browser, address)
+        process.kill()
+        tab.page.wait_for_function("document.getElementById('error').textContent.startsWith('The server has ended')")
+    tab.page.get_by_role("link", name="Start over").focus()
+    tab.page.keyboard.press("Tab")
+    tab.page.get_by_role("link", name="as Python").click()
+    tab.page.wait_for_timeout(300)
+    assert tab.page.get_by_role("alert").text_content().startswith("The server has ended")
+    assert tab.page.locator("form :enabled").count() == 0
+    tab.close()
+
+
 def test_what_is_copied_and_linked_is_what_is_seen(open_tab):
     tab = open_tab("/")
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -202,7 +216,7 @@ def test_what_is_copied_and_linked_is_what_is_seen(open_tab):
     state = tab.wait_for_state(svr.SVRState(), lambda found: found != svr.SVRState())
     button = tab.page.locator("[data-copy=address]")
     button.click()
-    assert button.text_content() == "Copied"
+    tab.page.wait_for_function("document.querySelector('[data-copy=address]').textContent === 'Copied'")
     copied = tab.page.evaluate("navigator.clipboard.readText()")
     assert copied.endswith("/?" + to_query(state)) and "#" not in copied
     tab.page.go_back()

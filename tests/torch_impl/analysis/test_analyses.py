@@ -77,7 +77,7 @@ def test_redundancy_is_the_mean_distance_of_heads(name):
 
 
 def test_redundancy_is_that_of_attention_as_it_was_called():
-    """Causal in one call, with a mask of floats in another, and in a third with fewer queries than keys."""
+    """Causal in one call, with a mask of floats in another, and with queries of another sequence, fewer and as many."""
 
     class Calls(torch.nn.Module):
         def __init__(self):
@@ -89,6 +89,7 @@ def test_redundancy_is_that_of_attention_as_it_was_called():
             self.layer(x, x, x, is_causal=True)
             self.layer(x, x, x, attn_mask=torch.zeros(6, 6).double().masked_fill(later, float("-inf")))
             self.layer(x[:, :4], x, x, ~key_mask)
+            self.layer(x + 1, x, x, ~key_mask)
 
     torch.manual_seed(0)
     model, x, valid = Calls(), torch.randn(2, 6, 8).double(), torch.arange(6) < torch.tensor([[6], [3]])

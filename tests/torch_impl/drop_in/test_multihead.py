@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 import torch_impl
@@ -229,7 +230,7 @@ def test_inputs_of_another_type_are_refused(options, message):
         MultiheadAttention(E, H)(**{**x, **options})
 
 
-@pytest.mark.parametrize("low", [-1e4, -1e9, torch.finfo(torch.float64).min])
+@pytest.mark.parametrize("low", [-100.0, -1e4, -1e9, torch.finfo(torch.float64).min])
 @pytest.mark.parametrize("name", ["bn", "sh", "conv1d", "linear-bn"])
 def test_low_numbers_hide_what_a_mean_would_take_in(name, low):
     _, ours = pair(name, batch_first=True)
@@ -247,7 +248,16 @@ def test_low_numbers_hide_what_a_mean_would_take_in(name, low):
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_a_checkpoint_that_passes_copies_on_is_self_attention():
+def test_numbers_that_are_not_so_low_are_added_to_the_logits():
+    _, ours = pair("bn", batch_first=True)
+    x, later = torch.randn(B, L, E).double(), torch.ones(L, L, dtype=torch.bool).triu(1)
+    found, hidden = (
+        ours(x, x, x, attn_mask=torch.zeros(L, L).double().masked_fill(later, low))[0] for low in (-50.0, float("-inf"))
+    )
+    assert not torch.allclose(found, hidden)
+
+
+def test_a_checkpoint_that_passes_views_of_one_tensor_on_is_self_attention():
     _, ours = pair("conv1d", batch_first=True)
     padding = torch.arange(L).expand(B, -1) >= 3
     gradients = []
@@ -268,20 +278,24 @@ def test_what_is_learned_begins_at_the_primals_numbers_in_every_dtype_and_again(
         layer._reset_parameters()
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # which torch's own transforms use
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated", "ignore:There is a performance drop")  # torch's
 @pytest.mark.parametrize("name", ["softmax", "bn+sh", "linear", "window"])
 def test_torchs_transforms_of_functions(name):
     _, ours = pair(name, batch_first=True)
     x = torch.randn(3, B, L, E).double()
 
-    def layer(z):
-        return ours(z, z, z)[0]
+    def layer(z, need_weights=True):
+        return ours(z, z, z, need_weights=need_weights)[0]
 
     torch.testing.assert_close(torch.func.vmap(layer)(x), torch.stack(list(map(layer, x))))
     keys = torch.randn(3, B, L, E).double()
     crossed = torch.func.vmap(lambda z, k: ours(z, k, k)[0])(x, keys)
     torch.testing.assert_close(crossed, torch.stack([ours(z, k, k)[0] for z, k in zip(x, keys, strict=True)]))
+    torch.testing.assert_close(torch.func.vmap(partial(layer, need_weights=False))(x), torch.func.vmap(layer)(x))
     forward, backward = torch.func.jacfwd(layer)(x[0, :1]), torch.func.jacrev(layer)(x[0, :1])
+    torch.testing.assert_close(forward, backward)
+    with sdpa_kernel(SDPBackend.MATH):
+        forward = torch.func.jacfwd(partial(layer, need_weights=False))(x[0, :1])
     torch.testing.assert_close(forward, backward)
 
 

@@ -49,7 +49,7 @@ class ImageDecoder:
     skip_corrupt : bool
         Whether an image that cannot be decoded is left out. Otherwise it raises ValueError.
     say : callable
-        Is called with a message about each image that is left out; in another process, `print` is.
+        Is called with a message about each image that is left out; in a copy, and in another process, `print` is.
     """
 
     size: int

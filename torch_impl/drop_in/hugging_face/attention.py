@@ -20,7 +20,7 @@ from torch_impl.drop_in.hugging_face.cache import (
     without_supports,
 )
 from torch_impl.drop_in.hugging_face.left_padding import take_columns, take_rows, turn
-from torch_impl.drop_in.hugging_face.masks import valid_keys, with_infinity
+from torch_impl.drop_in.hugging_face.masks import mask_of_attention, valid_keys
 from torch_impl.expansion import attention, attention_with_weights
 
 WITHOUT_PRIMAL = ("softcap", "position_bias", "s_aux", "sinks", "indices", "block_indices")
@@ -59,7 +59,7 @@ def attention_function(
     members = layers.get(H) or heads(primal, H)
     query, scaling = _own_query(primal, members, module, query, scaling)
     members = _with_scaling(primal, members, scaling, D)
-    mask, cached = with_infinity(attention_mask), N - M if causal else 0
+    mask, cached = mask_of_attention(attention_mask), N - M if causal else 0
     is_table = attention_mask is not None and attention_mask.ndim == 4
     if cached:
         check_cache(primal, members, is_table)

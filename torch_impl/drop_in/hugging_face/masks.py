@@ -7,7 +7,7 @@ import torch
 from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.types import Bool, Float
 from torch_impl.drop_in.hugging_face.cache import crosses, needs_positions, pools, refuse_cache
-from torch_impl.masks import HIDDEN
+from torch_impl.masks import with_infinity
 
 
 def mask_function(
@@ -54,16 +54,16 @@ def mask_function(
     )
 
 
-def with_infinity(
+def mask_of_attention(
     mask: torch.Tensor | None,
 ) -> Bool[torch.Tensor, "B heads queries N"] | Float[torch.Tensor, "B heads queries N"] | None:
     """The library's mask as `attention` takes it. Models hide by numbers below -88, and we by -inf.
 
     Examples
     --------
-    >>> with_infinity(torch.tensor([[1, 0]])).tolist()
+    >>> mask_of_attention(torch.tensor([[1, 0]])).tolist()
     [[[[True, False]]]]
-    >>> with_infinity(torch.tensor([[[[0.5, -100.0]]]])).tolist()
+    >>> mask_of_attention(torch.tensor([[[[0.5, -100.0]]]])).tolist()
     [[[[0.5, -inf]]]]
     """
     if mask is None:
@@ -71,7 +71,7 @@ def with_infinity(
     if mask.ndim == 2:
         return mask.bool()[:, None, None, :]
     if mask.is_floating_point():
-        return mask.masked_fill(mask < HIDDEN, float("-inf"))
+        return with_infinity(mask)
     return mask
 
 

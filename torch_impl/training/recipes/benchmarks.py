@@ -254,7 +254,8 @@ def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recip
     Raises
     ------
     ValueError
-        For an unknown field, a value of another type, and a number outside its limits.
+        For an unknown field, a value of another type, and a number outside its limits; and for the name of another
+        recipe in other case, where that recipe's data are found by it.
 
     Examples
     --------
@@ -262,7 +263,7 @@ def recipe(name: str, folder: Path | str | None = None, **changes: Any) -> Recip
     (7, 0.3)
     """
     known = {each.lower(): each for each in RECIPES}.get(name.lower(), name)
-    if known != name and folder is not None and _are_one_folder(Path(folder, known), Path(folder, name)):
+    if known != name and folder is not None and _share_data(folder, known, name):
         raise ValueError(f"data set: expected {known}, the name of its recipe; got {name}")
     kind = RECIPES.get(name) or _default_kind(name, folder)
     return changed(kind(name=name), **changes)
@@ -288,9 +289,10 @@ def changed(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, **converted)
 
 
-def _are_one_folder(one: Path, other: Path) -> bool:
-    """Whether two names are of one folder, as where the file system does not tell upper from lower case."""
-    return one.exists() and other.exists() and one.samefile(other)
+def _share_data(folder: Path | str, one: str, other: str) -> bool:
+    """Whether two names are of the same data, as where the file system does not tell upper from lower case."""
+    places = [[Path(folder, name), *split_files(folder, name)] for name in (one, other)]
+    return any(a.exists() and b.exists() and a.samefile(b) for a, b in zip(*places, strict=False))
 
 
 def _default_kind(name: str, folder: Path | str | None) -> type[Recipe]:

@@ -40,7 +40,7 @@ def expect_to_fit(make: Callable[[], torch.nn.Module], device: torch.device) -> 
 
 
 def _memory(device: torch.device) -> int:
-    """The bytes of memory of a device; those that a number can count where the system does not tell."""
+    """The bytes of memory of a device; sys.maxsize where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if not hasattr(os, "sysconf"):  # on Windows

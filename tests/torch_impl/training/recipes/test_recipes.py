@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,6 +65,10 @@ def test_the_data_of_a_recipe_are_not_trained_by_another_under_a_name_in_other_c
     with pytest.raises(ValueError, match="expected Handwriting, the name of its recipe; got handwriting"):
         recipe("handwriting", tmp_path)
     assert recipe("Handwriting", tmp_path).convolutions == 3
+    np.savez(tmp_path / "Text.npz", **{name: np.zeros((2, 3)) for name in ("X_train", "y_train", "X_test", "y_test")})
+    (tmp_path / "text.npz").symlink_to(tmp_path / "Text.npz")
+    with pytest.raises(ValueError, match="expected Text, the name of its recipe; got text"):
+        recipe("text", tmp_path)
 
 
 @pytest.mark.parametrize("name", RECIPES)
