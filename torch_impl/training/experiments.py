@@ -176,7 +176,7 @@ PLAN = [
         for data, minutes in (("Handwriting", 2.5), ("UWaveGestureLibrary", 2.2), ("JapaneseVowels", 0.7))
     ),
     Experiment("accuracy", "Text", 55, "short", SHORT_TEXT, seeds=3),
-    Experiment("accuracy", "UWaveGestureLibrary", None, "steps as tokens", STEPS),
+    Experiment("accuracy", "UWaveGestureLibrary", 2.2, "steps as tokens", STEPS),
     Experiment("accuracy", "SelfRegulationSCP1", None, "steps as tokens", STEPS),
     Experiment("accuracy", "cifar10", None, needs_gpu=True),
     Experiment("accuracy", "ListOps", None, needs_gpu=True),

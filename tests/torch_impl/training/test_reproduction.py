@@ -38,7 +38,7 @@ def test_the_plan_is_sound():
 def test_measured_results_count_as_done():
     results = load(MEASURED)
     done = {status.experiment.title: status.done for status in statuses(PLAN, results, [])}
-    assert done["Handwriting"] == 20 and done["UWaveGestureLibrary, steps as tokens"] == 0
+    assert done["Handwriting"] == 20 and done["SelfRegulationSCP1, steps as tokens"] == 0
     fewer = [result for result in results if result["data"] != "Handwriting" or result["seed"] == 3]
     assert statuses(PLAN, fewer, [])[1].done == 4
     other = [result | {"recipe": result["recipe"] | {"weight_decay": 0.123}} for result in results]
