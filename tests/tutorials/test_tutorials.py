@@ -227,7 +227,7 @@ def test_missing_extra(small, tmp_path, monkeypatch, name):
         lambda: run(small[0], tmp_path),
         lambda: notebook(small[0]),
     ):
-        with pytest.raises(ValueError, match=rf"{name}; pip install '.\[tutorials\]' in the checkout"):
+        with pytest.raises(ValueError, match=rf'{name}; pip install "\.\[tutorials\]" in the checkout'):
             write()
 
 

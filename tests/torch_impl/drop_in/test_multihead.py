@@ -1,12 +1,8 @@
 """MultiheadAttention: in the place of torch's own, and against its heads, one after another."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
 
 import torch_impl
 from primal_dual import BatchNorm, Convolution, Heads, Primal, Window, catalog, heads
@@ -257,17 +253,6 @@ def test_numbers_that_are_not_so_low_are_added_to_the_logits():
     assert not torch.allclose(found, hidden)
 
 
-def test_a_checkpoint_that_passes_views_of_one_tensor_on_is_self_attention():
-    _, ours = pair("conv1d", batch_first=True)
-    padding = torch.arange(L).expand(B, -1) >= 3
-    gradients = []
-    for evaluate in (ours, partial(checkpoint, ours, use_reentrant=True)):
-        x = torch.ones(B, L, E, dtype=torch.double).cumsum(1).requires_grad_()
-        evaluate(x, x, x, padding)[0][:, :3].square().sum().backward()
-        gradients.append(x.grad)
-    torch.testing.assert_close(*gradients)
-
-
 def test_what_is_learned_begins_at_the_primals_numbers_in_every_dtype_and_again():
     primal = Primal(transform=(Convolution((0.2, 0.5, 0.3)), BatchNorm(0.3)))
     layer = MultiheadAttention(E, H, primal=primal, learn_beta=True, learn_taps=True, dtype=torch.float64)
@@ -276,27 +261,6 @@ def test_what_is_learned_begins_at_the_primals_numbers_in_every_dtype_and_again(
         layer = layer.to("meta").to_empty(device="cpu")
         layer.beta.data.fill_(torch.nan)
         layer._reset_parameters()
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated", "ignore:There is a performance drop")  # torch's
-@pytest.mark.parametrize("name", ["softmax", "bn+sh", "linear", "window"])
-def test_torchs_transforms_of_functions(name):
-    _, ours = pair(name, batch_first=True)
-    x = torch.randn(3, B, L, E).double()
-
-    def layer(z, need_weights=True):
-        return ours(z, z, z, need_weights=need_weights)[0]
-
-    torch.testing.assert_close(torch.func.vmap(layer)(x), torch.stack(list(map(layer, x))))
-    keys = torch.randn(3, B, L, E).double()
-    crossed = torch.func.vmap(lambda z, k: ours(z, k, k)[0])(x, keys)
-    torch.testing.assert_close(crossed, torch.stack([ours(z, k, k)[0] for z, k in zip(x, keys, strict=True)]))
-    torch.testing.assert_close(torch.func.vmap(partial(layer, need_weights=False))(x), torch.func.vmap(layer)(x))
-    forward, backward = torch.func.jacfwd(layer)(x[0, :1]), torch.func.jacrev(layer)(x[0, :1])
-    torch.testing.assert_close(forward, backward)
-    with sdpa_kernel(SDPBackend.MATH):
-        forward = torch.func.jacfwd(partial(layer, need_weights=False))(x[0, :1])
-    torch.testing.assert_close(forward, backward)
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
