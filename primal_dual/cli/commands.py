@@ -160,10 +160,7 @@ def certify(
         files.write_json(json, tables.plain({"config": config, "heads": heads}))
 
 
-@command(
-    app,
-    "primal-dual demo --output demo.png",
-)
+@command(app, "primal-dual demo --output demo.png")
 def demo(
     output: Annotated[Path, typer.Option(help="The figure: .png, .pdf or .svg.")] = Path("primal-dual-demo.png"),
 ) -> None:
@@ -185,10 +182,7 @@ def demo(
         raise typer.Exit(1)
 
 
-@command(
-    app,
-    "primal-dual bench --no-memory --json bench.json",
-)
+@command(app, "primal-dual bench --no-memory --json bench.json")
 def bench(
     json: Json = None,
     memory: Annotated[bool, typer.Option(help="Also the memory of attention at N = 16,384: minutes.")] = True,

@@ -218,10 +218,7 @@ def redundancy(
     write_figure(figure, lambda: plots.plot_head_distances(drawn))
 
 
-@command(
-    app,
-    "primal-dual efficiency 512 1024 --figure efficiency.png",
-)
+@command(app, "primal-dual efficiency 512 1024 --figure efficiency.png")
 def efficiency(
     lengths: Annotated[list[int] | None, typer.Argument(help="Tokens: 256 512 1024 2048 4096 8192.")] = None,
     figure: Figure = None,
@@ -277,10 +274,7 @@ def predict(
         write_json(json, {"classes": classes, "cases": names, "probabilities": rows})
 
 
-@command(
-    app,
-    "primal-dual export pretrained:JapaneseVowels/softmax vowels.onnx",
-)
+@command(app, "primal-dual export pretrained:JapaneseVowels/softmax vowels.onnx")
 def export(
     run: Annotated[Path, typer.Argument(help=RUN)],
     file: Annotated[Path, typer.Argument(help="Where the model goes, a .onnx file.")],

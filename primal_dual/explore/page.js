@@ -21,7 +21,8 @@ function explore(exchange) {
   };
   form.addEventListener("input", (event) => { if (event.target.type !== "text") set(event.target); });
   form.addEventListener("change", (event) => { if (event.target.type === "text") set(event.target); });
-  form.addEventListener("focusout", () => { if (isAnswered()) show(); }); // in the place of what was refused
+  const refresh = () => { if (isAnswered()) show(); }; // else the answer will
+  form.addEventListener("focusout", refresh); // in the place of what was refused
   form.addEventListener("submit", (event) => event.preventDefault());
 
   const beingUsed = (control) => control === document.activeElement
@@ -95,7 +96,7 @@ function explore(exchange) {
       example.search = withPoints(new URLSearchParams(example.dataset.query));
     }
   });
-  window.addEventListener("popstate", show); // the address stays that of what is seen
+  window.addEventListener("popstate", refresh); // the address stays that of what is seen
 
   const copy = (button) => {
     const query = exchange.answer.query ? `?${exchange.answer.query}` : "";
