@@ -34,9 +34,9 @@ A transformer with the attention `{attention}` for {count} classes, {parameters:
 
 | | |
 |---|---|
-| test accuracy | {accuracy:.2f} % of the {tests} examples of the published test split, with these weights |
+| test accuracy | {accuracy:.2f} % of the {tests} examples of the published test split, with these rounded weights |
 | data | {source}; not included |
-| seed | {seed}; one run of those in `results/`, which have the mean and the deviation over the seeds |
+| seed | {seed}; one run says little of an attention: RESULTS.md has the mean and the deviation over the seeds |
 | training | `config.json`; commit {commit}; {machine}; {seconds:.0f} s |
 | limits | not tested beyond this data set; how the recipe was chosen stands in RESULTS.md of the project |
 """
