@@ -80,6 +80,21 @@ def mask(name: str, x: Any, length: int) -> Bool[Array, "..."]:
     return x
 
 
+def sizes(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...]) -> None:
+    """ValueError for shapes of q (..., M, D), k (..., N, D) and v (..., N, Dv) whose D or N differ."""
+    if q[-1] != k[-1]:
+        raise ValueError(f"q, k: expected the same last axis, D; got {q[-1]} and {k[-1]}")
+    if k[-2] != v[-2]:
+        raise ValueError(f"k, v: expected as many values as keys, N; got {k[-2]} and {v[-2]}")
+
+
+def head_axis(heads: int, **shapes: tuple[int, ...]) -> None:
+    """ValueError for shapes whose last axis but two is none of so many heads."""
+    for name, shape in shapes.items():
+        if len(shape) < 3 or shape[-3] != heads:
+            raise ValueError(f"{name}: expected (..., {heads} heads, tokens, features); got {tuple(shape)}")
+
+
 def no_head_axis(name: str, shape: tuple[int, ...], most: int, heads: int) -> None:
     """ValueError for the shape of a mask of more axes than `most`, whose last but one looks like an axis of heads."""
     if len(shape) > most and shape[-2] in (1, heads):

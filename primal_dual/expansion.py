@@ -218,10 +218,7 @@ def _with_leading_axes(q: Array, k: Array, v: Array, valid: Array, valid_query: 
 
 def _check_shapes(primal: Primal, q: Array, k: Array, v: Array, valid: Array, valid_query: Array) -> None:
     shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, key_mask {valid.shape}, query_mask {valid_query.shape}"
-    if q.shape[-1] != k.shape[-1]:
-        raise ValueError(f"q, k: expected the same last axis, D; got {q.shape[-1]} and {k.shape[-1]}")
-    if k.shape[-2] != v.shape[-2]:
-        raise ValueError(f"k, v: expected as many values as keys, N; got {k.shape[-2]} and {v.shape[-2]}")
+    checks.sizes(q.shape, k.shape, v.shape)
     try:
         _leading_axes(q, k, v, valid)
         np.broadcast_shapes(q.shape[:-2], valid_query.shape[:-1])
@@ -234,9 +231,7 @@ def _check_shapes(primal: Primal, q: Array, k: Array, v: Array, valid: Array, va
 
 def _each_head(heads: Heads, q: Array, k: Array, v: Array, key_mask: Array | None, query_mask: Array | None) -> Array:
     """The heads side by side."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim < 3 or x.shape[-3] != len(heads):
-            raise ValueError(f"{name}: expected (..., {len(heads)} heads, tokens, features); got {x.shape}")
+    checks.head_axis(len(heads), q=q.shape, k=k.shape, v=v.shape)
     for name, mask in (("key_mask", key_mask), ("query_mask", query_mask)):
         checks.no_head_axis(name, np.shape(mask), max(q.ndim, k.ndim, v.ndim) - 2, len(heads))
     each = [

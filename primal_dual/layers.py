@@ -92,15 +92,11 @@ def encoder(
     """
     tokens = checks.array("tokens", tokens, "N F")
     N, positions, F = tokens.shape[-2], _shape(params, "P")[0], _shape(params, "W_E")[0]
-    missing = {"b_E", "layers", "W", "b"} - set(params)
-    if missing:
-        raise ValueError(f"params: expected those of encoder_params; got none named {', '.join(sorted(missing))}")
-    if positions < N or tokens.shape[-1] != F:
-        raise ValueError(f"tokens: expected (..., N <= {positions}, {F}); got {tokens.shape}")
+    check_encoder(params, tokens.shape, positions, F)
     x = tokens @ params["W_E"] + params["b_E"] + params["P"][:N]
     for layer in params["layers"]:
         x = _norm(self_attention(layer, x, primal, key_mask))
-        _check_feedforward(layer, x.shape[-1])
+        check_feedforward(layer, x.shape[-1])
         x = _norm(x + np.maximum(x @ layer["W_1"] + layer["b_1"], 0) @ layer["W_2"] + layer["b_2"])
     valid = checks.mask("key_mask", key_mask, N)
     weights = valid / valid.sum(axis=-1, keepdims=True)
@@ -167,9 +163,19 @@ def check_projections(shapes: dict[str, tuple[int, ...]], E: int, H: int) -> Non
             raise ValueError(f"{name}: expected {expected}; got {', '.join(f'{n} {s}' for n, s in shapes.items())}")
 
 
-def _check_feedforward(layer: Params, E: int) -> None:
+def check_encoder(params: Params, shape: tuple[int, ...], positions: int, F: int) -> None:
+    """ValueError for parameters without some of an encoder's, and for tokens of a shape that does not fit them."""
+    missing = {"b_E", "layers", "W", "b"} - set(params)
+    if missing:
+        raise ValueError(f"params: expected those of encoder_params; got none named {', '.join(sorted(missing))}")
+    if positions < shape[-2] or shape[-1] != F:
+        raise ValueError(f"tokens: expected (..., N <= {positions}, {F}); got {shape}")
+
+
+def check_feedforward(layer: Params, E: int) -> None:
     """ValueError for W_1 and W_2 that do not fit a width E, and biases that do not fit them."""
-    shapes = {name: np.shape(getval(layer[name])) if name in layer else None for name in ("W_1", "b_1", "W_2", "b_2")}
+    names = ("W_1", "b_1", "W_2", "b_2")
+    shapes = {name: tuple(np.shape(getval(layer[name]))) if name in layer else None for name in names}
     F = shapes["b_1"] or (0, 0)
     if len(F) != 1 or tuple(shapes.values()) != ((E, *F), F, (*F, E), (E,)):
         raise ValueError(f"params: expected W_1 (E, F), b_1 (F,), W_2 (F, E), b_2 (E,), with E = {E}; got {shapes}")

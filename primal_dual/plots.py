@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from primal_dual import checks
 from primal_dual.certificates.certificate import Certificate, certify
+from primal_dual.colours import BLUE, GREEN, GREY, VERMILION
 from primal_dual.expansion import attention_weights
 from primal_dual.primal import Primal
 from primal_dual.supports import Everything
@@ -20,7 +21,6 @@ from primal_dual.svr.solve import solve_dual
 from primal_dual.svr.training_sets import pooled_rows, training_set
 from primal_dual.types import Array, Float, Num
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # safe for colour-blind readers
 ROUNDING = 1e-6  # of the largest: a smaller delta is zero, and a target so near to the tube's edge is on it
 
 
@@ -34,7 +34,7 @@ class _Mark(NamedTuple):
 
 INSIDE = _Mark("o", GREY, "inside the tube: no support vector")
 EDGE = _Mark("v", GREEN, "support vector on the edge")
-OUTSIDE = _Mark("s", ORANGE, "support vector outside: its value is at the bound C")
+OUTSIDE = _Mark("s", VERMILION, "support vector outside: its value is at the bound C")
 
 
 def attention_map(

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from primal_dual import checks, kernels, supports, transforms
@@ -248,20 +248,22 @@ def members_of(primal: str | Primal | Heads) -> tuple[Primal, ...]:
     return tuple(declared) if isinstance(declared, Heads) else (declared,)
 
 
-def heads(primal: str | Primal | Heads, count: int) -> Heads:
+def heads(primal: str | Primal | Heads, count: int, scales: Sequence[int] = (1, 2, 4, 8)) -> Heads:
     """The `count` heads of a layer. Each has the same Primal, but for a built-in name with "sh" the scales differ.
 
     Parameters
     ----------
     primal : str, Primal or Heads
-        A built-in name with "sh" gives head s the scale (1, 2, 4, 8)[4 s // count].
+        A built-in name with "sh" gives the heads different scales.
     count : int
         The number of heads, 1 or more.
+    scales : sequence of int
+        n of them, of which head s then has the one at place floor(n s / count), from 0.
 
     Raises
     ------
     ValueError
-        For an unknown name, and for Heads of another number.
+        For an unknown name, for Heads of another number, and for no scale.
 
     Examples
     --------
@@ -269,6 +271,8 @@ def heads(primal: str | Primal | Heads, count: int) -> Heads:
     [1, 1, 2, 2, 4, 4, 8, 8]
     """
     checks.integer("heads: count", count, 1)
+    if len(scales) == 0:
+        raise ValueError("heads: scales: expected one or more; got none")
     declared = catalog[primal] if isinstance(primal, str) else primal
     if isinstance(declared, Heads):
         if isinstance(primal, str):
@@ -277,5 +281,5 @@ def heads(primal: str | Primal | Heads, count: int) -> Heads:
             raise ValueError(f"heads: expected Heads of {count}; got {len(declared)}")
         return declared
     if is_built_in(primal) and declared.scale > 1:
-        return Heads(*(replace(declared, scale=(1, 2, 4, 8)[4 * s // count]) for s in range(count)))
+        return Heads(*(replace(declared, scale=scales[len(scales) * s // count]) for s in range(count)))
     return Heads(*[declared] * count)

@@ -12,7 +12,7 @@ from functools import lru_cache, reduce
 import numpy
 
 from primal_dual import checks
-from primal_dual.arrays import constant, like, namespace, writes_refused
+from primal_dual.arrays import constant, namespace, writes_refused
 from primal_dual.protocols import Transform
 from primal_dual.types import Array, Bool, Float
 
@@ -152,7 +152,7 @@ class Convolution:
             neighbour_row, neighbour_column = row + a - centre[0], column + b - centre[1]
             neighbour = neighbour_row * width + neighbour_column
             inside = (neighbour_column >= 0) & (neighbour_column < width) & (neighbour >= 0) & (neighbour < len(row))
-            total = total + like(tap * inside[:, None], x) * x[..., numpy.where(inside, neighbour, 0), :]
+            total = total + tap * inside[:, None] * x[..., numpy.where(inside, neighbour, 0), :]
         return total
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from primal_dual.checks import no_head_axis
+from primal_dual.checks import head_axis, no_head_axis, sizes
 from primal_dual.primal import Heads, Primal, members_of
 from primal_dual.protocols import Transform
 from primal_dual.supports import Everything, check_size
@@ -269,18 +269,13 @@ def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     checks.tensor("k", k, "N D")
     checks.tensor("v", v, "N Dv")
     checks.alike(q=q, k=k, v=v)
-    if k.shape[-1] != q.shape[-1]:
-        raise ValueError(f"q, k: expected the same last axis, D; got {q.shape[-1]} and {k.shape[-1]}")
-    if v.shape[-2] != k.shape[-2]:
-        raise ValueError(f"k, v: expected as many values as keys, N; got {k.shape[-2]} and {v.shape[-2]}")
+    sizes(q.shape, k.shape, v.shape)
 
 
 def _check_primal(call: Call) -> None:
     primal = call.primal
     if isinstance(primal, Heads):
-        for name, x in (("q", call.q), ("k", call.k), ("v", call.v)):
-            if x.ndim < 3 or x.shape[-3] != len(primal):
-                raise ValueError(f"{name}: expected (..., {len(primal)} heads, tokens, features); got {tuple(x.shape)}")
+        head_axis(len(primal), q=call.q.shape, k=call.k.shape, v=call.v.shape)
     elif not hasattr(primal, "kernel") or isinstance(primal, type):
         raise ValueError(f"primal: expected a Primal or Heads, such as catalog['bn']; got {primal!r}")
 

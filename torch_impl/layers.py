@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from primal_dual.layers import check_projections
+from primal_dual.layers import check_encoder, check_feedforward, check_projections
 from primal_dual.primal import Heads, Primal
 from primal_dual.types import Bool, Float
 from torch_impl import checks
@@ -53,14 +53,11 @@ def encoder(
     """
     checks.tensor("tokens", tokens, "N F")
     P, W_E, N = _matrix(params, "P"), _matrix(params, "W_E"), tokens.shape[-2]
-    missing = {"b_E", "layers", "W", "b"} - set(params)
-    if missing:
-        raise ValueError(f"params: expected those of encoder_params; got none named {', '.join(sorted(missing))}")
-    if len(P) < N or tokens.shape[-1] != len(W_E):
-        raise ValueError(f"tokens: expected (..., N <= {len(P)}, {len(W_E)}); got {tuple(tokens.shape)}")
+    check_encoder(params, tuple(tokens.shape), len(P), len(W_E))
     x = tokens @ W_E + params["b_E"] + P[:N]
     for layer in params["layers"]:
         x = _norm(self_attention(layer, x, primal, key_mask))
+        check_feedforward(layer, x.shape[-1])
         x = _norm(x + (x @ layer["W_1"] + layer["b_1"]).relu() @ layer["W_2"] + layer["b_2"])
     valid = torch.ones(N, dtype=torch.bool, device=x.device) if key_mask is None else key_mask
     weights = valid.to(x.dtype) / valid.sum(-1, keepdim=True)

@@ -18,6 +18,9 @@ from torch_impl.registry import register, torch_version
 
 Fitted = Callable[[Float[torch.Tensor, "... M D"]], Float[torch.Tensor, "... M D"]]
 
+register(Identity)(Identity.fit)
+register(UnitNorm)(UnitNorm.fit)
+
 
 class TensorBatchNorm(NamedTuple):
     """A BatchNorm whose beta is a tensor, so that it can be learned; beta broadcasts against (..., tokens, D)."""
@@ -53,14 +56,6 @@ def learned_beta(primals: Heads, weight: torch.Tensor) -> nn.Parameter | None:
     return nn.Parameter(torch.tensor(betas, dtype=torch.float64).flatten().to(weight))
 
 
-@register(Identity)
-def identity(
-    transform: Identity, keys: Float[torch.Tensor, "... N D"], valid: Bool[torch.Tensor, "... N"] | None
-) -> Fitted:
-    """The function x -> x."""
-    return lambda x: x
-
-
 @register(BatchNorm)
 @register(TensorBatchNorm)
 def batch_norm(
@@ -81,27 +76,6 @@ def batch_norm(
     mu, variance, _ = shared(keys, valid)
     s = (variance + transform.eps).rsqrt()
     return lambda x: (x - transform.beta * mu) * s
-
-
-@register(UnitNorm)
-def unit_norm(
-    transform: UnitNorm, keys: Float[torch.Tensor, "... N D"] | None, valid: Bool[torch.Tensor, "... N"] | None
-) -> Fitted:
-    """The function x -> x / |x|. A vector of zeros stays zero: values are not checked here.
-
-    Examples
-    --------
-    >>> unit_norm(UnitNorm(), None, None)(torch.tensor([[0.0, -2.0], [0.0, 0.0]])).tolist()
-    [[0.0, -1.0], [0.0, 0.0]]
-    """
-
-    def apply(x: torch.Tensor) -> torch.Tensor:
-        largest = x.detach().abs().amax(-1, keepdim=True)
-        x = x / torch.where(largest > 0, largest, 1)  # so that no square overflows or underflows
-        square = (x * x).sum(-1, keepdim=True)
-        return x * torch.where(square > 0, square, 1).rsqrt()
-
-    return apply
 
 
 @register(Convolution)

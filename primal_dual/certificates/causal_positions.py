@@ -97,10 +97,8 @@ class _RunningSums:
 
     def __init__(self, train: TrainingSet, values: Float[np.ndarray, "N Dv"]) -> None:
         N = len(values)
-        self.is_sum, self.is_positive = (
-            train.primal.normalizer == "sum",
-            isinstance(train.primal.kernel, PositiveKernel),
-        )
+        self.is_sum = train.primal.normalizer == "sum"
+        self.is_positive = isinstance(train.primal.kernel, PositiveKernel)
         self.values, self.largest_value = values, abs(values).max(axis=1)
         self.log_lengths = train.log_lengths(train.keys)
         # f(k_j) = numerator_j / denominator_j, both in units of exp(unit_j)

@@ -19,7 +19,7 @@ from primal_dual.certificates.gap import Expansion, judge
 from primal_dual.certificates.position_blocks import gaps_by_blocks
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import Everything
-from primal_dual.svr.optimality import gap_scale
+from primal_dual.svr.optimality import SUPPORT_VECTOR, gap_scale
 from primal_dual.svr.solutions import check_head_axis
 from primal_dual.svr.solve import solve_scaled_dual
 from primal_dual.svr.training_sets import TrainingSet, pooled_rows, training_set
@@ -28,7 +28,6 @@ from primal_dual.types import Array, Bool, Float, Num
 ROWS_AT_A_TIME = 256  # training points
 ROUNDING = 1e-8  # of |W|^2, beside the most that it can be
 SMALLEST_LOG = -640.0  # of a number that is well above the least float
-SMALLEST_SHARE = 1e-6  # of C, which a delta that is not zero has at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,7 @@ class Certificate:
         """Which delta are not zero, if the SVR is solved anew with a tube of half-width `epsilon`."""
         checks.number("epsilon", epsilon, least=0)
         solved = solve_scaled_dual(self._training_set, self.targets, self.log_C, epsilon, "newton")
-        return abs(solved.u) > SMALLEST_SHARE
+        return abs(solved.u) > SUPPORT_VECTOR
 
     def error_bound(self, x: Float[Array, "M D"]) -> Float[Array, " M"]:
         """How far f, the function of the given values, can be from f*, the optimum of the SVR, at each x.

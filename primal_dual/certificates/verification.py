@@ -10,7 +10,7 @@ from primal_dual.certificates.certificate import Certificate, certify
 from primal_dual.expansion import attention
 from primal_dual.primal import Heads, Primal
 from primal_dual.supports import svr_queries
-from primal_dual.svr.optimality import relative_gap
+from primal_dual.svr.optimality import SUPPORT_VECTOR, relative_gap
 from primal_dual.svr.solve import solve_dual, solve_primal
 from primal_dual.svr.training_sets import pooled_rows, training_set
 from primal_dual.types import Array, Float
@@ -151,7 +151,7 @@ def _verify_one(
         dual_value=dual.value,
         relative_gap=gap,
         difference=difference,
-        support_vectors=float((dual.alpha + dual.alpha_tilde > 1e-6 * C).mean()),
+        support_vectors=float((dual.alpha + dual.alpha_tilde > SUPPORT_VECTOR * C).mean()),
         error_bound=float(certificate.error_bound(keys)[rows].max()),
         query=query,
         head=head,

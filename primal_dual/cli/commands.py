@@ -100,7 +100,7 @@ def verify(
     if json:
         source = {"keys": str(keys), "targets": str(targets)} if keys else {"dataset": dataset or DATASET}
         config = source | {"C": C, "epsilon": epsilon, "solver": solver}
-        files.write_json(json, tables.plain({"config": config, "rows": [asdict(row) for row in rows]}))
+        files.write_json(json, {"config": config, "rows": [asdict(row) for row in rows]})
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 
@@ -157,7 +157,7 @@ def certify(
     if json:
         heads = [{name: getattr(one, name) for name in (*tables.CERTIFICATE, "targets")} for one in certificates]
         config = {"keys": str(keys), "values": str(values), "primal": primal}
-        files.write_json(json, tables.plain({"config": config, "heads": heads}))
+        files.write_json(json, {"config": config, "heads": heads})
 
 
 @command(app, "primal-dual demo --output demo.png")
@@ -196,7 +196,7 @@ def bench(
         results = benchmark.run(memory, progress.track)
     Console().print(tables.measured(results))
     if json:
-        files.write_json(json, tables.plain(results))
+        files.write_json(json, results)
 
 
 @command(
@@ -339,5 +339,5 @@ def _certify_model(model: str, file: Path | None, data: Path | None, figure: Pat
     Console().print(tables.heads_of_model(heads))
     if json:
         config = {"model": model, "input": str(file) if file else None}
-        files.write_json(json, tables.plain({"config": config, "heads": [head._asdict() for head in heads]}))
+        files.write_json(json, {"config": config, "heads": [head._asdict() for head in heads]})
     write_figure(figure, lambda: plots.plot_head_complexity(heads))

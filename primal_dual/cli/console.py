@@ -59,7 +59,7 @@ def choose_device(device: str | None) -> None:
         raise ValueError(f"--device: expected cpu or cuda; got {device!r}")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if device == "cuda" and not torch_part("training.runs.machine").has_gpu():
+    if device == "cuda" and torch_part("training.runs.machine").default_device() == "cpu":
         raise ValueError("--device: expected cpu, since torch sees no GPU here; got cuda")
 
 

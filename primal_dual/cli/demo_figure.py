@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from primal_dual import plots
+from primal_dual.colours import BLUE, GREEN, VERMILION
 from primal_dual.primal import Primal, catalog
 from primal_dual.svr.solutions import DualSolution
 from primal_dual.svr.solve import solve_dual
@@ -13,9 +14,9 @@ from primal_dual.svr.training_sets import training_set
 from primal_dual.types import Float
 
 ATTENTIONS = {
-    "softmax": ("Softmax attention", "", plots.BLUE),
-    "bn": ("Attention-BN", "frames are standardised first", plots.ORANGE),
-    "sh": ("Attention-SH", "trained on averages of two frames", plots.GREEN),
+    "softmax": ("Softmax attention", "", BLUE),
+    "bn": ("Attention-BN", "frames are standardised first", VERMILION),
+    "sh": ("Attention-SH", "trained on averages of two frames", GREEN),
 }
 TRAIN = """\
 1  Train.  An attention f forecasts the next frame of a vowel. Errors inside the tube are free; beyond it they cost C.

@@ -76,10 +76,9 @@ def heads_of_model(heads: Sequence[Any]) -> Table:
     modules = list(dict.fromkeys(head.module for head in heads))
     start, end = _common_ends(modules)
     title = f"{len(heads)} heads, each the optimum of an SVR with {heads[0].keys} keys"
-    table = _table(f"{title}, in {start}*{end}" if len(modules) > 1 else title)
+    headings = ("module", "heads", "gap", "|W|", "C", "SV", "keys")
+    table = _table(f"{title}, in {start}*{end}" if len(modules) > 1 else title, headings, left=("module",))
     table.caption, table.caption_justify = HEADS, "left"
-    for heading in ("module", "heads", "gap", "|W|", "C", "SV", "keys"):
-        table.add_column(heading, justify="left" if heading == "module" else "right", no_wrap=True)
     for module in modules:
         own = [head for head in heads if head.module == module]
         norms, penalties = ([getattr(head, name) / np.log(10) for head in own] for name in ("log_norm", "log_C"))
@@ -115,9 +114,8 @@ def _range(numbers: Sequence[float], form: str) -> str:
 
 def verified(rows: Sequence[Verified]) -> Table:
     """The Verified of catalog entries, a row each."""
-    table = _table(None)
-    for heading in ("attention", "SVR", "N x D", "primal", "dual", "gap", "diff", "SV", "bound", ""):
-        table.add_column(heading, justify="left" if heading == "attention" else "right", no_wrap=True)
+    headings = ("attention", "SVR", "N x D", "primal", "dual", "gap", "diff", "SV", "bound", "")
+    table = _table(None, headings, left=("attention",))
     for row in rows:
         which = f"head {row.head}" if row.head is not None else f"{row.query}/{row.svrs}"
         table.add_row(
@@ -146,9 +144,7 @@ def verdict(rows: Sequence[Verified]) -> str:
 
 def measured(results: dict[str, Any]) -> Table:
     """The rows of `benchmarks.run`, beside the most that each should measure."""
-    table = _table("Measured, and the most it should be")
-    for heading in ("what", "measured", "at most", ""):
-        table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
+    table = _table("Measured, and the most it should be", ("what", "measured", "at most", ""), left=("what",))
     for row in results["rows"]:
         most, value = row["at_most"], row["measured"]
         met = "" if most is None else "[green]met[/]" if value <= most else "[red]missed[/]"
@@ -191,9 +187,9 @@ def runs(rows: Rows) -> Table:
 
 def signed_rank(rows: Rows, rope: float) -> Table:
     """The rows of `torch_impl.analysis.bayesian_test.signed_rank`."""
-    table = _table("Probability, over data sets, of an accuracy beside softmax's that is")
-    for heading in ("attention", "sets", f"{rope:g} lower", f"within {rope:g}", f"{rope:g} higher"):
-        table.add_column(heading, justify="left" if heading == "attention" else "right", no_wrap=True)
+    title = "Probability, over data sets, of an accuracy beside softmax's that is"
+    headings = ("attention", "sets", f"{rope:g} lower", f"within {rope:g}", f"{rope:g} higher")
+    table = _table(title, headings, left=("attention",))
     for row in rows:
         probabilities = (f"{row[name]:.3f}" for name in ("less", "equal", "more"))
         table.add_row(shown(row["attention"]), str(row["sets"]), *probabilities)
@@ -232,9 +228,8 @@ def _named_once(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
 def predictions(probabilities: Sequence[Sequence[float]], classes: Sequence[str], names: Sequence[str]) -> Table:
     """A row a case: the class and its probability; the first MOST_CASES."""
     count = len(probabilities)
-    table = _table(f"The first {MOST_CASES} of {count} cases" if count > MOST_CASES else None)
-    for heading in ("case", "class", "probability"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
+    title = f"The first {MOST_CASES} of {count} cases" if count > MOST_CASES else None
+    table = _table(title, ("case", "class", "probability"), left=("class",), no_wrap=False)
     for name, row in zip(names[:MOST_CASES], probabilities, strict=False):
         best = max(range(len(classes)), key=row.__getitem__)
         table.add_row(shown(name), shown(classes[best]), f"{row[best]:.3f}")
@@ -272,9 +267,8 @@ def _redundancy_cell(distance: dict[str, Any]) -> str:
 
 def efficiency(rows: Rows) -> Table:
     """The rows of `torch_impl.analysis.efficiency.run`, beside softmax."""
-    table = _table("Shares of softmax's")
-    for heading in ("tokens", "attention", "mode", "operations", "memory", "time"):
-        table.add_column(heading, justify="left" if heading in ("attention", "mode") else "right")
+    headings = ("tokens", "attention", "mode", "operations", "memory", "time")
+    table = _table("Shares of softmax's", headings, left=("attention", "mode"), no_wrap=False)
     for row in rows:
         if row["attention"] != "softmax":
             ratios = (f"{row[f'{what}_ratio']:.2f}" for what in ("flops", "bytes", "seconds"))
@@ -284,24 +278,15 @@ def efficiency(rows: Rows) -> Table:
 
 def tutorials(listed: Sequence[Any]) -> Table:
     """A row a tutorial."""
-    table = _table(None)
-    for heading in ("", "name", "title"):
-        table.add_column(heading, justify="left" if heading else "right")
+    table = _table(None, ("", "name", "title"), left=("name", "title"), no_wrap=False)
     for tutorial in listed:
         table.add_row(str(tutorial.number), tutorial.name, tutorial.title)
     return table
 
 
-def plain(x: Any) -> Any:
-    """Numbers for JSON: infinity and NaN, which it does not have, as None."""
-    if isinstance(x, dict):
-        return {key: plain(value) for key, value in x.items()}
-    if isinstance(x, list | tuple):
-        return [plain(value) for value in x]
-    if isinstance(x, np.ndarray | np.generic):
-        return plain(x.tolist())
-    return None if isinstance(x, float) and not np.isfinite(x) else x
-
-
-def _table(title: str | None) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+def _table(title: str | None, headings: Sequence[str] = (), left: Sequence[str] = (), no_wrap: bool = True) -> Table:
+    """An empty table; its columns are justified to the right, but for some."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=no_wrap)
+    return table

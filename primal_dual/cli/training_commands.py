@@ -213,7 +213,7 @@ def redundancy(
     rows = table.table(results, means)
     Console().print(tables.redundancy(rows))
     if json:
-        write_json(json, tables.plain({"runs": table.measured(results, means), "rows": rows}))
+        write_json(json, {"runs": table.measured(results, means), "rows": rows})
     drawn = {name: pictures[name] for name in sorted(pictures, key=(*catalog, *pictures).index)}
     write_figure(figure, lambda: plots.plot_head_distances(drawn))
 
@@ -231,7 +231,8 @@ def efficiency(
     if json:
         check_writable(json)
     with ProgressBar() as progress:
-        result = measure.run(measure.device(), lengths or measure.LENGTHS, track=progress.track)
+        device = torch_part("training.runs.machine").default_device()
+        result = measure.run(device, lengths or measure.LENGTHS, track=progress.track)
     Console().print(tables.efficiency(result["rows"]))
     if json:
         write_json(json, result)

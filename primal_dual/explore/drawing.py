@@ -7,11 +7,9 @@ from bokeh.models import ColumnDataSource, LinearColorMapper
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
+from primal_dual.colours import GREEN, GREY, VERMILION
 from primal_dual.explore.points import Points
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
 MARKS = (("circle", GREY), ("inverted_triangle", GREEN), ("square", VERMILION))  # by the kind of a training point
 
 

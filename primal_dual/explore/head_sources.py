@@ -1,6 +1,5 @@
 """Where a real head comes from: the spoken vowel, trained by convex optimisation; or files of keys and values."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -155,5 +154,5 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("keys", "values", "queries") if name != "queries" or name in arrays}
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, AttributeError, *files.DAMAGED) as error:
         raise ValueError(f"{path}: expected a .npz file with the arrays keys and values; {error}") from error

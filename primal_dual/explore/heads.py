@@ -10,7 +10,8 @@ import numpy as np
 from primal_dual import attention, attention_weights, certify
 from primal_dual.explore.controls import choice, slider
 from primal_dual.explore.head_sources import Head, Source
-from primal_dual.explore.svr import ROUNDING, SUPPORT_VECTOR, kinds_of
+from primal_dual.explore.svr import ROUNDING, kinds_of
+from primal_dual.svr.optimality import SUPPORT_VECTOR
 from primal_dual.svr.training_sets import training_set
 
 MOST_OUTPUTS, MOST_QUERIES = 128, 512  # that the sliders reach

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from primal_dual import colours
 from primal_dual.explore import drawing
 from primal_dual.explore.heads import Certified, HeadState, RealHeads
 
@@ -17,10 +18,10 @@ class HeadsDrawing:
         self.heads = heads
         self.map = drawing.AttentionMap("key", "query", 380)
         self.row = drawing.source("y")
-        self.map.figure.hspan(y="y", source=self.row, line_color=drawing.ORANGE, line_width=2)
+        self.map.figure.hspan(y="y", source=self.row, line_color=colours.ORANGE, line_width=2)
         self.weights, self.sizes = drawing.source("j", "weight"), drawing.source("j", "size", "colour")
         row = drawing.plot("key", "weight of the query", 220, x_range=(-1, 1), y_range=(0, 1))
-        row.vbar("j", top="weight", width=0.8, source=self.weights, color=drawing.ORANGE)
+        row.vbar("j", top="weight", width=0.8, source=self.weights, color=colours.ORANGE)
         bars = drawing.plot("training point", "|δ| / C", 220, x_range=(-1, 1), y_range=(0, 1.05))
         bars.vbar("j", top="size", width=0.8, source=self.sizes, color="colour")
         self.pointed, self.one, self.bars = [self.map.figure], row, bars

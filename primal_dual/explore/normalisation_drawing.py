@@ -7,13 +7,14 @@ import numpy as np
 from bokeh.models import FactorRange
 from bokeh.transform import dodge
 
+from primal_dual import colours
 from primal_dual.explore import drawing
 from primal_dual.explore.normalisation import REACH, NormalisationState, keys_of, votes, weights_of_query
 from primal_dual.explore.points import Points, inside
 
 LARGEST = 70  # pixels across a weight of one
 LOWEST = 0.2  # of the axis of votes, so that rounding is not drawn large
-COLOURS = {"softmax": drawing.BLUE, "Attention-BN": drawing.VERMILION}
+COLOURS = {"softmax": colours.BLUE, "Attention-BN": colours.VERMILION}
 
 
 class NormalisationDrawing:
@@ -31,21 +32,21 @@ class NormalisationDrawing:
             self.bars.vbar(
                 dodge("key", place, self.bars.x_range), top=name, width=0.35, color=COLOURS[name], source=self.votes
             )
-        self.bars.hspan(y=[0], line_color=drawing.GREY)
+        self.bars.hspan(y=[0], line_color=colours.GREY)
         self.figures = {"softmax": self.pointed[0], "bn": self.pointed[1], "votes": self.bars}
 
     def _plane(self, name: str) -> Any:
         plane = drawing.plot("first feature", "second feature", 340, x_range=(-REACH, REACH), y_range=(-REACH, REACH))
         plane.title = name
-        plane.hspan(y=[0], line_color=drawing.GREY, line_alpha=0.5)
-        plane.vspan(x=[0], line_color=drawing.GREY, line_alpha=0.5)
+        plane.hspan(y=[0], line_color=colours.GREY, line_alpha=0.5)
+        plane.vspan(x=[0], line_color=colours.GREY, line_alpha=0.5)
         plane.ellipse(
-            "x", "y", "width", "height", source=self.mean, fill_alpha=0, line_color=drawing.PURPLE, line_dash="dashed"
+            "x", "y", "width", "height", source=self.mean, fill_alpha=0, line_color=colours.PURPLE, line_dash="dashed"
         )
-        plane.scatter("x", "y", source=self.mean, marker="cross", size=14, color=drawing.PURPLE, line_width=3)
+        plane.scatter("x", "y", source=self.mean, marker="cross", size=14, color=colours.PURPLE, line_width=3)
         plane.scatter("x", "y", size=name, source=self.keys, color=COLOURS[name], alpha=0.5)
-        plane.scatter("x", "y", source=self.keys, size=6, color=drawing.BLACK)
-        plane.scatter("x", "y", source=self.query, marker="diamond", size=14, color=drawing.ORANGE, line_color="black")
+        plane.scatter("x", "y", source=self.keys, size=6, color=colours.BLACK)
+        plane.scatter("x", "y", source=self.query, marker="diamond", size=14, color=colours.ORANGE, line_color="black")
         return plane
 
     def draw(self, state: NormalisationState) -> None:

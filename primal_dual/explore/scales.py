@@ -9,6 +9,7 @@ import numpy as np
 from primal_dual import Exponential, Primal, attention_weights, solve_dual
 from primal_dual.explore.controls import slider
 from primal_dual.explore.python_lines import imports
+from primal_dual.svr.optimality import SUPPORT_VECTOR
 from primal_dual.svr.training_sets import training_set
 
 SCALES = (1, 2, 3, 4, 6, 8, 12, 16)  # that are compared
@@ -84,7 +85,7 @@ def _head(state: ScalesState) -> Head:
     solution: Any = solve_dual(primal, given.keys, given.targets, C=C, epsilon=state.epsilon, solver="newton")
     f = solution.predict(given.keys)[:, 0]
     points = len(solution.alpha)
-    support_vectors = int((abs(solution.alpha - solution.alpha_tilde) > 1e-6 * C).sum())
+    support_vectors = int((abs(solution.alpha - solution.alpha_tilde) > SUPPORT_VECTOR * C).sum())
     error = float(np.sqrt(((f - given.signal) ** 2).mean()))
     return Head(f, error, points / state.tokens, points, support_vectors)
 
@@ -153,7 +154,7 @@ C = {multiples[0]!r}  # {state.C:g} medians of |h(k_j)|
 solution, error = solve(primal, C)
 points = len(solution.alpha)
 print(f"Training points: {{points}} of {{N}} tokens")
-print(f"Support vectors: {{(abs(solution.alpha - solution.alpha_tilde) > 1e-6 * C).sum()}}")
+print(f"Support vectors: {{(abs(solution.alpha - solution.alpha_tilde) > {SUPPORT_VECTOR!r} * C).sum()}}")
 print(f"Cost, of that at scale 1: {{points / N:.3f}}")
 print(f"Error: {{error:.4f}}")
 print(f"Error at scale 1: {{solve(plain, {multiples[1]!r})[1]:.4f}}")

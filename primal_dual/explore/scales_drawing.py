@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from primal_dual import colours
 from primal_dual.explore import drawing
 from primal_dual.explore.scales import SCALES, ScalesState, by_scale, head, sequence, weights_of_query
 
@@ -22,13 +23,13 @@ class ScalesDrawing:
         self.pools = drawing.source("left", "right", "target", "bottom", "top")
         self.query = drawing.source("j", "f")
         line = drawing.plot("token", "target", 380, x_range=(-1, 1), y_range=(FLOOR, HIGHEST))
-        line.quad("left", "right", "top", "bottom", source=self.pools, color=drawing.GREY, alpha=0.12, line_width=0)
-        line.vbar("j", top="weight", bottom=FLOOR, width=0.9, source=self.tokens, color=drawing.ORANGE)
-        line.line("j", "signal", source=self.tokens, color=drawing.BLACK, line_dash="dashed")
-        line.scatter("j", "target", source=self.tokens, color=drawing.GREY, size=5)
-        line.segment("left", "target", "right", "target", source=self.pools, color=drawing.VERMILION, line_width=4)
-        line.line("j", "f", source=self.tokens, color=drawing.BLUE, line_width=2)
-        line.scatter("j", "f", source=self.query, marker="diamond", size=13, color=drawing.BLACK)
+        line.quad("left", "right", "top", "bottom", source=self.pools, color=colours.GREY, alpha=0.12, line_width=0)
+        line.vbar("j", top="weight", bottom=FLOOR, width=0.9, source=self.tokens, color=colours.ORANGE)
+        line.line("j", "signal", source=self.tokens, color=colours.BLACK, line_dash="dashed")
+        line.scatter("j", "target", source=self.tokens, color=colours.GREY, size=5)
+        line.segment("left", "target", "right", "target", source=self.pools, color=colours.VERMILION, line_width=4)
+        line.line("j", "f", source=self.tokens, color=colours.BLUE, line_width=2)
+        line.scatter("j", "f", source=self.query, marker="diamond", size=13, color=colours.BLACK)
         self.pointed, self.line = [line], line
 
         self.scales = drawing.source("scale", "cost", "error", "cost_colour", "error_colour")
@@ -68,8 +69,8 @@ class ScalesDrawing:
             "scale": [str(scale) for scale in SCALES],
             "cost": [each.cost for each in heads.values()],
             "error": errors,
-            "cost_colour": [drawing.PURPLE if each else drawing.GREY for each in chosen],
-            "error_colour": [drawing.BLUE if each else drawing.GREY for each in chosen],
+            "cost_colour": [colours.PURPLE if each else colours.GREY for each in chosen],
+            "error_colour": [colours.BLUE if each else colours.GREY for each in chosen],
         }
         self.error.y_range.end = 1.1 * max(*errors, 0.01)
 

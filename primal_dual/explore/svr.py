@@ -27,6 +27,7 @@ from primal_dual import (
 )
 from primal_dual.explore.controls import choice, numbers, slider
 from primal_dual.explore.python_lines import array, imports
+from primal_dual.svr.optimality import SUPPORT_VECTOR
 from primal_dual.svr.training_sets import training_set
 
 KERNELS: dict[str, Any] = {
@@ -41,7 +42,6 @@ SUPPORTS: dict[str, Any] = {"all keys": Everything(), "window": Window(3), "stri
 EXACT = 11  # where the slider of the tolerance ends: 10^-0 to 10^-10, and then Newton's method
 GRID = np.linspace(-3, 3, 151)
 ROUNDING = 2e-16  # a bound below it is not told
-SUPPORT_VECTOR = 1e-6  # of C: a smaller |delta| is zero, and one so near to C is at the bound
 
 
 @dataclass(frozen=True)

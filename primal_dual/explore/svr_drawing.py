@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from bokeh.models import BasicTicker, ColumnDataSource, DataRange1d
 
+from primal_dual import colours
 from primal_dual.explore import drawing
 from primal_dual.explore.controls import LARGEST_NUMBER
 from primal_dual.explore.points import Points, inside
@@ -25,25 +26,25 @@ class SVRDrawing:
         self.lines = drawing.source("x0", "y0", "x1", "y1", "width", "alpha")
         self.held = drawing.source("x", "y")
         self.query = drawing.source("x", "y")
-        fit.varea("x", "least", "most", source=self.tube, color=drawing.PURPLE, alpha=0.3)
-        fit.varea("x", "low", "high", source=self.tube, color=drawing.SKY, alpha=0.35)
-        fit.line("x", "f", source=self.tube, color=drawing.BLUE, width=2)
+        fit.varea("x", "least", "most", source=self.tube, color=colours.PURPLE, alpha=0.3)
+        fit.varea("x", "low", "high", source=self.tube, color=colours.SKY, alpha=0.35)
+        fit.line("x", "f", source=self.tube, color=colours.BLUE, width=2)
         fit.segment(
-            "x0", "y0", "x1", "y1", source=self.lines, line_width="width", line_alpha="alpha", color=drawing.ORANGE
+            "x0", "y0", "x1", "y1", source=self.lines, line_width="width", line_alpha="alpha", color=colours.ORANGE
         )
-        fit.scatter("x", "y", source=self.held, size=20, fill_alpha=0, line_color=drawing.GREY, line_alpha=0.5)
+        fit.scatter("x", "y", source=self.held, size=20, fill_alpha=0, line_color=colours.GREY, line_alpha=0.5)
         fit.scatter("x", "y", source=self.targets, marker="marker", color="colour", size=10)
-        fit.scatter("x", "y", source=self.query, marker="diamond", color=drawing.BLACK, size=13)
+        fit.scatter("x", "y", source=self.query, marker="diamond", color=colours.BLACK, size=13)
         self.map = drawing.AttentionMap("key, from left to right", "query: the same keys")
-        both = {"name": ["dual", "primal"], "colour": [drawing.ORANGE, drawing.BLUE]}
+        both = {"name": ["dual", "primal"], "colour": [colours.ORANGE, colours.BLUE]}
         self.objectives = ColumnDataSource({"value": [1, 1], **both})
         duality = drawing.plot("value / C", "", 130, x_range=DataRange1d(start=0), y_range=both["name"])
         duality.hbar("name", right="value", height=0.7, color="colour", source=self.objectives)
         duality.xaxis.ticker = BasicTicker(desired_num_ticks=3)  # more would overlap where the values are small
         self.values = ColumnDataSource({"j": [0], "value": [1]})
         bars = drawing.plot("key, from left to right", "value v", 180)
-        bars.vbar("j", top="value", width=0.8, color=drawing.BLUE, source=self.values)
-        bars.hspan(y=[0], line_color=drawing.GREY)
+        bars.vbar("j", top="value", width=0.8, color=colours.BLUE, source=self.values)
+        bars.hspan(y=[0], line_color=colours.GREY)
         self.shown: Solved | None = None
         self.pointed = [fit]
         self.figures = {"function": fit, "map": self.map.figure, "duality": duality, "values": bars}

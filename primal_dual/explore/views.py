@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from functools import partial
 
+from primal_dual.colours import BLACK, BLUE
 from primal_dual.explore import normalisation, scales, svr
-from primal_dual.explore.drawing import BLACK, BLUE
 from primal_dual.explore.head_sources import Source
 from primal_dual.explore.heads import HeadState, RealHeads
 from primal_dual.explore.heads_drawing import HeadsDrawing

@@ -5,11 +5,25 @@ import os
 import stat
 import tempfile
 import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+DAMAGED = (  # what NumPy raises of damaged files, beside OSError and ValueError
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_array(path: str | Path) -> np.ndarray:
@@ -102,5 +116,15 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write `content` as JSON. Arrays become lists; infinity and NaN, which it does not have, None."""
+    write_text(path, json.dumps(_plain(content), indent=1) + "\n")
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {key: _plain(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(value) for value in x]
+    if isinstance(x, np.ndarray | np.generic):
+        return _plain(x.tolist())
+    return None if isinstance(x, float) and not np.isfinite(x) else x

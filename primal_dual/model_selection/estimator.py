@@ -97,7 +97,7 @@ class SVRAttention(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.C_, self.epsilon_, self.metric_ = chosen.C, chosen.epsilon, chosen.metric
         keys = X * self.metric_
         train = training_set(primal, keys)
-        self.log_C_ = float(np.log(self.C_) + np.median(train.log_h))
+        self.log_C_ = train.log_penalty(self.C_)
         optimum = solve_scaled_dual(train, train.pool(targets), self.log_C_, self.epsilon_, self.solver)
         self.bias_, self.relative_gap_ = optimum.bias, optimum.relative_gap
         if self.relative_gap_ > 1e-6:

@@ -17,14 +17,13 @@ from primal_dual.expansion import attention
 from primal_dual.model_selection.leaving_out import estimate_leave_one_out, leave_one_out
 from primal_dual.primal import Primal
 from primal_dual.supports import Mask
-from primal_dual.svr.training_sets import training_set
+from primal_dual.svr.training_sets import LARGEST_EXPONENT, training_set
 from primal_dual.types import Array, Float
 
 FACTORS = {"C": 10**0.5, "epsilon": 2.0, "metric": 2**-0.5}  # of one step of the search
 MOVES = ({"C": 1}, {"metric": 1}, {"C": 1, "metric": 1}, {"epsilon": 1})  # a smoother kernel needs a larger C
 WORTH_A_STEP = 1e-3  # relative fall of the error
 SHARE_SOLVED = 20  # of so many points, the one with the largest estimate is left out exactly
-LARGEST_LOG = 700  # exp of more overflows
 SIGNIFICANT = 2.0  # standard errors
 ITERATIONS = 50  # in which a metric is learned
 
@@ -47,12 +46,12 @@ class Choice:
         """The same with its errors: estimates, but for the largest."""
         keys = X * self.metric
         train = training_set(primal, keys)
-        y, log_C = train.pool(Y), np.log(self.C) + np.median(train.log_h)
+        y, log_C = train.pool(Y), train.log_penalty(self.C)
         with np.errstate(all="ignore"):  # what is no number counts as infinite
             f = estimate_leave_one_out(train, y, log_C, self.epsilon)
             squares = np.nan_to_num((y - f) ** 2, nan=np.inf, posinf=np.inf).mean(axis=1)
         worst = np.argsort(-squares)[: -(-len(y) // SHARE_SOLVED)]
-        if log_C < LARGEST_LOG:
+        if log_C < LARGEST_EXPONENT:
             f = leave_one_out(primal, keys, y, C=np.exp(log_C), epsilon=self.epsilon, left_out=worst)
             squares[worst] = ((y[worst] - f) ** 2).mean(axis=1)
         return replace(self, errors=squares)

@@ -9,6 +9,7 @@ import numpy as np
 from primal_dual.types import Array, Float
 
 ROUNDING = 1e-15  # of a sum beside its absolute terms
+SUPPORT_VECTOR = 1e-6  # of C: a smaller |delta| is zero, and one so near to C is at the bound
 SMALLEST_Q = 1e-300  # so that a training point of weight zero is not divided by
 
 

@@ -83,7 +83,7 @@ def newton(
         if min(met.gap for met in found) > ENOUGH and len(y) <= LARGEST_MATRIX:
             Q = Q.matrix() if isinstance(Q, GramRows) else Q
             inside, b = interior(Q, target, epsilon, bias)
-            found += [inside, climb(Q, target, epsilon, bias, snapped(Q, target, epsilon, bias, inside.u, b), b)]
+            found += [inside, climb(Q, target, epsilon, bias, snapped(Q, target, epsilon, inside.u, b), b)]
         u[:, d] = min(found, key=lambda met: met.gap).u
     f = Q @ u
     P, D, b = objective_values(f, (u * f).sum(axis=0), u, y, epsilon, bias)
@@ -184,12 +184,7 @@ def measured(
 
 
 def snapped(
-    Q: Float[Array, "n n"],
-    y: Float[Array, " n"],
-    epsilon: float,
-    bias: bool,
-    u: Float[Array, " n"],
-    b: float,
+    Q: Float[Array, "n n"], y: Float[Array, " n"], epsilon: float, u: Float[Array, " n"], b: float
 ) -> Float[Array, " n"]:
     """u with those entries put to 0 or +-1 that a step on them alone would put there."""
     q = np.maximum(Q.diagonal(), ROUNDING * abs(y).max())

@@ -126,8 +126,12 @@ class TrainingSet:
         """log |h(k_j)|. Its median is the natural unit of log C."""
         return self._own_h[1]
 
+    def log_penalty(self, multiple: float) -> float:
+        """log C, for C as a multiple of the median of |h(k_j)|, its natural unit."""
+        return float(np.log(multiple) + np.median(self.log_h))
+
     def penalty(self, multiple: float) -> float:
-        """C as a multiple of the median of |h(k_j)|, its natural unit. ValueError where that overflows."""
+        """C as such a multiple. ValueError where that overflows."""
         with np.errstate(over="ignore"):
             C = float(multiple * np.exp(np.median(self.log_h)))
         if not 0 < C < np.inf:

@@ -134,6 +134,9 @@ def test_functional_layers():
     for tokens in (torch.randn(9, 3), torch.randn(4, 2)):
         with pytest.raises(ValueError, match=r"tokens: expected \(..., N <= 5, 3\); got"):
             torch_impl.encoder(as_tensors, tokens.double(), heads("bn", 2))
+    for wrong in ({**layer, "b_1": layer["b_1"][:1]}, {n: W for n, W in layer.items() if n != "W_1"}):
+        with pytest.raises(ValueError, match=r"params: expected W_1 \(E, F\), .* with E = 6; got {'W_1': "):
+            torch_impl.encoder(as_tensors | {"layers": [wrong]}, torch.randn(4, 3).double(), heads("bn", 2))
 
 
 @pytest.mark.parametrize("what", ["sparse_coo", "nested"])

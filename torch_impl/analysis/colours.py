@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from primal_dual.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from primal_dual.primal import COMPARED
 
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
+COLOURS = (BLACK, BLUE, VERMILION, PURPLE, GREEN, ORANGE, SKY)
 MARKERS = "osD^v"
 
 

@@ -26,11 +26,6 @@ WIDTH, HEADS = 512, 8
 TOKENS_TIMED = 2**14  # at least, since the times of short sequences scatter more
 
 
-def device() -> str:
-    """Where is measured: on the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def run(
     device_type: str,
     lengths: Sequence[int] = LENGTHS,

@@ -136,7 +136,7 @@ def of_run(folder: Path | str, data_folder: Path | str | None = None, say: Say =
     data = load_data_of_run(run, data_folder, say)
     count = min(EXAMPLES, len(data.test))
     inputs, key_mask, _ = data.test.take(torch.arange(count) * len(data.test) // count)
-    return redundancy(run.model, run.recipe.prepare(inputs, data.mean, data.deviation), key_mask), run
+    return redundancy(run.model, run.prepare(inputs), key_mask), run
 
 
 def runs_below(folder: Path) -> list[Path]:

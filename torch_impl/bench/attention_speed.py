@@ -24,7 +24,7 @@ from torch_impl.analysis.cost import Step, peak, timed
 from torch_impl.bench.measure import interleaved
 from torch_impl.data.messages import Say, say_nothing
 from torch_impl.expansion import attention
-from torch_impl.training.runs.machine import describe_machine
+from torch_impl.training.runs.machine import default_device, describe_machine
 
 D, H = 64, 8
 WINDOW = Primal(support=Window(128))
@@ -170,12 +170,12 @@ def draw(result: dict[str, Any]) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line, see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m torch_impl.bench", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default_device())
     parser.add_argument("--quick", action="store_true", help="lengths up to 2,048, a pair of calls each")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--plot", metavar="FILE", help="draw time and memory against N there (needs matplotlib)")
     options = parser.parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if options.device == "cuda" and default_device() == "cpu":
         parser.error("--device cuda: torch sees no GPU here; leave it out for the CPU")
     try:
         for path in filter(None, (options.json, options.plot)):

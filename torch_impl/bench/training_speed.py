@@ -34,7 +34,7 @@ from torch_impl.training.experiments import SHORT_TEXT
 from torch_impl.training.recipes.base_recipe import Recipe
 from torch_impl.training.recipes.benchmarks import ImageNet, recipe
 from torch_impl.training.runs.distributed import this_process
-from torch_impl.training.runs.machine import describe_machine
+from torch_impl.training.runs.machine import default_device, describe_machine
 from torch_impl.training.runs.trainer import train
 
 AT_MOST = {"epoch": 0.45, "bn": 1.03, "sh": 1.05}
@@ -132,7 +132,7 @@ def run(epochs: int = 22, say: Say = print) -> dict[str, Any]:
     dict
         machine; batch, of DeiT-tiny; and rows, the ratios.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     batch = 256 if device == "cuda" else 8
     ours, baseline = epoch_ratio(EPOCH.load(None, say), epochs, say)
     comparison = Comparison(ours / baseline, ours, baseline)

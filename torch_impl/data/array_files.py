@@ -1,31 +1,18 @@
 """Files that hold a data set, or new examples, as arrays: .npz, and .csv with one case a row."""
 
 import csv
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from primal_dual.io.files import DAMAGED
 from primal_dual.types import Float
 from torch_impl.data.arrays import is_missing_label
 from torch_impl.data.messages import one_line, quoted_ends
 
 SUFFIXES = ".npz", ".csv"
-DAMAGED = (  # what NumPy raises of damaged files
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Splits(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from primal_dual.checks import integer
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.transforms import split_convolutions
 from primal_dual.types import Bool, Float
@@ -70,8 +71,8 @@ class MultiheadAttention(nn.MultiheadAttention):
         if add_bias_kv or add_zero_attn:
             raise ValueError("add_bias_kv, add_zero_attn: expected False; a key that is no token has no primal here")
         for name, size in dict(embed_dim=embed_dim, num_heads=num_heads, kdim=kdim, vdim=vdim).items():
-            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-                raise ValueError(f"{name}: expected a positive integer; got {size!r}")
+            if size is not None:
+                integer(name, size, 1)
         if not isinstance(dropout, float | int) or not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected a number in [0, 1); got {dropout!r}")
         if embed_dim % num_heads:

@@ -11,8 +11,8 @@ from primal_dual.kernels import Exponential
 from primal_dual.types import Bool, Float
 from torch_impl import key_statistics
 from torch_impl.blocks import split_row_into_blocks
+from torch_impl.fast.pools import pool, pool_weights
 from torch_impl.fast.problem import Problem
-from torch_impl.fast.visibility import pool, pool_weights
 from torch_impl.registry import torch_version
 from torch_impl.transforms import add_token_axis, fit
 

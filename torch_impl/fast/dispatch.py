@@ -20,8 +20,8 @@ from primal_dual.types import Float
 from torch_impl.blocks import join_blocks
 from torch_impl.fast import blockwise, softmax, sparse
 from torch_impl.fast.linear import linear_attention
+from torch_impl.fast.pools import pool
 from torch_impl.fast.problem import Problem
-from torch_impl.fast.visibility import pool
 from torch_impl.kernels import takes_tensors
 from torch_impl.transforms import TensorBatchNorm, TorchTransform, fit
 

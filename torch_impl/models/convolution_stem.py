@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from primal_dual.types import Bool, Float
+from torch_impl.blocks import split_row_into_blocks
 from torch_impl.models.tokens import Tokens
 
 
@@ -51,6 +52,4 @@ def group_mask(key_mask: Bool[torch.Tensor, "B N"] | None, size: int) -> Bool[to
     >>> group_mask(torch.tensor([[True, True, True, False, False]]), 2)
     tensor([[ True,  True, False]])
     """
-    if key_mask is None:
-        return None
-    return F.pad(key_mask, (0, -key_mask.shape[1] % size)).unflatten(1, (-1, size)).any(-1)
+    return None if key_mask is None else split_row_into_blocks(key_mask, size).any(-1)

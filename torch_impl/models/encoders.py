@@ -10,9 +10,9 @@ from torch import nn
 from primal_dual.primal import Heads, Primal, heads
 from primal_dual.types import Bool, Float, Num
 from torch_impl import checks
+from torch_impl.blocks import split_into_blocks
 from torch_impl.models.convolution_stem import ConvolutionLayer, group_mask
 from torch_impl.models.encoder_block import NORMS, EncoderBlock
-from torch_impl.models.power_spectrum import PowerSpectrum
 from torch_impl.models.regularisation import Dropout, layer_rates
 from torch_impl.models.tokens import Tokens
 
@@ -104,8 +104,7 @@ class TimeSeriesEncoder(Encoder):
 
         x = series W + b + P;   x = block(x), a block a layer;   logits = W_o pool(gelu(x))
 
-    Convolutions may come before the tokens, there are three ways to pool them, and a power spectrum may stand beside
-    them.
+    Convolutions may come before the tokens, and there are three ways to pool them.
 
     Parameters
     ----------
@@ -122,8 +121,6 @@ class TimeSeriesEncoder(Encoder):
     pooling : str
         "flatten": all tokens of the series side by side, zero at padding. "mean": their mean. "attention": their mean
         with learned weights, softmax(x w).
-    spectrum : bool
-        Whether the power spectrum of the patches goes to the logits, too, beside the pooled tokens.
     **options
         layers, width, num_heads, feedforward, dropout, norm, stochastic_depth and learn_beta of `Encoder`.
 
@@ -150,7 +147,6 @@ class TimeSeriesEncoder(Encoder):
         convolutions: int = 0,
         taps: int = 7,
         pooling: str = "flatten",
-        spectrum: bool = False,
         **options: Any,
     ) -> None:
         if patch < 1:
@@ -168,9 +164,7 @@ class TimeSeriesEncoder(Encoder):
         self.stem = nn.ModuleList(ConvolutionLayer(inputs[i], self.width, taps) for i in range(convolutions))
         if pooling == "attention":
             self.score = nn.Linear(self.width, 1)
-        self.spectrum = PowerSpectrum(self.width if convolutions else features, patch, self.width) if spectrum else None
-        vectors = (self.length if pooling == "flatten" else 1) + spectrum
-        self.head = nn.Linear(self.width * vectors, classes)
+        self.head = nn.Linear(self.width * (self.length if pooling == "flatten" else 1), classes)
 
     def forward(
         self, series: Float[torch.Tensor, "B N features"], key_mask: Bool[torch.Tensor, "B N"] | None = None
@@ -196,11 +190,8 @@ class TimeSeriesEncoder(Encoder):
             series = series.masked_fill(~key_mask[..., None], 0)
         for layer in self.stem:
             series, key_mask = layer(series, key_mask)
-        patches, key_mask = self._patches(series, key_mask)
-        pooled = self._pooled(*self.encode(patches, key_mask))
-        if self.spectrum is not None:
-            pooled = torch.cat([pooled, self.dropout(self.spectrum(patches, key_mask))], 1)
-        return self.head(pooled)
+        x, tokens = self.encode(*self._patches(series, key_mask))
+        return self.head(self._pooled(x, tokens))
 
     def _patches(
         self, series: Float[torch.Tensor, "B N features"], key_mask: Bool[torch.Tensor, "B N"] | None
@@ -210,9 +201,7 @@ class TimeSeriesEncoder(Encoder):
             return series, key_mask
         if key_mask is not None:
             series = series.masked_fill(~key_mask[..., None], 0)
-        missing = -series.shape[1] % self.patch
-        series = F.pad(series, (0, 0, 0, missing)).unflatten(1, (-1, self.patch)).flatten(2)
-        return series, group_mask(key_mask, self.patch)
+        return split_into_blocks(series, self.patch).flatten(2), group_mask(key_mask, self.patch)
 
     def _pooled(self, x: Float[torch.Tensor, "B N width"], tokens: Tokens) -> Float[torch.Tensor, "B pooled"]:
         """The encoded tokens, zero at padding, as one vector."""

@@ -110,7 +110,7 @@ def data_folder(experiment: Experiment, folders: Sequence[Path]) -> Path | None:
 SMALL = {name: getattr(SmallImageRecipe, name) for name in SmallImageRecipe.__annotations__}
 SHORT_CIFAR10 = SMALL | {"epochs": 10, "bf16": False}
 SHORT_TEXT: dict[str, Any] = {"length": 512, "epochs": 5, "lr": 1e-3}
-STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "spectrum": False, "mix": 0.0}
+STEPS = {"convolutions": 0, "patch": 1, "norm": "batch", "pooling": "flatten", "mix": 0.0}
 EIGHT = {"scales": "1 2 4 8"}
 OVERSAMPLED = STEPS | EIGHT | {"oversample": 4, "noise": 4.0}  # an average of 4 steps has noise of 2
 SERIES = {  # and the minutes of a run

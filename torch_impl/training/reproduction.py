@@ -1,7 +1,7 @@
 """Run a plan of experiments as far as the time allows; what is begun goes on the next time."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import Progress
 
+from torch_impl.data.messages import Say
 from torch_impl.training.experiments import Experiment, data_folder
 from torch_impl.training.runs.schedule import Schedule, train_all
 
@@ -68,7 +69,7 @@ def reproduce(
     folders: Sequence[Path],
     runs: Path,
     progress: Progress,
-    say: Callable[[str], object],
+    say: Say,
     until: float = inf,
 ) -> None:
     """Train what is not done of a plan, one experiment after the other, until the time is up.

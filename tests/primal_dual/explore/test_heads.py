@@ -136,5 +136,11 @@ def test_files_that_are_no_heads_end_in_one_line(tmp_path):
         (tmp_path / "both.npz").write_bytes(content)
         with pytest.raises(ValueError, match=r"both.npz: expected a .npz file with the arrays keys and values"):
             Files.load(None, None, tmp_path / "both.npz")
+    np.savez_compressed(tmp_path / "both.npz", **arrays())
+    content = bytearray((tmp_path / "both.npz").read_bytes())
+    content[100:140] = bytes(40)  # of the compressed numbers
+    (tmp_path / "both.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"both.npz: expected a .npz file with the arrays keys and values"):
+        Files.load(None, None, tmp_path / "both.npz")
     np.savez(tmp_path / "both.npz", keys=np.ones((3, 2)))
     expect_one_line(explore(tmp_path / "both.npz"), "both.npz: expected a .npz file with the arrays keys and values")

@@ -190,9 +190,9 @@ def test_scripting_is_refused_in_one_line():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(num_heads=3.0), "num_heads: expected a positive integer; got 3.0"),
-        (dict(embed_dim=0), "embed_dim: expected a positive integer; got 0"),
-        (dict(kdim=True), "kdim: expected a positive integer; got True"),
+        (dict(num_heads=3.0), "num_heads: expected a whole number >= 1; got 3.0"),
+        (dict(embed_dim=0), "embed_dim: expected a whole number >= 1; got 0"),
+        (dict(kdim=True), "kdim: expected a whole number >= 1; got True"),
         (dict(dropout=1.0), r"dropout: expected a number in \[0, 1\); got 1.0"),
         (dict(dropout="0.1"), r"dropout: expected a number in \[0, 1\); got '0.1'"),
     ],

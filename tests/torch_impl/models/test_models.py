@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from primal_dual import BatchNorm, Heads, catalog, heads
 from torch_impl.models.encoders import TimeSeriesEncoder, TokenEncoder
-from torch_impl.models.power_spectrum import PowerSpectrum
 from torch_impl.models.regularisation import Dropout
 from torch_impl.models.vision_transformer import VisionTransformer, deit_tiny
 
@@ -21,8 +19,6 @@ TOKENISERS = [
     dict(patch=5),
     dict(convolutions=1, pooling="attention"),
     dict(convolutions=2, taps=3, patch=2, pooling="mean"),
-    dict(patch=5, spectrum=True),
-    dict(convolutions=1, patch=2, pooling="attention", spectrum=True),
 ]
 
 
@@ -54,30 +50,8 @@ def test_a_patch_is_a_token_of_its_steps_side_by_side():
     torch.testing.assert_close(patched.eval()(x), plain.eval()(by_hand))
 
 
-def test_the_spectrum_is_the_mean_power_of_the_patches():
-    """Two patches of five steps and one of two, whose rest is padded; a third series has the first patch alone."""
-    spectrum = PowerSpectrum(features=2, patch=5, width=4).eval().double()
-    x = np.random.default_rng(0).normal(size=(3, 12, 2))
-    x[2, 5:] = 0
-    waves = np.exp(-2j * np.pi * np.outer(np.arange(3), np.arange(5)) / 5)
-    patches = np.pad(x, ((0, 0), (0, 3), (0, 0))).reshape(3, 3, 5, 2)
-    power = (np.abs(np.einsum("ft,bntc->bnfc", waves, patches)) ** 2).sum(1)
-    log_power = np.log(power / np.array([3, 3, 1])[:, None, None] + 1e-3).reshape(3, 6)
-    expected = spectrum.embed(torch.from_numpy(log_power / np.sqrt(1 + 1e-5)))  # by the running statistics at first
-    padded = torch.from_numpy(patches.reshape(3, 3, 10)).clone()
-    padded[2, 1:] = torch.nan
-    mask = torch.tensor([[True] * 3, [True] * 3, [True, False, False]])
-    torch.testing.assert_close(spectrum(padded, mask), torch.nn.functional.gelu(expected))
-
-
-def test_one_example_is_normalised_by_the_running_statistics():
-    spectrum, x = PowerSpectrum(features=3, patch=4, width=8), torch.randn(1, 5, 12)
-    torch.testing.assert_close(spectrum(x, None), spectrum.eval()(x, None))
-
-
 def test_a_batch_without_examples_and_one_of_padding_alone():
-    options = dict(layers=1, width=8, num_heads=2, norm="layer", spectrum=True)
-    model = TimeSeriesEncoder(3, 11, 5, "bn", **options).eval()
+    model = TimeSeriesEncoder(3, 11, 5, "bn", layers=1, width=8, num_heads=2, norm="layer").eval()
     x = torch.randn(2, 11, 3)
     assert model(x[:0], torch.ones(0, 11, dtype=torch.bool)).shape == (0, 5)
     assert model(x, torch.zeros(2, 11, dtype=torch.bool)).isfinite().all()

@@ -172,7 +172,7 @@ def _find_in_file(path: Path, name: str) -> Primal | Heads:
 def _load_file(path: Path) -> ModuleType:
     """The module in a file, which is executed once for each content."""
     digest = _sha256(path)
-    name = f"attention_file_{hashlib.sha256(f'{path.resolve()} {digest}'.encode()).hexdigest()}"
+    name = f"attention_file_{_sha256_of(f'{path.resolve()} {digest}'.encode())}"
     if name in sys.modules:
         return sys.modules[name]
     specification = importlib.util.spec_from_file_location(name, path)

@@ -279,22 +279,15 @@ class Recipe:
         >>> [primal.scale for primal in Recipe("mine", num_heads=4, scales="1 2").primal("sh")]
         [1, 1, 2, 2]
         """
-        members = heads(attention, self.num_heads)
+        scales = self._scales()
+        members = heads(attention, self.num_heads, scales)
         if not is_built_in(attention):
             return members
-        scales = [member.scale for member in members]
-        if any(member.scale > 1 for member in members_of(attention)):
-            given = self._scales()
-            scales = [given[len(given) * s // len(members)] for s in range(len(members))]
-            if max(scales) == 1 < max(given):
-                expected = f"expected a head with a scale above 1 of {self.scales!r}"
-                raise ValueError(f"num_heads: {expected}; got {len(members)}")
-        return Heads(
-            *(
-                replace(member, transform=self._with_beta(member), scale=scale)
-                for member, scale in zip(members, scales, strict=True)
-            )
-        )
+        is_scaled = any(member.scale > 1 for member in members_of(attention))
+        if is_scaled and max(member.scale for member in members) == 1 < max(scales):
+            expected = f"expected a head with a scale above 1 of {self.scales!r}"
+            raise ValueError(f"num_heads: {expected}; got {len(members)}")
+        return Heads(*(replace(member, transform=self._with_beta(member)) for member in members))
 
     def _with_beta(self, member: Primal) -> tuple[Transform, ...]:
         convolutions, others = split_convolutions(member.transform)

@@ -72,11 +72,11 @@ class SelfRegulationSCP1(SeriesRecipe):
     name: str = "SelfRegulationSCP1"
     epochs: int = 40
     patch: int = 32
-    spectrum: bool = True
     dropout: float = 0.5
     warp: float = 0.0
-    scale: float = 0.0
-    jitter: float = 0.0
+    mix: float = 0.3
+    scale: float = 0.3
+    jitter: float = 0.5
     beta: float = 0.0
     scales: str = "1 2"
 

@@ -38,7 +38,7 @@ from torch_impl.training.recipes.base_recipe import (
 )
 
 ENCODER_FIELDS = ("layers", "width", "num_heads", "feedforward", "dropout", "norm", "stochastic_depth", "learn_beta")
-TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling", "spectrum")
+TOKENISER_FIELDS = ("convolutions", "taps", "patch", "pooling")
 VISION_FIELDS = ("convolutions", "patch", "layers", "width", "num_heads", "stochastic_depth", "learn_beta")
 AUGMENTATION_FIELDS = ("warp", "scale", "mix", "jitter")
 JOBS_OF_A_GPU = 8  # each takes about half a gigabyte of it, for itself
@@ -67,9 +67,6 @@ class SeriesRecipe(Recipe):
         The width of their kernels, odd.
     pooling : str
         How the tokens become one vector: "flatten", "mean" or "attention".
-    spectrum : bool
-        Whether the power spectrum of the patches stands beside that vector, for oscillations such as those of brain
-        waves or of motors.
     patch : int
         The number of time steps, after the convolutions, that make a token; 0 for so many that there are at most 32
         tokens.
@@ -109,7 +106,6 @@ class SeriesRecipe(Recipe):
     taps: int = 7
     patch: int = 0
     pooling: str = "flatten"
-    spectrum: bool = False
     warp: float = 0.2
     scale: float = 0.1
     mix: float = 0.0

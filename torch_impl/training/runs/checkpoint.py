@@ -6,7 +6,7 @@ the log in its metadata, followed by the SHA-256 of its content, which tells whe
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from primal_dual.io.files import write_bytes, write_text
+from torch_impl.data.messages import Say
 
 DIGEST = 32  # bytes of a SHA-256
 
@@ -50,7 +51,7 @@ def resume(
     run: Path,
     modules: Mapping[str, torch.nn.Module],
     optimizer: torch.optim.Optimizer,
-    say: Callable[[str], object],
+    say: Say,
 ) -> Log:
     """Load the newest checkpoint that is whole into the modules and the optimizer.
 
@@ -101,7 +102,7 @@ def metadata(content: bytes) -> dict[str, str]:
         raise SafetensorError("a file without metadata") from error
 
 
-def _newest(run: Path, say: Callable[[str], object]) -> tuple[Log, dict[str, torch.Tensor]]:
+def _newest(run: Path, say: Say) -> tuple[Log, dict[str, torch.Tensor]]:
     """The log and the tensors of the newest checkpoint that is whole; both empty without one."""
     newest: tuple[Log, dict[str, torch.Tensor]] = [], {}
     damaged = []

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 
-def has_gpu() -> bool:
-    """Whether torch can compute on a GPU here."""
-    return torch.cuda.is_available()
+def default_device() -> str:
+    """Where is computed unless a device is named: "cuda", on a GPU, if there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def describe_machine(device: str) -> dict[str, Any]:
