@@ -15,13 +15,15 @@ from torch_impl.training.trained.finished_run import Run, load_data_of_run, load
 
 
 class Redundancy(NamedTuple):
-    """L2 distances between the heads s and t of each layer l. The nearer the heads, the more redundant they are.
+    """L2 distances between the heads s and t of each layer l. Heads near to each other are redundant.
 
         outputs[l, s, t] = mean over queries i of |f^s_i - f^t_i|;   maps[l, s, t] = mean over i of |A^s_i - A^t_i|
         directions[l, s, t] = mean over i of |f^s_i / |f^s_i| - f^t_i / |f^t_i||
 
     with f^s the output of head s and A^s its attention map, over the queries of all examples that are not padding. A
     distance of outputs grows with their length; one of directions is at most 2, and about sqrt(2) for unrelated ones.
+    Both depend on the coordinates of the values: copies of a head whose values are turned, and turned back by the
+    output projection, are far apart. The distance of maps does not.
 
         entropies[l, s] = mean over i of -sum_j A^s_ij log A^s_ij / log N
 

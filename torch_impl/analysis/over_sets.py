@@ -76,7 +76,8 @@ def hierarchical_interval(groups: Sequence[Sequence[float]]) -> tuple[float, flo
 
     A draw takes as many groups as there are, with replacement, and from each as many numbers as it has. The interval
     is between the quantiles of 2.5 % and 97.5 % of the means of 20,000 draws. With few groups it is too short: of five
-    groups of five normal numbers, it holds the true mean in 87 to 93 % of all cases, and of four groups, in 80 to 83 %.
+    groups of five normal numbers, it holds the true mean in 84 to 97 % of all cases, of four in 80 to 97 %, and of two
+    in 51 to 92 %, in the fewer the more the groups differ.
 
     Examples
     --------
