@@ -287,6 +287,8 @@ def main() -> None:
     print_in_any_locale()
     try:
         status = app(standalone_mode=False)
+    except OSError as error:  # of the help or the version: what commands raise is told by themselves
+        status = fail(error)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

@@ -127,6 +127,8 @@ def results(
     accuracy_table, plots = torch_part("analysis.accuracy_table"), plots_for(figure)
     if json:
         check_writable(json)
+        if json.name == "result.json":
+            raise ValueError(f"--json: expected another name than result.json, that of the result of a run; got {json}")
     summaries = accuracy_table.load(*sources or [Path("runs")])
     rows = accuracy_table.table(summaries) + torch_part("analysis.over_sets").averages(summaries)
     by_field = torch_part("analysis.by_field").accuracies_by_field(summaries, against) if against else None
@@ -162,21 +164,25 @@ def reproduce(
     until = time.time() + 60 * minutes
     choose_device(device)
     reproduction, accuracy_table = torch_part("training.reproduction"), torch_part("analysis.accuracy_table")
+    results_below = torch_part("training.runs.run_folder").results_below
     plan = [each for each in torch_part("training.experiments").PLAN if only in f"{each.title} {each.claim}"]
     if not plan:
         raise ValueError(f"--only: expected a part of a title or claim that --list shows; got {only!r}")
 
     def found() -> list[dict]:
-        sources = [*(merge or ()), *([folder] if any(folder.rglob("result.json")) else [])]
+        sources = [*(merge or ()), *([folder] if results_below(folder) else [])]
         return accuracy_table.load(*sources) if sources else []
 
+    none_failed = True
     if not list_only:
         with ProgressBar() as progress:
-            reproduction.reproduce(plan, found(), data or [], folder, progress, say, until)
+            none_failed = reproduction.reproduce(plan, found(), data or [], folder, progress, say, until)
     summaries = found()
     Console().print(tables.experiments(reproduction.statuses(plan, summaries, data or [])))
     if summaries and not list_only:
         Console().print(tables.runs(accuracy_table.table(summaries)))
+    if not none_failed:
+        raise typer.Exit(1)
 
 
 @command(

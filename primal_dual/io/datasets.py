@@ -1,5 +1,9 @@
 """Keys and targets of a one-step forecaster, from real data that needs no download."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,11 +23,24 @@ def japanese_vowels() -> Forecast:
         from aeon.datasets import load_japanese_vowels
     except ImportError as error:
         raise ValueError('JapaneseVowels comes with aeon: pip install ".[data]" in the checkout') from error
-    utterances, _ = load_japanese_vowels(split="train")
+    with home_of_aeon():
+        utterances, _ = load_japanese_vowels(split="train")
     frames = np.concatenate(utterances, axis=1)
     longest = max(utterances, key=lambda utterance: utterance.shape[1])
     series = ((longest - frames.mean(axis=1, keepdims=True)) / frames.std(axis=1, keepdims=True)).T
     return series[:-1], series[1:]
+
+
+@contextmanager
+def home_of_aeon() -> Iterator[None]:
+    """Let aeon, which makes a folder at home even for the data sets that come with it, make a temporary one."""
+    with TemporaryDirectory() as folder:
+        given = os.environ.setdefault("AEON_DATA", folder)
+        try:
+            yield
+        finally:
+            if given == folder:
+                del os.environ["AEON_DATA"]
 
 
 def digit_rows() -> Forecast:

@@ -7,7 +7,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def write_file(path: str | Path, write: Callable[[str], object]) -> None:
     """
     path = check_writable(path)
     try:
-        handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem[:50]}-", dir=path.parent)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
     os.close(handle)
@@ -103,6 +103,22 @@ def ensure_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise ValueError(f"{folder}: expected a folder that can be written; {error.strerror}") from error
     return Path(folder)
+
+
+def files_below(folder: str | Path) -> Iterator[Path]:
+    """The files in a folder and in those inside it, also behind links. ValueError for one that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: expected a folder that can be read; {error.strerror}") from error
+
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
 
 
 def write_text(path: str | Path, text: str) -> None:

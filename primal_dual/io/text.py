@@ -28,7 +28,7 @@ def printable(text: object) -> str:
 def print_in_any_locale() -> None:
     """Let characters that the encoding of the terminal lacks be spelled out, as +- and ..., rather than be an error."""
     codecs.register_error("spelled out", _spell_out)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
         stream.reconfigure(errors="spelled out")  # type: ignore[union-attr]
 
 

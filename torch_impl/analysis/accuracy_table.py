@@ -15,6 +15,7 @@ from torch_impl.training.experiments import PLAN
 from torch_impl.training.recipes.benchmarks import RECIPES
 from torch_impl.training.recipes.kinds import deciding_fields, from_config, to_config
 from torch_impl.training.runs.run_files import Result, Results, read_json
+from torch_impl.training.runs.run_folder import results_below
 
 # Deciding fields that a title does not name: folds has words of its own, learn_beta is told with the attention, and the
 # name of the data set tells the length and the number of examples.
@@ -37,7 +38,7 @@ def load(*paths: Path | str) -> list[dict[str, Any]]:
     """
     files = []
     for path in map(Path, paths):
-        below = [path] if path.is_file() else sorted(path.rglob("result.json"))
+        below = [path] if path.is_file() else results_below(path)
         if not below:
             expected = "expected finished runs, with a result.json"
             raise ValueError(f"{path}: {expected}; got none. Run primal-dual train first")
@@ -211,7 +212,7 @@ def _origin(result: Result) -> _Origin:
     commit, fingerprint, files = commit_of(result), result.get("fingerprint"), result.get("attention_files")
     same_data = not result["recipe"].get("folds")  # else each seed has a fold of its own
     return _Origin(
-        commit and commit[:7] + commit[40:],  # a hash of 40 letters, and "-dirty" if the code was changed
+        commit and " + ".join(each[:7] + each[40:] for each in commit.split(" + ")),  # 40 letters, and maybe "-dirty"
         fingerprint.split()[-1][:7] if fingerprint and same_data else None,
         " ".join(digest[:7] for digest in files.values()) if files else None,
     )

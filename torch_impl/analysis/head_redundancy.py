@@ -11,6 +11,7 @@ from primal_dual.types import Bool, Float, Num
 from torch_impl.data.messages import Say
 from torch_impl.expansion import attention, attention_weights
 from torch_impl.recorder import Call, recording
+from torch_impl.training.runs.run_folder import results_below
 from torch_impl.training.trained.finished_run import Run, load_data_of_run, load_run
 
 
@@ -143,7 +144,7 @@ def of_run(folder: Path | str, data_folder: Path | str | None = None, say: Say =
 
 def runs_below(folder: Path) -> list[Path]:
     """The finished runs below a folder; the folder itself if it is a run, or if there is none."""
-    return sorted(file.parent for file in folder.rglob("result.json")) or [folder]
+    return [file.parent for file in results_below(folder)] or [folder]
 
 
 @torch.no_grad()

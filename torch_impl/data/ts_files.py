@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
+from primal_dual.io.datasets import home_of_aeon
 from primal_dual.types import Float, Num
 from torch_impl.data.messages import first_names, one_line, quoted_ends
 
@@ -61,7 +62,8 @@ def read_split(name: str, folder: Path | str | None, split: str) -> tuple[Series
         raise ValueError(f"{name}: expected --data, the folder with its files, or one of {', '.join(EMBEDDED)}")
     datasets = _aeon_datasets()
     load = datasets.load_japanese_vowels if name == "JapaneseVowels" else datasets.load_basic_motions
-    series, labels = load(split=split)
+    with home_of_aeon():
+        series, labels = load(split=split)
     return checked_series(name, series), list(map(str, labels))
 
 

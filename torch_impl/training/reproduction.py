@@ -71,10 +71,10 @@ def reproduce(
     progress: Progress,
     say: Say,
     until: float = inf,
-) -> None:
+) -> bool:
     """Train what is not done of a plan, one experiment after the other, until the time is up.
 
-    An experiment that cannot be run is told, and left out.
+    An experiment without data, or without the GPU that it needs, is told, and left out; so is one that fails.
 
     Parameters
     ----------
@@ -88,7 +88,13 @@ def reproduce(
         Is called with what is begun, and with what is left out.
     until : float
         The time, by `time.time()`, after which no epoch is begun.
+
+    Returns
+    -------
+    bool
+        Whether none failed.
     """
+    none_failed = True
     for status in statuses(plan, results, folders):
         experiment = status.experiment
         if time.time() > until or status.state == "done":
@@ -98,6 +104,10 @@ def reproduce(
             continue
         try:
             data = data_folder(experiment, folders)
+        except ValueError as error:
+            say(f"left out: {experiment.title}: {error}")
+            continue
+        try:
             say(f"{experiment.title}: {experiment.runs - status.done} of {experiment.runs} runs to do")
             train_all(
                 experiment.data,
@@ -111,7 +121,9 @@ def reproduce(
                 experiment.done(results),
             )
         except (ValueError, OSError) as error:
-            say(f"left out: {experiment.title}: {error}")
+            say(f"failed: {experiment.title}: {error}")
+            none_failed = False
+    return none_failed
 
 
 def _lacks(experiment: Experiment, folders: Sequence[Path]) -> str:

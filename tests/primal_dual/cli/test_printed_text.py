@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from primal_dual.cli import tables
 from primal_dual.cli.commands import app
 from primal_dual.cli.console import fail, say, shown
-from primal_dual.io.text import printable
+from primal_dual.io.text import print_in_any_locale, printable
 from torch_impl.training.trained.pretrained_models import WEIGHTS
 
 NASTY = ["[x]", "[/foo]", "[red]a[/]", "a\x1b[31mb", "a\x07b", "a\x9b2Jb", "a\u202eb"]
@@ -56,6 +56,18 @@ def test_results_of_a_file_with_nasty_names(tmp_path):
     (tmp_path / "runs.json").write_text(json.dumps({"runs": [result]}))
     printed = CliRunner().invoke(app, ["results", str(tmp_path / "runs.json")])
     assert printed.exit_code == 0 and "\x1b" not in printed.output and printed.output.count(r"a\x1b[31m") == 2
+
+
+def test_a_closed_output_ends_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    print_in_any_locale()
+
+
+def test_help_to_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "primal_dual.cli", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "No space left on device" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_results_fit_a_terminal():

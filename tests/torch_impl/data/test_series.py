@@ -5,6 +5,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from primal_dual.io.datasets import japanese_vowels
 from tests.torch_impl.training.short_runs import write_set
 from torch_impl.analysis.accuracy_table import table
 from torch_impl.data.dataset import folds
@@ -25,6 +26,12 @@ def test_a_set_from_files(tmp_path, encoding):
     assert series[2, 1, 0] == 0 and key_mask.sum(1).tolist() == [3, 2, 3, 2] and labels.tolist() == [0, 1, 0, 1]
     assert (series[~key_mask] == 0).all() and data.sizes == dict(features=2, length=4, classes=2)
     np.testing.assert_allclose(data.test.inputs[0], np.tile((np.array([4, 0]) - mean) / deviation, (4, 1)), rtol=1e-6)
+
+
+def test_sets_that_need_no_download_need_no_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.delenv("AEON_DATA", raising=False)
+    assert len(load_series("BasicMotions").train) == 40 and len(japanese_vowels()[0]) == 25
 
 
 def test_a_feature_that_is_constant_in_training_is_zero(tmp_path):

@@ -76,9 +76,16 @@ def test_runs_that_another_machine_did_are_not_trained_again(tmp_path):
 def test_an_experiment_that_fails_is_told_and_the_next_is_run(tmp_path):
     said = []
     wrong = replace(TINY, variant="wrong", changes=dict(num_heads=5))
-    reproduce([wrong, TINY], [], [], tmp_path, Progress(disable=True), said.append)
-    assert "left out: BasicMotions, wrong: width: expected a multiple of 5 heads" in said[1]
+    assert not reproduce([wrong, TINY], [], [], tmp_path, Progress(disable=True), said.append)
+    assert "failed: BasicMotions, wrong: width: expected a multiple of 5 heads" in said[1]
     assert len(load(tmp_path)) == 2
+    assert reproduce([ABSENT, TINY], [], [], tmp_path, Progress(disable=True), said.append)
+
+
+def test_the_command_fails_if_an_experiment_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "PLAN", [replace(TINY, changes=dict(num_heads=5))])
+    failed = call("reproduce", "--folder", tmp_path)
+    assert failed.exit_code == 1 and "failed: BasicMotions, tiny: width" in failed.output
 
 
 def test_the_command(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from primal_dual.io.files import files_below
 from torch_impl.data.images.archives import archive_source, images_of_classes, is_hidden, is_image
 from torch_impl.data.images.cifar10 import cifar10_folder, cifar10_sources
 from torch_impl.data.images.idx import has_idx_files, idx_sources
@@ -45,9 +46,10 @@ def list_images(path: Path) -> list[str]:
     ValueError
         If there is none.
     """
-    inside = sorted(str(file) for file in path.rglob("*") if is_image(file.relative_to(path)))
-    names = inside if path.is_dir() else [str(path)]
-    if not path.exists() or not names:
+    names = [str(path)] if path.is_file() else []
+    if path.is_dir():
+        names = sorted(str(file) for file in files_below(path) if is_image(file.relative_to(path)))
+    if not names:
         raise ValueError(f"{path}: expected an image, or a folder of images; got none")
     return names
 

@@ -102,8 +102,8 @@ def rebuild_attention(text: str, files: Mapping[str, str]) -> Attention:
     Raises
     ------
     ValueError
-        For a file that is missing or is not as it was, for a name that was registered and is not, or names another
-        primal, and for what `find_attention` refuses.
+        For a file that is neither at its path nor in the working directory as it was, for a name that was registered
+        and is not, or names another primal, and for what `find_attention` refuses.
     """
     if text in files:
         if text not in catalog or attention_files(text) != files:
@@ -112,10 +112,12 @@ def rebuild_attention(text: str, files: Mapping[str, str]) -> Attention:
         return text
     own: dict[str, Any] = {}
     for path, digest in files.items():
-        if not Path(path).is_file() or _sha256(Path(path)) != digest:
-            got = "another" if Path(path).is_file() else "none"
-            raise ValueError(f"{path}: expected the file that the run was trained with, SHA-256 {digest}; got {got}")
-        module = _load_file(Path(path))
+        places = [file for file in (Path(path), Path(Path(path).name)) if file.is_file()]
+        same = [file for file in places if _sha256(file) == digest]
+        if not same:
+            expected = f"expected the file that the run was trained with, SHA-256 {digest}, there or in this folder"
+            raise ValueError(f"{path}: {expected}; got {'another' if places else 'none'}")
+        module = _load_file(same[0])
         own |= {name: each for name, each in vars(module).items() if isinstance(each, type)}
     return _read_text(text, own) if own else find_attention(text)
 

@@ -1,7 +1,8 @@
 """Checkpoints: weights, optimizer and log of a run after an epoch, from which it resumes to the same bits.
 
 Two files are written by turns, so that one is whole whenever the program is killed. Each is a safetensors file, with
-the log in its metadata, followed by the SHA-256 of its content, which tells whether it is whole.
+the log, the configuration and the machine in its metadata, followed by the SHA-256 of its content, which tells whether
+it is whole.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from safetensors.torch import load, save
 
 from primal_dual.io.files import write_bytes, write_text
 from torch_impl.data.messages import Say
+from torch_impl.training.runs.run_folder import expect_same
 
 DIGEST = 32  # bytes of a SHA-256
 
@@ -23,7 +25,12 @@ Log = list[dict[str, Any]]  # one line an epoch
 
 
 def save_checkpoint(
-    run: Path, modules: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer, log: Log
+    run: Path,
+    modules: Mapping[str, torch.nn.Module],
+    optimizer: torch.optim.Optimizer,
+    log: Log,
+    config: dict[str, Any],
+    machine: dict[str, Any],
 ) -> None:
     """Write the checkpoint of the epoch that the log ends with, and the log as log.jsonl.
 
@@ -37,11 +44,14 @@ def save_checkpoint(
         Whose state is saved.
     log : list of dict
         One line an epoch.
+    config, machine : dict
+        The configuration of the run, and what it was trained on.
     """
     tensors = {f"{key}.{name}": x for key, module in modules.items() for name, x in module.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": x for name, x in state.items()}
-    content = save(contiguous(tensors), {"log": json.dumps(log)})
+    facts = {"log": log, "config": config, "machine": machine}
+    content = save(contiguous(tensors), {name: json.dumps(fact) for name, fact in facts.items()})
     content += hashlib.sha256(content).digest()
     write_bytes(run / f"checkpoint-{len(log) % 2}.safetensors", content)
     write_text(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
@@ -51,30 +61,35 @@ def resume(
     run: Path,
     modules: Mapping[str, torch.nn.Module],
     optimizer: torch.optim.Optimizer,
+    config: dict[str, Any],
     say: Say,
-) -> Log:
+) -> tuple[Log, dict[str, Any]]:
     """Load the newest checkpoint that is whole into the modules and the optimizer.
 
     Parameters
     ----------
-    run, modules, optimizer
+    run, modules, optimizer, config
         As in `save_checkpoint`.
     say : callable
         Is called with a message if a checkpoint is damaged.
 
     Returns
     -------
-    list of dict
-        The log of the epochs that are done; empty without a checkpoint.
+    log : list of dict
+        Of the epochs that are done; empty without a checkpoint.
+    machine : dict
+        What they were trained on; empty if that was not saved.
 
     Raises
     ------
     ValueError
-        For a whole file that is no checkpoint of this program, and for what is no file.
+        For a whole file that is no checkpoint of this program, for what is no file, and for another configuration.
     """
-    log, tensors = _newest(run, say)
+    log, facts, tensors = _newest(run, say)
     if not log:
-        return []
+        return [], {}
+    if "config" in facts:  # older checkpoints have none
+        expect_same(run / "config.json", facts["config"], config)
     for key, module in modules.items():
         module.load_state_dict(_below(f"{key}.", tensors))
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -82,7 +97,7 @@ def resume(
         i, key = name.split(".")
         state.setdefault(int(i), {})[key] = x
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return log
+    return log, facts.get("machine", {})
 
 
 def contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -102,9 +117,9 @@ def metadata(content: bytes) -> dict[str, str]:
         raise SafetensorError("a file without metadata") from error
 
 
-def _newest(run: Path, say: Say) -> tuple[Log, dict[str, torch.Tensor]]:
-    """The log and the tensors of the newest checkpoint that is whole; both empty without one."""
-    newest: tuple[Log, dict[str, torch.Tensor]] = [], {}
+def _newest(run: Path, say: Say) -> tuple[Log, dict[str, Any], dict[str, torch.Tensor]]:
+    """The log, all metadata and the tensors of the newest checkpoint that is whole; empty without one."""
+    newest: tuple[Log, dict[str, Any], dict[str, torch.Tensor]] = [], {}, {}
     damaged = []
     for file in run.glob("checkpoint-*.safetensors"):
         if not file.is_file():  # the next epoch could not be written in its place
@@ -115,11 +130,12 @@ def _newest(run: Path, say: Say) -> tuple[Log, dict[str, torch.Tensor]]:
             damaged.append(file)
             continue
         try:
-            log, tensors = json.loads(metadata(content)["log"]), load(content)
+            facts = {name: json.loads(fact) for name, fact in metadata(content).items()}
+            log, tensors = facts["log"], load(content)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{file}: expected a checkpoint of this program; got {error}") from error
         if len(log) > len(newest[0]):
-            newest = log, tensors
+            newest = log, facts, tensors
     for file in damaged:
         say(f"{file}: damaged; going on from epoch {len(newest[0])}")
     return newest

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,27 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def together(begun: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The description of what a run was begun on and went on on; " + " joins what differs.
+
+    Examples
+    --------
+    >>> together({"device": "cpu", "commit": "9d4a"}, {"device": "cpu", "commit": "f8cd"})
+    {'device': 'cpu', 'commit': '9d4a + f8cd'}
+    """
+    return begun | {
+        name: f"{begun[name]} + {x}"
+        for name, x in now.items()
+        if name in begun and str(x) not in str(begun[name]).split(" + ")
+    }
+
+
+@cache
 def _commit() -> str | None:
-    """Of the checkout that has this file under version control; an installed copy inside a checkout may be older."""
+    """Of the checkout that has this file under version control; an installed copy inside a checkout may be older.
+
+    It is asked for once: what is committed later is not what this process has loaded.
+    """
     file = Path(__file__)
     try:
         _git(file.parent, "ls-files", "--error-unmatch", file.name)

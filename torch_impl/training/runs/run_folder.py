@@ -2,14 +2,15 @@
 
 import hashlib
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from primal_dual.io.files import write_json
+from primal_dual.io.files import files_below, write_json
 from torch_impl.training.recipes.base_recipe import NO_CHANGE
 from torch_impl.training.recipes.kinds import from_config, to_config
 from torch_impl.training.runs.distributed import World
-from torch_impl.training.runs.run_files import Config, read_json
+from torch_impl.training.runs.run_files import Config, Result, read_json
 
 LONGEST_NAME, LONGEST_TEXT = 200, 150  # bytes of the name of a folder, and what is kept of a longer one
 
@@ -23,15 +24,21 @@ def folder_of_run(folder: Path | str, data: str, attention: str, seed: int) -> P
     'runs/digits/bn/0'
     """
     if len(attention.encode()) > LONGEST_NAME:
-        attention = f"{attention[:LONGEST_TEXT]}-{hashlib.sha256(attention.encode()).hexdigest()[:12]}"
+        kept = attention.encode()[:LONGEST_TEXT].decode(errors="ignore")
+        attention = f"{kept}-{hashlib.sha256(attention.encode()).hexdigest()[:12]}"
     return Path(folder) / data / attention / str(seed)
+
+
+def results_below(folder: Path) -> list[Path]:
+    """The results of all finished runs below a folder, sorted; none if there is no such folder."""
+    return sorted(file for file in files_below(folder) if file.name == "result.json") if folder.is_dir() else []
 
 
 def check_configuration(run: Path, config: dict[str, Any], world: World) -> None:
     """Write config.json for a new run; make sure that the configuration of an old one is the same.
 
-    Fields of a recipe that do not change a result may differ; and so may threads and processes of a finished run. As
-    long as no epoch of a run is saved, another configuration replaces its own.
+    As long as no epoch of a run is saved, another configuration replaces its own. Threads and processes of a finished
+    run may differ.
 
     Parameters
     ----------
@@ -47,26 +54,34 @@ def check_configuration(run: Path, config: dict[str, Any], world: World) -> None
     ValueError
         For another configuration, and for a config.json that is damaged.
     """
-    file = run / "config.json"
-    has_epochs = any(run.glob("[!.]*.safetensors")) or (run / "result.json").exists()
+    file, result = run / "config.json", run / "result.json"
     if world.first:
         run.mkdir(parents=True, exist_ok=True)
         sweep(run)
-        if not (file.exists() and has_epochs):
+        if not (file.exists() and (result.exists() or any(run.glob("[!.]*.safetensors")))):
             write_json(file, config)
     world.wait()
-    begun = read_json(file, Config)
+    free = ("threads", "processes") if result.exists() else ()  # it is trained no more
+    expect_same(file, read_json(file, Config), config, free)
+    if result.exists():
+        expect_same(result, read_json(result, Result), config, free)
+
+
+def expect_same(file: Path, begun: Mapping[str, Any], config: dict[str, Any], free: Collection[str] = ()) -> None:
+    """ValueError where a configuration is not the one in a file of a run, which the run was begun with.
+
+    Fields of a recipe that do not change a result may differ, those that are `free`, and the path of a Python file with
+    the attention, whose content counts.
+    """
     try:
         then, now = _flat(begun), _flat(config)
     except ValueError as error:
         raise ValueError(f"{file}: expected the config of a run; got {error}") from error
-    free = {*NO_CHANGE, *({"fingerprint"} - then.keys())}  # older runs have no fingerprint
-    if (run / "result.json").exists():
-        free |= {"threads", "processes"}  # it is trained no more
+    free = {*free, *NO_CHANGE, *({"fingerprint"} - then.keys())}  # older runs have no fingerprint
     for name in sorted((then.keys() | now.keys()) - free):
         if then.get(name) != now.get(name):
             expected = f"expected {name} = {then.get(name)}, as it was begun"
-            raise ValueError(f"{run}: {expected}; got {now.get(name)}. Give it another folder")
+            raise ValueError(f"{file.parent}: {expected}; got {now.get(name)}. Give it another folder")
 
 
 def sweep(run: Path) -> None:
@@ -76,9 +91,11 @@ def sweep(run: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration and the fields of its recipe, in one dictionary.
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in a mapping, and the fields of its recipe, in one dictionary.
 
     A field of the recipe that is younger than the run has its default, which is what the run was begun with.
     """
-    return {**to_config(from_config(config["recipe"])), **config, "recipe": None}
+    own = {name: config[name] for name in Config.__annotations__ if name in config}
+    files = sorted(config.get("attention_files", {}).values())
+    return {**to_config(from_config(config["recipe"])), **own, "recipe": None, "attention_files": files}

@@ -36,7 +36,7 @@ from torch_impl.training.recipes.base_recipe import OPTIMIZERS, Recipe, Training
 from torch_impl.training.recipes.kinds import to_config
 from torch_impl.training.runs.checkpoint import Log, contiguous, resume, save_checkpoint
 from torch_impl.training.runs.distributed import World, parallel_model, share_batch, this_process
-from torch_impl.training.runs.machine import describe_machine
+from torch_impl.training.runs.machine import describe_machine, together
 from torch_impl.training.runs.memory import expect_to_fit
 from torch_impl.training.runs.run_files import Result, read_json, sealed
 from torch_impl.training.runs.run_folder import check_configuration, folder_of_run
@@ -98,9 +98,10 @@ def train(
     recipe, attention = recipe.resolve_defaults(data), find_attention(attention)
     expect_agreement(members_of(attention), recipe.width // recipe.num_heads)
     run, config = begin(recipe, attention, seed, data, folder, world)
-    if (run / "result.json").exists():
+    weights_are_lost = not (run / "model.safetensors").exists() and any(run.glob("checkpoint-*"))
+    if (run / "result.json").exists() and not weights_are_lost:
         return read_json(run / "result.json", Result)
-    training = _set_up(recipe, attention, seed, data, run, world, say)
+    training = _set_up(recipe, attention, data, run, config, world, say)
     tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
     try:
         with nullcontext() if recipe.uses_onednn else _without_onednn():
@@ -110,7 +111,7 @@ def train(
         expected = "expected training that fits into the memory of the GPU"
         mend = "try a smaller batch, a larger accumulate or fewer jobs"
         raise ValueError(f"{run}: {expected}; got {one_line(error)}; {mend}") from error
-    return _finish(training, config)
+    return _finish(training)
 
 
 def begin(
@@ -137,9 +138,10 @@ class _Training:
     """What the steps of a run share."""
 
     recipe: Recipe
-    seed: int
     data: DataSet
     run: Path
+    config: dict[str, Any]
+    machine: dict[str, Any]  # on which the run was begun, and those on which it went on
     world: World
     say: Callable[[Any], object]
     model: nn.Module
@@ -219,16 +221,16 @@ def accuracy(recipe: Recipe, model: nn.Module, split: Examples, data: DataSet, w
 def _set_up(
     recipe: Recipe,
     attention: Attention,
-    seed: int,
     data: DataSet,
     run: Path,
+    config: dict[str, Any],
     world: World,
     say: Callable[[Any], object],
 ) -> _Training:
     """Model, optimizer, log and splits as they are after the last epoch that was saved."""
     make = partial(recipe.model, data.sizes, attention)
     expect_to_fit(make, world.device)
-    torch.manual_seed(_seed(seed, "weights"))
+    torch.manual_seed(_seed(config["seed"], "weights"))
     model = make().to(world.device)
     optimizer = _optimizer(recipe, model)
     modules: dict[str, nn.Module] = {"model": model}
@@ -236,14 +238,20 @@ def _set_up(
     if recipe.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         modules["average"] = average
-    log = resume(run, modules, optimizer, say)
+    log, machine = resume(run, modules, optimizer, config, say)
+    here = describe_machine(world.device.type)
+    if machine and together(machine, here) != machine:
+        machine = together(machine, here)
+        changed = ", ".join(f"{name} {x}" for name, x in machine.items() if x != here.get(name))
+        say(f"{run}: goes on elsewhere than it was begun: {changed}")
     if recipe.compile:
         model.compile()
     return _Training(
         recipe=recipe,
-        seed=seed,
         data=data,
         run=run,
+        config=config,
+        machine=machine or here,
         world=world,
         say=say,
         model=model,
@@ -278,7 +286,8 @@ def _log_epoch(training: _Training, epoch: int, tested: bool) -> None:
     line["seconds"] = time.perf_counter() - start
     training.log.append(line)
     if training.world.first:
-        save_checkpoint(training.run, training.modules, training.optimizer, training.log)
+        state = training.modules, training.optimizer, training.log
+        save_checkpoint(training.run, *state, training.config, training.machine)
         if training.writer:
             for name, value in line.items():
                 training.writer.add_scalar(name, value, epoch + 1)
@@ -288,9 +297,9 @@ def _log_epoch(training: _Training, epoch: int, tested: bool) -> None:
 def _train_epoch(training: _Training, epoch: int) -> float:
     """One pass over the training split. Returns the mean of the loss over its steps."""
     recipe, world = training.recipe, training.world
-    torch.manual_seed(_seed(training.seed, epoch))
+    torch.manual_seed(_seed(training.config["seed"], epoch))
     order = _beside(training.train_split, torch.randperm(len(training.train_split))).split(recipe.batch)
-    torch.manual_seed(_seed(training.seed, epoch, world.rank))
+    torch.manual_seed(_seed(training.config["seed"], epoch, world.rank))
     parts = [part for batch in order for part in share_batch(batch, recipe.accumulate, world)]
     loaded = batches(training.train_split, [part.examples for part in parts], world.device, recipe.workers)
     training.model.train()
@@ -351,7 +360,7 @@ def _update_weights(training: _Training, step: int) -> None:
         training.average.update_parameters(model)
 
 
-def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
+def _finish(training: _Training) -> dict[str, Any]:
     """Write the weights and the result of a run that has had all its epochs."""
     if training.writer:
         training.writer.close()
@@ -360,13 +369,13 @@ def _finish(training: _Training, config: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{training.run}: the weights are not finite at the end; try a smaller lr or weight_decay")
     weights = save(state, {"data": json.dumps(training.data.described())})
     accuracies = [line["test_accuracy"] for line in training.log if "test_accuracy" in line]
-    result = config | {
+    result = training.config | {
         "test_accuracy": accuracies[-1],
         "best_test_epoch": max(accuracies),
         "seconds": sum(line["seconds"] for line in training.log),
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "machine": describe_machine(training.world.device.type),
+        "machine": training.machine,
     }
     result = sealed(result)
     if training.world.first:

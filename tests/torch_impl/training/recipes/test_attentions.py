@@ -65,7 +65,7 @@ def call(*words):
     return done.exit_code, " ".join(done.output.split())
 
 
-def test_a_file_from_the_command_line(tmp_path, file):
+def test_a_file_from_the_command_line(tmp_path, file, monkeypatch):
     """Trained, listed, evaluated and compared: each rebuilds the primal from the run's own words."""
     folder = tmp_path / "runs"
     words = ["train", "BasicMotions", *SMALL, "--folder", folder, "--attention"]
@@ -83,6 +83,13 @@ def test_a_file_from_the_command_line(tmp_path, file):
     result = (run / "result.json").read_text()
     assert f" {100 * json.loads(result)['test_accuracy']:.1f} " in call("results", folder)[1]  # beside a long text
     assert call(*words, f"{file}:laplacian")[0] == 0 and (run / "result.json").read_text() == result
+    (tmp_path / "moved").mkdir()
+    moved = file.rename(tmp_path / "moved" / file.name)
+    assert call(*words, f"{moved}:laplacian")[0] == 0 and (run / "result.json").read_text() == result
+    monkeypatch.chdir(moved.parent)
+    assert call("evaluate", run)[0] == 0  # the file is in the working directory
+    monkeypatch.undo()
+    moved.rename(file)
     file.write_text(FILE + "# changed\n")
     status, output = call(*words, f"{file}:laplacian")
     assert status == 2 and "expected attention_files = " in output and "as it was begun" in output

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from functools import cache
 
 import pytest
 import torch
@@ -21,8 +22,11 @@ def test_the_commit_is_that_of_the_code_that_runs(tmp_path, monkeypatch, tracked
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
     head = subprocess.run(["git", "-C", tmp_path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     monkeypatch.setattr(machine, "__file__", str(file))
+    monkeypatch.setattr(machine, "_commit", cache(machine._commit.__wrapped__))
     assert machine.describe_machine("cpu")["commit"] == (head.stdout.strip() if tracked else None)
     file.write_text("changed = True")
+    assert machine.describe_machine("cpu")["commit"] == (head.stdout.strip() if tracked else None)  # as it was loaded
+    machine._commit.cache_clear()
     assert machine.describe_machine("cpu")["commit"] == (f"{head.stdout.strip()}-dirty" if tracked else None)
 
 

@@ -15,11 +15,13 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from primal_dual.cli.commands import app
+from primal_dual.io.files import ensure_folder, write_json
 from tests.torch_impl.training.short_runs import write_set
 from torch_impl.analysis.accuracy_table import interval, load, table, title
 from torch_impl.data.series import load_series
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.recipes.kinds import to_config
+from torch_impl.training.runs.run_folder import folder_of_run
 from torch_impl.training.runs.schedule import Schedule, train_all
 from torch_impl.training.trained.finished_run import evaluate, predict
 
@@ -51,6 +53,29 @@ def test_the_table_has_paired_differences(tmp_path):
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.484, 2 + 2.484), abs=1e-3)
     with pytest.raises(ValueError, match="expected finished runs"):
         load(tmp_path / "none")
+
+
+def test_runs_behind_a_link_are_found_once(tmp_path):
+    for seed in range(2):
+        run = ensure_folder(folder_of_run(tmp_path / "elsewhere", "X", "bn", seed))
+        write_json(run / "result.json", run_of("bn", seed, 0.5))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "X").symlink_to(tmp_path / "elsewhere" / "X")
+    (tmp_path / "elsewhere" / "X" / "up").symlink_to(tmp_path / "runs")
+    assert [run["seed"] for run in load(tmp_path / "runs")] == [0, 1]
+
+
+def test_a_table_is_not_written_in_the_place_of_a_result(tmp_path):
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": [run_of("bn", 0, 0.5)]}))
+    words = ["results", tmp_path / "runs.json", "--json", tmp_path / "result.json"]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 2 and "--json: expected another name than result.json" in done.output
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_no_name_has_more_than_255_bytes(tmp_path):
+    folder_of_run(tmp_path, "X", "\u6838" * 90, 0).mkdir(parents=True)
+    write_json(tmp_path / f"{'x' * 250}.json", {})  # the name while it is written, too
 
 
 def test_a_run_of_another_recipe_is_refused_before_any_is_trained(tmp_path):

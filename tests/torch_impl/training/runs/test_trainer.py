@@ -190,6 +190,42 @@ def test_what_cannot_go_on(tmp_path, motions):
         train(replace(TINY, lr=1e30, clip=1e30), "sh", 1, motions, tmp_path)
 
 
+def test_without_its_config_a_run_is_that_of_its_result_or_its_checkpoints(tmp_path, motions):
+    train(TINY, "sh", 0, motions, tmp_path)
+    run = tmp_path / "BasicMotions" / "sh" / "0"
+    for file in ("config.json", "result.json"):
+        (run / file).unlink()
+        with pytest.raises(ValueError, match=r"BasicMotions/sh/0: expected lr = 0.001, as it was begun; got 0.1"):
+            train(replace(TINY, lr=0.1), "sh", 0, motions, tmp_path)
+        (run / "config.json").unlink()
+        train(TINY, "sh", 0, motions, tmp_path)
+
+
+def test_lost_weights_are_written_again_from_the_last_checkpoint(tmp_path, motions):
+    done = train(TINY, "sh", 0, motions, tmp_path)
+    weights = tmp_path / "BasicMotions" / "sh" / "0" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    assert train(TINY, "sh", 0, motions, tmp_path) == done and weights.read_bytes() == content
+
+
+def test_a_run_that_goes_on_at_another_commit_says_so_and_is_of_both(tmp_path, motions, monkeypatch):
+    def at(commit):
+        monkeypatch.setattr(trainer, "describe_machine", lambda device: {"device": device, "commit": commit * 40})
+
+    said = []
+    at("a")
+    train(TINY, "sh", 0, motions, tmp_path)
+    run = tmp_path / "BasicMotions" / "sh" / "0"
+    for file in ("result.json", "checkpoint-1.safetensors"):  # of epoch 3
+        (run / file).unlink()
+    at("b")
+    result = train(TINY, "sh", 0, motions, tmp_path, said.append)
+    both = f"{'a' * 40} + {'b' * 40}"
+    assert result["machine"] == {"device": "cpu", "commit": both}
+    assert said[0] == f"{run}: goes on elsewhere than it was begun: commit {both}"
+
+
 def test_weights_that_are_not_finite_are_no_result(tmp_path, motions):
     """The loss is that of the step before: after the last step, only the weights can tell."""
     one_step = replace(TINY, epochs=1, batch=len(motions.train), lr=3e38, weight_decay=1e3)
