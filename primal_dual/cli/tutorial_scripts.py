@@ -109,10 +109,10 @@ def write_notebooks(
 def executed(tutorial: Tutorial, book: Any, progress: Progress) -> Any:
     """A tutorial's notebook with its outputs, and nothing of the run but these.
 
-    A cell that fails raises what nbclient makes of it.
+    A cell that fails raises what nbclient makes of it, and a kernel that ends a ValueError.
     """
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     is_code = [cell.cell_type == "code" for cell in book.cells]
     client = NotebookClient(
@@ -129,6 +129,9 @@ def executed(tutorial: Tutorial, book: Any, progress: Progress) -> Any:
         if error.ename == "ModuleNotFoundError":
             raise missing(error.evalue) from error
         raise
+    except (DeadKernelError, AssertionError) as error:  # the second is how nbclient ends when Ctrl-C ends its kernel
+        got = "one that was interrupted, or killed for its memory"
+        raise ValueError(f"{tutorial.path.name}: expected a kernel that runs to the end; got {got}") from error
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):
         if "image/png" in output.get("data", {}):
             output.data["image/png"] = _small(output.data["image/png"])

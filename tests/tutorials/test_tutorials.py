@@ -194,6 +194,13 @@ def test_notebooks_are_executed(small, tmp_path):
     assert steps == [(small[0], k, 3) for k in (1, 2, 3)] + [(small[1], k, 2) for k in (1, 2)]
 
 
+def test_a_kernel_that_is_killed_is_one_line_and_writes_nothing(small, tmp_path):
+    small[0].path.write_text(SMALL + "\n# %%\nimport os\n\nos.kill(os.getpid(), 9)\n")
+    with pytest.raises(ValueError, match="01_small.py: expected a kernel that runs to the end; got one that was"):
+        write_notebooks(tmp_path / "books", small[:1])
+    assert not list((tmp_path / "books").iterdir())
+
+
 def test_notebook_is_the_same_bytes_each_time(small, tmp_path):
     first, second = (write_notebooks(tmp_path / name, small[:1])[0].read_text() for name in ("first", "second"))
     assert first == second
