@@ -114,10 +114,11 @@ def files_below(folder: str | Path) -> Iterator[Path]:
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
+        if real in seen:  # under another name
             folders.clear()
             continue
         seen.add(real)
+        folders.sort(key=lambda name: (Path(place, name).is_symlink(), name))  # a folder before links to it
         yield from (Path(place, name) for name in names)
 
 

@@ -196,7 +196,7 @@ def test_notebooks_are_executed(small, tmp_path):
 
 def test_a_kernel_that_is_killed_is_one_line_and_writes_nothing(small, tmp_path):
     small[0].path.write_text(SMALL + "\n# %%\nimport os\n\nos.kill(os.getpid(), 9)\n")
-    with pytest.raises(ValueError, match="01_small.py: expected a kernel that runs to the end; got one that was"):
+    with pytest.raises(ValueError, match=r"01_small.py: expected a kernel that runs to the end; got one that was"):
         write_notebooks(tmp_path / "books", small[:1])
     assert not list((tmp_path / "books").iterdir())
 

@@ -75,9 +75,9 @@ def hierarchical_interval(groups: Sequence[Sequence[float]]) -> tuple[float, flo
     """The mean over groups of the means of their numbers, and its 95 % interval by a hierarchical bootstrap.
 
     A draw takes as many groups as there are, with replacement, and from each as many numbers as it has. The interval
-    is between the quantiles of 2.5 % and 97.5 % of the means of 20,000 draws. With few groups it is too short: of five
-    groups of five normal numbers, it holds the true mean in 84 to 97 % of all cases, of four in 80 to 97 %, and of two
-    in 51 to 92 %, in the fewer the more the groups differ.
+    is between the quantiles of 2.5 % and 97.5 % of the means of 20,000 draws. With few groups it can be too short: of
+    five groups of five normal numbers, it holds the true mean in 84 to 97 % of all cases, of four in 80 to 97 %, and of
+    two in 51 to 92 %; the more the groups differ, the fewer.
 
     Examples
     --------

@@ -63,9 +63,10 @@ def test_a_closed_output_ends_nothing(monkeypatch):
     print_in_any_locale()
 
 
-def test_help_to_a_full_disk_is_one_line():
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_what_is_printed_to_a_full_disk_is_one_line(word):
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "primal_dual.cli", "--version"]
+        command = [sys.executable, "-m", "primal_dual.cli", word]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "No space left on device" in done.stderr and done.stderr.count("\n") == 1
 

@@ -11,7 +11,7 @@ import torch
 
 
 def default_device() -> str:
-    """Where is computed unless a device is named: "cuda", on a GPU, if there is one, else "cpu"."""
+    """The device to compute on unless one is named: "cuda", a GPU, if there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

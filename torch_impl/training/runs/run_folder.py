@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def results_below(folder: Path) -> list[Path]:
 def check_configuration(run: Path, config: dict[str, Any], world: World) -> None:
     """Write config.json for a new run; make sure that the configuration of an old one is the same.
 
-    As long as no epoch of a run is saved, another configuration replaces its own. Threads and processes of a finished
-    run may differ.
+    As long as no epoch of a run is saved, another configuration replaces its own. If that of a run with checkpoints is
+    missing, `resume` compares.
 
     Parameters
     ----------
@@ -55,29 +55,34 @@ def check_configuration(run: Path, config: dict[str, Any], world: World) -> None
         For another configuration, and for a config.json that is damaged.
     """
     file, result = run / "config.json", run / "result.json"
+    is_new = not result.exists() and not any(run.glob("[!.]*.safetensors"))
+    if result.exists():
+        done = read_json(result, Result)
+        expect_same(result, done, config)
+        config = {name: done[name] for name in Config.__annotations__ if name in done}
     if world.first:
         run.mkdir(parents=True, exist_ok=True)
         sweep(run)
-        if not (file.exists() and (result.exists() or any(run.glob("[!.]*.safetensors")))):
+        if is_new or (result.exists() and not file.exists()):
             write_json(file, config)
     world.wait()
-    free = ("threads", "processes") if result.exists() else ()  # it is trained no more
-    expect_same(file, read_json(file, Config), config, free)
-    if result.exists():
-        expect_same(result, read_json(result, Result), config, free)
+    if file.exists():
+        expect_same(file, read_json(file, Config), config)
 
 
-def expect_same(file: Path, begun: Mapping[str, Any], config: dict[str, Any], free: Collection[str] = ()) -> None:
+def expect_same(file: Path, begun: Mapping[str, Any], config: dict[str, Any]) -> None:
     """ValueError where a configuration is not the one in a file of a run, which the run was begun with.
 
-    Fields of a recipe that do not change a result may differ, those that are `free`, and the path of a Python file with
-    the attention, whose content counts.
+    Fields of a recipe that do not change a result may differ, and the path of a Python file with the attention, whose
+    content counts; and threads and processes of a finished run.
     """
     try:
         then, now = _flat(begun), _flat(config)
     except ValueError as error:
         raise ValueError(f"{file}: expected the config of a run; got {error}") from error
-    free = {*free, *NO_CHANGE, *({"fingerprint"} - then.keys())}  # older runs have no fingerprint
+    free = {*NO_CHANGE, *({"fingerprint"} - then.keys())}  # older runs have no fingerprint
+    if (file.parent / "result.json").exists():
+        free |= {"threads", "processes"}  # it is trained no more
     for name in sorted((then.keys() | now.keys()) - free):
         if then.get(name) != now.get(name):
             expected = f"expected {name} = {then.get(name)}, as it was begun"

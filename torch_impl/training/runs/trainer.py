@@ -54,6 +54,8 @@ def train(
 ) -> dict[str, Any]:
     """Train one run to its end, from its last checkpoint if it has one. A finished run is not trained again.
 
+    If the weights of a finished run are lost, they are written again from its last checkpoint.
+
     Parameters
     ----------
     recipe : Recipe
@@ -67,7 +69,8 @@ def train(
     folder : path
         The folder of runs.
     say : callable
-        Is called with each line of the log, a dictionary, and with a message if a checkpoint is damaged.
+        Is called with each line of the log, a dictionary, and with a message if a checkpoint is damaged, and if a run
+        goes on with another machine, version or commit.
 
     Returns
     -------
@@ -98,10 +101,16 @@ def train(
     recipe, attention = recipe.resolve_defaults(data), find_attention(attention)
     expect_agreement(members_of(attention), recipe.width // recipe.num_heads)
     run, config = begin(recipe, attention, seed, data, folder, world)
+    result = read_json(run / "result.json", Result) if (run / "result.json").exists() else None
     weights_are_lost = not (run / "model.safetensors").exists() and any(run.glob("checkpoint-*"))
-    if (run / "result.json").exists() and not weights_are_lost:
-        return read_json(run / "result.json", Result)
+    if result and not weights_are_lost:
+        return result
     training = _set_up(recipe, attention, data, run, config, world, say)
+    if result:
+        if len(training.log) == recipe.epochs and world.first:
+            write_bytes(run / "model.safetensors", _weights(training))
+        world.wait()
+        return result
     tested_epochs = {math.ceil(recipe.epochs * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
     try:
         with nullcontext() if recipe.uses_onednn else _without_onednn():
@@ -239,11 +248,13 @@ def _set_up(
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         modules["average"] = average
     log, machine = resume(run, modules, optimizer, config, say)
+    if world.first and not (run / "config.json").exists():  # it was lost, and is that of the checkpoint
+        write_json(run / "config.json", config)
     here = describe_machine(world.device.type)
-    if machine and together(machine, here) != machine:
-        machine = together(machine, here)
-        changed = ", ".join(f"{name} {x}" for name, x in machine.items() if x != here.get(name))
-        say(f"{run}: goes on elsewhere than it was begun: {changed}")
+    both = together(machine, here)
+    changed = ", ".join(f"{name} {x}" for name, x in both.items() if x != machine[name])
+    if changed and len(log) < recipe.epochs:
+        say(f"{run}: goes on with another {changed}")
     if recipe.compile:
         model.compile()
     return _Training(
@@ -251,7 +262,7 @@ def _set_up(
         data=data,
         run=run,
         config=config,
-        machine=machine or here,
+        machine=both or here,
         world=world,
         say=say,
         model=model,
@@ -360,14 +371,19 @@ def _update_weights(training: _Training, step: int) -> None:
         training.average.update_parameters(model)
 
 
+def _weights(training: _Training) -> bytes:
+    """The content of model.safetensors."""
+    state = contiguous(training.tested_model.state_dict())
+    if not all(x.isfinite().all() for x in state.values()):
+        raise ValueError(f"{training.run}: the weights are not finite at the end; try a smaller lr or weight_decay")
+    return save(state, {"data": json.dumps(training.data.described())})
+
+
 def _finish(training: _Training) -> dict[str, Any]:
     """Write the weights and the result of a run that has had all its epochs."""
     if training.writer:
         training.writer.close()
-    state = contiguous(training.tested_model.state_dict())
-    if not all(x.isfinite().all() for x in state.values()):
-        raise ValueError(f"{training.run}: the weights are not finite at the end; try a smaller lr or weight_decay")
-    weights = save(state, {"data": json.dumps(training.data.described())})
+    weights = _weights(training)
     accuracies = [line["test_accuracy"] for line in training.log if "test_accuracy" in line]
     result = training.config | {
         "test_accuracy": accuracies[-1],

@@ -21,7 +21,7 @@ from torch_impl.analysis.accuracy_table import interval, load, table, title
 from torch_impl.data.series import load_series
 from torch_impl.training.recipes.benchmarks import recipe
 from torch_impl.training.recipes.kinds import to_config
-from torch_impl.training.runs.run_folder import folder_of_run
+from torch_impl.training.runs.run_folder import folder_of_run, results_below
 from torch_impl.training.runs.schedule import Schedule, train_all
 from torch_impl.training.trained.finished_run import evaluate, predict
 
@@ -62,7 +62,9 @@ def test_runs_behind_a_link_are_found_once(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "X").symlink_to(tmp_path / "elsewhere" / "X")
     (tmp_path / "elsewhere" / "X" / "up").symlink_to(tmp_path / "runs")
+    (tmp_path / "elsewhere" / ".hidden").symlink_to(tmp_path / "elsewhere" / "X")
     assert [run["seed"] for run in load(tmp_path / "runs")] == [0, 1]
+    assert all(".hidden" not in file.parts for file in results_below(tmp_path / "elsewhere"))
 
 
 def test_a_table_is_not_written_in_the_place_of_a_result(tmp_path):

@@ -197,16 +197,21 @@ def test_without_its_config_a_run_is_that_of_its_result_or_its_checkpoints(tmp_p
         (run / file).unlink()
         with pytest.raises(ValueError, match=r"BasicMotions/sh/0: expected lr = 0.001, as it was begun; got 0.1"):
             train(replace(TINY, lr=0.1), "sh", 0, motions, tmp_path)
-        (run / "config.json").unlink()
         train(TINY, "sh", 0, motions, tmp_path)
+        assert json.loads((run / "config.json").read_text())["recipe"]["lr"] == 0.001
 
 
-def test_lost_weights_are_written_again_from_the_last_checkpoint(tmp_path, motions):
+def test_lost_weights_are_written_again_from_the_last_checkpoint(tmp_path, motions, monkeypatch):
+    """Whatever the machine: nothing is trained."""
     done = train(TINY, "sh", 0, motions, tmp_path)
     weights = tmp_path / "BasicMotions" / "sh" / "0" / "model.safetensors"
-    content = weights.read_bytes()
+    content, result = weights.read_bytes(), (weights.parent / "result.json").read_bytes()
     weights.unlink()
-    assert train(TINY, "sh", 0, motions, tmp_path) == done and weights.read_bytes() == content
+    monkeypatch.setattr(trainer, "describe_machine", lambda device: {"device": device, "commit": "b" * 40})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    said = []
+    assert train(TINY, "sh", 0, motions, tmp_path, said.append) == done and said == []
+    assert weights.read_bytes() == content and (weights.parent / "result.json").read_bytes() == result
 
 
 def test_a_run_that_goes_on_at_another_commit_says_so_and_is_of_both(tmp_path, motions, monkeypatch):
@@ -223,7 +228,7 @@ def test_a_run_that_goes_on_at_another_commit_says_so_and_is_of_both(tmp_path, m
     result = train(TINY, "sh", 0, motions, tmp_path, said.append)
     both = f"{'a' * 40} + {'b' * 40}"
     assert result["machine"] == {"device": "cpu", "commit": both}
-    assert said[0] == f"{run}: goes on elsewhere than it was begun: commit {both}"
+    assert said[0] == f"{run}: goes on with another commit {both}"
 
 
 def test_weights_that_are_not_finite_are_no_result(tmp_path, motions):
