@@ -170,7 +170,7 @@ def reproduce(
         raise ValueError(f"--only: expected a part of a title or claim that --list shows; got {only!r}")
 
     def found() -> list[dict]:
-        sources = [*(merge or ()), *([folder] if results_below(folder) else [])]
+        sources = [*(merge or ()), *results_below(folder)]
         return accuracy_table.load(*sources) if sources else []
 
     none_failed = True

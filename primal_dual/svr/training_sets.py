@@ -131,7 +131,7 @@ class TrainingSet:
         return float(np.log(multiple) + np.median(self.log_h))
 
     def penalty(self, multiple: float) -> float:
-        """C as such a multiple. ValueError where that overflows."""
+        """C as a multiple of the median of |h(k_j)|. ValueError where that overflows."""
         with np.errstate(over="ignore"):
             C = float(multiple * np.exp(np.median(self.log_h)))
         if not 0 < C < np.inf:

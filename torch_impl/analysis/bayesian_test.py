@@ -22,8 +22,8 @@ def signed_rank(results: Sequence[Result], rope: float = 1.0) -> list[dict[str, 
 
     where the regions are those below -rope, from -rope to rope, and above it. The probability of a region is that of
     weights for which its share is the largest. The z are taken as exact: where they are means over few seeds, the
-    probabilities are too sure. Source: Benavoli et al. (ICML 2014); the regions are those of Benavoli
-    et al. (JMLR 2017).
+    probabilities are too sure. Source: Benavoli et al. (ICML 2014); the regions are those of Benavoli et al. (JMLR
+    2017).
 
     Parameters
     ----------
